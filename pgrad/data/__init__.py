@@ -1,0 +1,6 @@
+"""Records: what happened (`Trajectory`), how good it was (`Batch`), and the trees they are made of."""
+
+from pgrad.data.trajectory import Batch, Trajectory
+from pgrad.data.tree import Tree, leaves, map_tree
+
+__all__ = ["Batch", "Trajectory", "Tree", "leaves", "map_tree"]

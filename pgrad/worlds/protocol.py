@@ -1,0 +1,59 @@
+"""What a world is: a batch of environments that are stepped together."""
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from gymnasium import Space
+from torch import Tensor
+
+from pgrad.data.tree import Tree
+
+
+class Step(NamedTuple):
+    """What a world answered to one batch of actions. Views of the world's buffers: copy before the next step."""
+
+    obs: Tree  # [B, ...]
+    reward: Tensor  # [B] float32
+    terminated: Tensor  # [B] bool  the task ended
+    truncated: Tensor  # [B] bool  the clock ended the episode; false where `terminated`
+
+
+@runtime_checkable
+class World(Protocol):
+    """B environments behind tensors, with next-step auto-reset and a state that can be taken out and put back.
+
+    Where `ended` is true the next `step` ignores the action, starts a new episode and answers its first
+    observation with reward 0 and both flags false: the observation returned *with* the flags is the true last one.
+    """
+
+    name: str
+    n_envs: int
+    device: torch.device
+    observation_space: Space[Any]  # of one environment
+    action_space: Space[Any]  # of one environment
+    ended: Tensor  # [B] bool  the episode is over, the next step resets
+
+    def reset(self) -> Tree:
+        """Start a new episode in every environment; returns the first observations [B, ...]."""
+        ...
+
+    def step(self, action: Tree, active: Tensor | None = None) -> Step:
+        """Step with actions as sampled [B, ...]; the world clips or shifts them to its own bounds.
+
+        Environments where `active` [B] is false are left alone: same observation, reward 0, flags false.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """The exact state, in mid-episode too: nested dicts of tensors and plain JSON values."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Tree:
+        """Put a state back; returns the current observations. Raises WorldError where it cannot be exact."""
+        ...
+
+    def render(self) -> Any:
+        """An RGB picture of environment 0, uint8 [H, W, 3]."""
+        ...
+
+    def close(self) -> None: ...
