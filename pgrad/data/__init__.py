@@ -1,6 +1,7 @@
 """Records: what happened (`Trajectory`), how good it was (`Batch`), and the trees they are made of."""
 
+from pgrad.data.request import Episodes, Steps
 from pgrad.data.trajectory import Batch, Trajectory
 from pgrad.data.tree import Tree, leaves, map_tree
 
-__all__ = ["Batch", "Trajectory", "Tree", "leaves", "map_tree"]
+__all__ = ["Batch", "Episodes", "Steps", "Trajectory", "Tree", "leaves", "map_tree"]

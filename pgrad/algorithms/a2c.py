@@ -1,0 +1,67 @@
+"""Advantage actor-critic, synchronous (Mnih et al. 2016, arXiv 1602.01783, without its asynchrony)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pgrad.algorithms.metrics import policy_metrics
+from pgrad.algorithms.ppo import PPO
+from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
+from pgrad.algorithms.validate import validate
+from pgrad.data import Batch, Steps, Trajectory
+from pgrad.math.objectives import score_function, squared_error
+from pgrad.math.reduce import explained_variance, mean, standardize
+
+
+@dataclass(frozen=True)
+class A2C:
+    """Ascend E[ Â·log π − c₁·(V − V̂)² + c₂·H ], one step per window of N parallel worlds (algorithm S3).
+
+    With λ = 1, Â = rₜ + … + γ^k·V(s_{t+k}) − V(sₜ) up to the end of the window or of the episode.
+    """
+
+    learning_rate: float = 7e-4  # step size of the actor
+    critic_learning_rate: float | None = None  # step size of the critic, if another
+    n_steps: int = 5  # steps of each environment per update
+    gamma: float = 0.99  # discount γ
+    gae_lambda: float = 1.0  # λ of the advantage: 1 is the n-step return − V
+    normalize_advantage: bool = False  # standardise advantages within the window
+    ent_coef: float = 0.01  # c₂, weight of the entropy bonus
+    vf_coef: float = 0.5  # c₁, weight of the critic's squared error
+    max_grad_norm: float = 0.5  # clip the gradient to this norm
+    learning_rate_schedule: Schedule = "constant"  # keep the step size, or let it fall to zero
+    optimizer: Optimizer = "rmsprop"  # how gradients become steps
+    needs_critic: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def collects(self, n_envs: int) -> Steps:
+        """A window of every environment."""
+        return Steps(self.n_steps)
+
+    @torch.no_grad()
+    def credit(self, agent: Agent, traj: Trajectory) -> Batch:
+        """PPO's credit; λ = 1 makes it the n-step advantage."""
+        return PPO(gamma=self.gamma, gae_lambda=self.gae_lambda).credit(agent, traj)
+
+    def loss(self, agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:
+        """The score function, the critic's error and the entropy bonus, to be descended."""
+        assert batch.target is not None
+        policy = agent.policy(batch.obs)
+        logp = policy.log_prob(batch.action)
+        advantage = standardize(batch.advantage, batch.mask) if self.normalize_advantage else batch.advantage
+        objective = mean(score_function(logp, advantage), batch.mask)
+        value_loss = mean(squared_error(agent.value(batch.obs), batch.target), batch.mask)
+        entropy = mean(policy.entropy(), batch.mask)
+        loss = -objective + self.vf_coef * value_loss - self.ent_coef * entropy
+        metrics = policy_metrics(batch, logp, entropy, objective)
+        return loss, metrics | {"train/value_loss": value_loss.detach(), "train/loss": loss.detach()}
+
+    def update(self, learner: Learner, traj: Trajectory) -> Metrics:
+        """One step on the whole window."""
+        batch = self.credit(learner.agent, traj)
+        learner.descend(self.loss, batch)
+        return {"train/explained_variance": explained_variance(batch.value, batch.target, batch.mask)}

@@ -1,0 +1,77 @@
+"""Actor-critic: fit the critic first, then judge the decisions by it (Konda & Tsitsiklis 2000)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pgrad.algorithms.metrics import policy_metrics
+from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
+from pgrad.algorithms.validate import validate
+from pgrad.data import Batch, Steps, Trajectory
+from pgrad.math.credit import n_step_return
+from pgrad.math.objectives import score_function, squared_error
+from pgrad.math.reduce import explained_variance, mean
+
+
+@dataclass(frozen=True)
+class ActorCritic:
+    """Ascend E[ Â·log π + c₂·H ] with Â = n-step target − V, after V has been fitted to such targets.
+
+    Online with `n_steps=1`: an update at every step of the worlds. Batch with more: `bootstrap_steps` 1 gives TD
+    targets, n gives n-step targets, none gives Monte-Carlo returns as far as the window shows them.
+    """
+
+    learning_rate: float = 1e-3  # step size of the actor
+    critic_learning_rate: float | None = None  # step size of the critic, if another
+    n_steps: int = 128  # steps of each environment per update; 1 is online
+    bootstrap_steps: int | None = 1  # rewards in a target before V takes over; none: all there are
+    n_critic_updates: int = 10  # steps of the critic per update, each on fresh targets
+    gamma: float = 0.99  # discount γ
+    ent_coef: float = 0.01  # c₂, weight of the entropy bonus
+    max_grad_norm: float = 0.5  # clip each gradient to this norm
+    learning_rate_schedule: Schedule = "constant"  # keep the step sizes, or let them fall to zero
+    optimizer: Optimizer = "adam"  # how gradients become steps
+    needs_critic: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def collects(self, n_envs: int) -> Steps:
+        """A window of every environment."""
+        return Steps(self.n_steps)
+
+    @torch.no_grad()
+    def credit(self, agent: Agent, traj: Trajectory) -> Batch:
+        """n-step targets under the critic as it is now, and what they exceed it by."""
+        value = agent.value(traj.obs)
+        n = self.n_steps if self.bootstrap_steps is None else min(self.bootstrap_steps, self.n_steps)
+        target = n_step_return(traj.reward, value, traj.terminated, traj.done, self.gamma, n)
+        value = value[:-1]
+        return Batch(traj.decisions, traj.action, traj.logp, traj.mask, target - value, value, target)
+
+    def loss(self, agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:
+        """The actor's: the score function and the entropy bonus, to be descended."""
+        policy = agent.policy(batch.obs)
+        logp = policy.log_prob(batch.action)
+        objective = mean(score_function(logp, batch.advantage), batch.mask)
+        entropy = mean(policy.entropy(), batch.mask)
+        loss = -objective - self.ent_coef * entropy
+        return loss, policy_metrics(batch, logp, entropy, objective) | {"train/loss": loss.detach()}
+
+    def value_loss(self, agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:
+        """The critic's: ½(V − target)², the target held fixed (semi-gradient)."""
+        assert batch.target is not None
+        error = mean(squared_error(agent.value(batch.obs), batch.target), batch.mask)
+        return 0.5 * error, {"train/value_loss": error.detach()}
+
+    def update(self, learner: Learner, traj: Trajectory) -> Metrics:
+        """The critic's steps, then one of the actor on advantages of the fitted critic."""
+        before = self.credit(learner.agent, traj)
+        batch = before
+        for _ in range(self.n_critic_updates):
+            learner.descend(self.value_loss, batch, "critic")
+            batch = self.credit(learner.agent, traj)
+        learner.descend(self.loss, batch, "actor")
+        return {"train/explained_variance": explained_variance(before.value, before.target, before.mask)}

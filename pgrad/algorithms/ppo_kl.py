@@ -1,0 +1,91 @@
+"""Proximal policy optimisation with a KL penalty (Schulman et al. 2017, arXiv 1707.06347, section 4)."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pgrad.algorithms.metrics import policy_metrics
+from pgrad.algorithms.ppo import PPO
+from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
+from pgrad.algorithms.validate import check_batch_size, validate
+from pgrad.data import Batch, Steps, Trajectory
+from pgrad.math.objectives import importance_weighted, squared_error
+from pgrad.math.reduce import explained_variance, mean, standardize
+
+
+@dataclass(frozen=True)
+class PPOKL:
+    """Ascend E[ r·Â − β·KL(π_old ‖ π) − c₁·(V − V̂)² + c₂·H ] for several epochs (eq. 8).
+
+    The KL is exact, from the whole distributions. With a `target_kl`, β doubles after an update whose KL came out
+    above 1.5 times the target and halves below the target over 1.5; without one it stays.
+    """
+
+    learning_rate: float = 3e-4  # step size
+    n_steps: int = 256  # steps of each environment per update
+    batch_size: int = 64  # decisions per minibatch
+    n_epochs: int = 10  # passes over each rollout
+    gamma: float = 0.99  # discount γ
+    gae_lambda: float = 0.95  # λ of the advantage: 0 is the TD error, 1 is return − V
+    beta: float = 1.0  # β, weight of the KL penalty (its first value, where it adapts)
+    target_kl: float | None = 0.01  # KL that one update may cost; β adapts to it
+    normalize_advantage: bool = True  # standardise advantages within each minibatch
+    ent_coef: float = 0.01  # c₂, weight of the entropy bonus
+    vf_coef: float = 0.5  # c₁, weight of the critic's squared error
+    max_grad_norm: float = 0.5  # clip the gradient to this norm
+    critic_learning_rate: float | None = None  # step size of the critic, if another
+    learning_rate_schedule: Schedule = "constant"  # keep the step size, or let it fall to zero
+    optimizer: Optimizer = "adam"  # how gradients become steps
+    needs_critic: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def collects(self, n_envs: int) -> Steps:
+        """A window of every environment, divided by the minibatches."""
+        check_batch_size(self.n_steps, n_envs, self.batch_size)
+        return Steps(self.n_steps)
+
+    @torch.no_grad()
+    def credit(self, agent: Agent, traj: Trajectory) -> Batch:
+        """PPO's credit, and the whole policy that acted."""
+        batch = PPO(gamma=self.gamma, gae_lambda=self.gae_lambda).credit(agent, traj)
+        return replace(batch, policy=agent.policy(batch.obs))
+
+    def loss(self, agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:
+        """The importance-weighted surrogate, the penalty, the critic's error and the entropy bonus."""
+        assert batch.policy is not None
+        assert batch.target is not None
+        policy = agent.policy(batch.obs)
+        logp = policy.log_prob(batch.action)
+        advantage = standardize(batch.advantage, batch.mask) if self.normalize_advantage else batch.advantage
+        objective = mean(importance_weighted(logp, batch.logp, advantage), batch.mask)
+        kl = mean(batch.policy.kl(policy), batch.mask)
+        value_loss = mean(squared_error(agent.value(batch.obs), batch.target), batch.mask)
+        entropy = mean(policy.entropy(), batch.mask)
+        loss = -objective + self.beta * kl + self.vf_coef * value_loss - self.ent_coef * entropy
+        return loss, policy_metrics(batch, logp, entropy, objective) | {
+            "train/kl": kl.detach(),
+            "train/value_loss": value_loss.detach(),
+            "train/loss": loss.detach(),
+        }
+
+    def update(self, learner: Learner, traj: Trajectory) -> Metrics:
+        """Epochs of shuffled minibatches over one rollout, then β for the next."""
+        batch = self.credit(learner.agent, traj).flatten()
+        beta = learner.variables.setdefault("beta", torch.tensor(self.beta))
+        now = replace(self, beta=float(beta))
+        for minibatch in learner.epochs(batch, self.batch_size, self.n_epochs):
+            learner.descend(now.loss, minibatch)
+        with torch.no_grad():
+            kl = mean(batch.policy.kl(learner.agent.policy(batch.obs)), batch.mask)
+        if self.target_kl is not None:
+            grow = torch.where(kl > 1.5 * self.target_kl, 2.0, torch.where(kl < self.target_kl / 1.5, 0.5, 1.0))
+            learner.variables["beta"] = (beta * grow.cpu()).clamp(1e-6, 1e6)
+        return {
+            "train/explained_variance": explained_variance(batch.value, batch.target, batch.mask),
+            "train/beta": beta,
+            "train/kl_after": kl,
+        }

@@ -1,0 +1,102 @@
+"""What an algorithm is, and what it may ask of the agent and the learner."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, Protocol
+
+from torch import Generator, Tensor
+
+from pgrad.data import Batch, Episodes, Steps, Trajectory, Tree
+
+Metrics = dict[str, Tensor]
+"""Named scalars; they stay tensors and are read once per iteration."""
+
+Loss = Callable[["Agent", Batch], tuple[Tensor, Metrics]]
+"""A scalar to descend, and what to report about it."""
+
+Schedule = Literal["constant", "linear"]
+"""Stay, or fall linearly to zero at the end of training."""
+
+
+Optimizer = Literal["adam", "rmsprop"]
+"""How gradients become steps: Adam (Kingma & Ba 2015) or RMSprop (Tieleman & Hinton 2012)."""
+
+
+class Distribution(Protocol):
+    """What a policy answers: one distribution per observation."""
+
+    @property
+    def mode(self) -> Tree: ...  # noqa: D102
+    def sample(self, generator: Generator) -> Tree: ...  # noqa: D102
+    def log_prob(self, action: Tree) -> Tensor: ...  # noqa: D102
+    def entropy(self) -> Tensor: ...  # noqa: D102
+    def kl(self, other: Any) -> Tensor: ...  # noqa: D102
+
+
+class Agent(Protocol):
+    """The functions an algorithm differentiates."""
+
+    def policy(self, obs: Tree) -> Distribution:
+        """π(·|s), batch shape [...] for observations [..., *space]."""
+        ...
+
+    def value(self, obs: Tree) -> Tensor:
+        """V(s), [...]."""
+        ...
+
+    def parameters(self) -> Iterator[Any]:
+        """All trainable parameters."""
+        ...
+
+
+class Learner(Protocol):
+    """The only place where parameters move."""
+
+    agent: Any
+    progress: float  # share of the training budget already used, 0 … 1
+    variables: dict[str, Tensor]  # what an algorithm adapts while it trains; saved with the run
+
+    def descend(self, loss: Loss, batch: Batch, group: str | None = None) -> Metrics:
+        """One step down the gradient of `loss` on `batch`, for one parameter group or all of them."""
+        ...
+
+    def epochs(self, batch: Batch, batch_size: int, n_epochs: int) -> Iterator[Batch]:
+        """Minibatches of a flattened batch: each decision once an epoch, shuffled anew."""
+        ...
+
+
+class Algorithm(Protocol):
+    """A frozen dataclass of hyperparameters with three methods: credit, loss, update."""
+
+    @property
+    def needs_critic(self) -> bool:
+        """Whether `agent.value` is asked for."""
+        ...
+
+    @property
+    def gamma(self) -> float: ...  # noqa: D102
+    @property
+    def learning_rate(self) -> float: ...  # noqa: D102
+    @property
+    def critic_learning_rate(self) -> float | None: ...  # noqa: D102
+    @property
+    def learning_rate_schedule(self) -> Schedule: ...  # noqa: D102
+    @property
+    def max_grad_norm(self) -> float: ...  # noqa: D102
+    @property
+    def optimizer(self) -> Optimizer: ...  # noqa: D102
+
+    def collects(self, n_envs: int) -> Steps | Episodes:
+        """What one update needs of `n_envs` environments. Raises UsageError where the numbers do not fit."""
+        ...
+
+    def credit(self, agent: Any, traj: Trajectory) -> Batch:
+        """How much better than expected was each decision?"""
+        ...
+
+    def loss(self, agent: Any, batch: Batch) -> tuple[Tensor, Metrics]:
+        """What should become more likely, and how far may it go?"""
+        ...
+
+    def update(self, learner: Any, traj: Trajectory) -> Metrics:
+        """How are the two spent? Returns what is worth reporting beside what each step of descent reported."""
+        ...

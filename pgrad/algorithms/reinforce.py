@@ -1,0 +1,115 @@
+"""REINFORCE with the baselines of the notes (Williams 1992; Greensmith, Bartlett & Baxter 2004)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pgrad.algorithms.metrics import policy_metrics
+from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
+from pgrad.algorithms.validate import validate
+from pgrad.data import Batch, Episodes, Trajectory
+from pgrad.math import baselines
+from pgrad.math.credit import discount_weight, full_return, reward_to_go
+from pgrad.math.objectives import score_function, squared_error
+from pgrad.math.reduce import constant, explained_variance, mean, standardize
+
+Baseline = Literal["none", "mean", "leave-one-out", "optimal", "value"]
+
+
+@dataclass(frozen=True)
+class Reinforce:
+    """Ascend (1/N)·Σᵢ Σₜ (G − b)·log π(aₜ|sₜ) over N whole episodes; one step, then the episodes are dropped.
+
+    The sum runs over decisions, the mean over episodes, as in the policy gradient theorem. Baselines: the `mean` over
+    the batch (its gradient is (1 − 1/N) of the true one), the mean of the other episodes (`leave-one-out`, unbiased),
+    the variance-`optimal` one, or a learned `value`, fitted to the returns after the step.
+    """
+
+    learning_rate: float = 3e-3  # step size of the policy
+    n_episodes: int = 8  # N, whole episodes per update
+    gamma: float = 0.99  # discount γ
+    reward_to_go: bool = True  # weigh a decision by what came after it, not by the whole return
+    discount_decisions: bool = False  # weigh decision t by γᵗ: the exact gradient of the discounted objective
+    baseline: Baseline = "value"  # what is subtracted from the returns
+    n_critic_updates: int = 20  # steps of the learned baseline per update
+    normalize_advantage: bool = False  # standardise advantages over the batch
+    ent_coef: float = 0.0  # weight of the entropy bonus
+    max_grad_norm: float = 0.5  # clip each gradient to this norm
+    critic_learning_rate: float | None = None  # step size of the learned baseline, if another
+    learning_rate_schedule: Schedule = "constant"  # keep the step sizes, or let them fall to zero
+    optimizer: Optimizer = "adam"  # how gradients become steps
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    @property
+    def needs_critic(self) -> bool:
+        """Only the learned baseline is a critic."""
+        return self.baseline == "value"
+
+    def collects(self, n_envs: int) -> Episodes:
+        """N whole episodes, one per column."""
+        return Episodes(self.n_episodes)
+
+    @torch.no_grad()
+    def credit(self, agent: Agent, traj: Trajectory) -> Batch:
+        """Returns over a baseline."""
+        target = reward_to_go(traj.reward, traj.done, self.gamma)
+        ret = target if self.reward_to_go else full_return(traj.reward, traj.done, self.gamma)
+        value = agent.value(traj.decisions) if self.baseline == "value" else torch.zeros_like(ret)
+        advantage = ret - self.baseline_of(agent, traj, ret, value)
+        if self.discount_decisions:
+            advantage = advantage * discount_weight(traj.done, self.gamma)
+        return Batch(traj.decisions, traj.action, traj.logp, traj.mask, advantage, value, target)
+
+    def baseline_of(self, agent: Agent, traj: Trajectory, ret: Tensor, value: Tensor) -> Tensor:
+        """b for every decision, [T, N] or broadcastable to it."""
+        match self.baseline:
+            case "mean":
+                return baselines.batch_mean(ret, traj.mask)
+            case "leave-one-out":
+                return baselines.leave_one_out_mean(ret, traj.mask)
+            case "optimal":
+                return baselines.optimal(squared_scores(agent, traj), ret, traj.mask)
+            case "none" | "value":
+                return value
+
+    def loss(self, agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:
+        """The score function summed over decisions, averaged over episodes, and the entropy bonus."""
+        policy = agent.policy(batch.obs)
+        logp = policy.log_prob(batch.action)
+        advantage = standardize(batch.advantage, batch.mask) if self.normalize_advantage else batch.advantage
+        n_episodes = batch.mask[0].sum()
+        objective = constant(score_function(logp, advantage), batch.mask, n_episodes)
+        entropy = mean(policy.entropy(), batch.mask)
+        loss = -objective - self.ent_coef * entropy
+        return loss, policy_metrics(batch, logp, entropy, objective) | {"train/loss": loss.detach()}
+
+    def value_loss(self, agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:
+        """½(V − G)² of the learned baseline."""
+        assert batch.target is not None
+        error = mean(squared_error(agent.value(batch.obs), batch.target), batch.mask)
+        return 0.5 * error, {"train/value_loss": error.detach()}
+
+    def update(self, learner: Learner, traj: Trajectory) -> Metrics:
+        """One step of the policy; then the learned baseline follows, so that it never saw the returns it judges."""
+        batch = self.credit(learner.agent, traj)
+        learner.descend(self.loss, batch, "actor")
+        if self.baseline != "value":
+            return {}
+        for _ in range(self.n_critic_updates):
+            learner.descend(self.value_loss, batch, "critic")
+        return {"train/explained_variance": explained_variance(batch.value, batch.target, batch.mask)}
+
+
+def squared_scores(agent: Agent, traj: Trajectory) -> Tensor:
+    """|Σₜ ∇log π(aₜ|sₜ)|² of every episode, [N]: one backward pass per column, batched."""
+    with torch.enable_grad():
+        logp = agent.policy(traj.decisions).log_prob(traj.action)
+        total = torch.where(traj.mask > 0, logp, 0.0).sum(0)
+        parameters = [p for p in agent.parameters() if p.requires_grad]
+        each = torch.eye(len(total), dtype=total.dtype, device=total.device)
+        grads = torch.autograd.grad(total, parameters, each, is_grads_batched=True, allow_unused=True)
+    return sum((g.flatten(1).square().sum(1) for g in grads if g is not None), torch.zeros_like(total)).detach()

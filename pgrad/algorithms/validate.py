@@ -1,0 +1,66 @@
+"""One name per concept, so one rule per name: the ranges of all hyperparameters."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+from pgrad.errors import UsageError
+
+Rule = tuple[Callable[[Any], bool], str]
+
+UNIT: Rule = (lambda x: 0.0 <= x <= 1.0, "in [0, 1]")
+POSITIVE: Rule = (lambda x: x > 0.0, "positive")
+RATE: Rule = (lambda x: 0.0 <= x < math.inf, "finite and not negative")
+COUNT: Rule = (lambda x: x == int(x) and x >= 1, "a whole number ≥ 1")
+
+RULES: dict[str, Rule] = {
+    "gamma": UNIT,
+    "gae_lambda": UNIT,
+    "learning_rate": RATE,
+    "critic_learning_rate": RATE,
+    "n_steps": COUNT,
+    "n_episodes": COUNT,
+    "bootstrap_steps": COUNT,
+    "batch_size": COUNT,
+    "n_epochs": COUNT,
+    "n_critic_updates": COUNT,
+    "clip_range": POSITIVE,
+    "clip_range_vf": POSITIVE,
+    "target_kl": POSITIVE,
+    "beta": RATE,
+    "ent_coef": RATE,
+    "vf_coef": RATE,
+    "max_grad_norm": POSITIVE,
+}
+
+
+def validate(algorithm: Any) -> None:
+    """Check every hyperparameter that has a rule; all errors are reported at once.
+
+    Raises UsageError. Fields that are None are switched off, and pass.
+    """
+    wrong = []
+    for field in dataclasses.fields(algorithm):
+        value = getattr(algorithm, field.name)
+        if field.name not in RULES or value is None:
+            continue
+        accepts, allowed = RULES[field.name]
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or math.isnan(value) or not accepts(value):
+            wrong.append(f"{field.name} must be {allowed}, got {value!r}")
+    if wrong:
+        raise UsageError(f"{type(algorithm).__name__}: " + "; ".join(wrong))
+
+
+def check_batch_size(n_steps: int, n_envs: int, batch_size: int) -> None:
+    """Raise UsageError unless minibatches of `batch_size` divide a rollout of n_steps · n_envs decisions."""
+    rollout = n_steps * n_envs
+    if rollout % batch_size:
+        legal = [size for size in range(1, rollout + 1) if rollout % size == 0]
+        below = max((size for size in legal if size < batch_size), default=legal[0])
+        above = min((size for size in legal if size > batch_size), default=legal[-1])
+        raise UsageError(
+            f"batch_size {batch_size} does not divide n_steps · n_envs = {n_steps} · {n_envs} = {rollout}; "
+            f"nearest that do: {below} and {above}"
+        )

@@ -1,0 +1,120 @@
+"""What a run is made from, as one record that becomes config.json and back."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pgrad.algorithms import ALGORITHMS, Algorithm
+from pgrad.errors import CheckpointError, UsageError
+from pgrad.models import AgentSpec
+
+CUSTOM = "custom"
+"""Stands in config.json for what only the caller has: a factory, a module, an algorithm of their own."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out; the numbers that are no algorithm's."""
+
+    total_timesteps: int = 100_000
+    """decisions to train on, over all environments"""
+    n_envs: int = 8
+    """environments side by side"""
+    seed: int = 0
+    """the one seed that everything random comes from"""
+    workers: int = 0
+    """processes that step the environments; 0 steps them in this one"""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes a GPU for images and for large batches of tensor worlds"""
+    threads: int = 0
+    """threads for PyTorch; 0 takes one for small networks and all cores for images"""
+    eval_every: int = 0
+    """steps between evaluations in fresh worlds while training; 0 for none"""
+    eval_episodes: int = 10
+    """episodes of each such evaluation"""
+    save_every: int = 0
+    """steps between checkpoints; 0 for a tenth of the run"""
+    log_every: int = 0
+    """steps between rows of metrics; 0 for 200 rows (never more than one an update)"""
+    keep: int = 3
+    """checkpoints to keep"""
+
+    def __post_init__(self) -> None:
+        lowest = {"total_timesteps": 1, "n_envs": 1, "eval_episodes": 1, "keep": 1}
+        for field in dataclasses.fields(self):
+            value, least = getattr(self, field.name), lowest.get(field.name, 0)
+            if field.name == "device":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise UsageError(f"{field.name} must be a whole number ≥ {least}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """An algorithm, a world, an agent and the options: all that a run starts from."""
+
+    algorithm: Algorithm
+    world: Any  # a name, a factory, a vector environment
+    agent: Any  # an AgentSpec or a module
+    options: RunOptions
+    world_kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def algorithm_name(self) -> str:
+        """The command line's name of the algorithm, or its class's where it has none."""
+        names = {cls: name for name, cls in ALGORITHMS.items()}
+        return names.get(type(self.algorithm), type(self.algorithm).__name__)  # type: ignore[call-overload, no-any-return]
+
+    @property
+    def world_name(self) -> str:
+        """The world's name, or the name of whatever makes it."""
+        return self.world if isinstance(self.world, str) else getattr(self.world, "__name__", type(self.world).__name__)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; what cannot be written stands as "custom"."""
+        return {
+            "algorithm": self.algorithm_name,
+            "hyperparameters": dataclasses.asdict(self.algorithm),  # type: ignore[call-overload]
+            "world": self.world if isinstance(self.world, str) else CUSTOM,
+            "world_kwargs": self.world_kwargs,
+            "agent": dataclasses.asdict(self.agent) if isinstance(self.agent, AgentSpec) else CUSTOM,
+            "options": dataclasses.asdict(self.options),
+        }
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any], algorithm: Any, world: Any, agent: Any) -> "RunConfig":
+        """The record that `to_json` wrote, with what the caller gives in place of what is custom.
+
+        Raises UsageError where something custom is not given, CheckpointError where the record cannot be read.
+        """
+        try:
+            options = RunOptions(**saved["options"])
+            if algorithm is None and saved["algorithm"] in ALGORITHMS:
+                algorithm = ALGORITHMS[saved["algorithm"]](**saved["hyperparameters"])
+            if world is None and saved["world"] != CUSTOM:
+                world = saved["world"]
+            if agent is None and saved["agent"] != CUSTOM:
+                spec = saved["agent"]
+                agent = AgentSpec(**{**spec, "net_arch": tuple(spec["net_arch"])})
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"config.json does not fit this version of pgrad: {error}") from error
+        for name, value in (("algorithm", algorithm), ("world", world), ("agent", agent)):
+            if value is None:
+                raise UsageError(f"this run was made with its own {name}: give it again, {name}=...")
+        return cls(algorithm, world, agent, options, saved["world_kwargs"])
+
+
+def resolve_device(name: str, prefers_gpu: bool) -> torch.device:
+    """The device to train on. Raises UsageError for one that is unknown or not there."""
+    if name == "auto":
+        return torch.device("cuda" if prefers_gpu and torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"device {name!r} is unknown; allowed: auto, cpu, cuda, cuda:0, ...") from None
+    available = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(device.type, 0)
+    if (device.index or 0) >= available:
+        raise UsageError(f"device {name!r} is not available: PyTorch sees {available} {device.type} device(s); use cpu or auto")
+    return device

@@ -1,0 +1,89 @@
+"""Honest evaluation: fresh worlds, frozen statistics, a fixed number of episodes per environment."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator
+
+from pgrad.data import map_tree
+from pgrad.errors import UsageError
+from pgrad.models import Agent
+from pgrad.report.statistics import bootstrap_interval
+from pgrad.worlds import World
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Undiscounted returns and lengths of whole episodes, in the order they were assigned."""
+
+    returns: tuple[float, ...]
+    lengths: tuple[int, ...]
+    deterministic: bool
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return sum(self.returns) / len(self.returns)
+
+    @property
+    def std(self) -> float:
+        """Population standard deviation of the returns."""
+        mean = self.mean
+        return (sum((x - mean) ** 2 for x in self.returns) / len(self.returns)) ** 0.5
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % percentile-bootstrap interval of the mean return over episodes (10 000 resamples)."""
+        return bootstrap_interval(self.returns)
+
+    @property
+    def mean_length(self) -> float:
+        """Mean number of steps."""
+        return sum(self.lengths) / len(self.lengths)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        how = "deterministic" if self.deterministic else "sampled"
+        return (
+            f"{self.mean:.1f} ± {self.std:.1f} over {len(self.returns)} {how} episodes "
+            f"(95% interval of the mean {low:.1f} … {high:.1f}, length {self.mean_length:.1f})"
+        )
+
+
+@torch.no_grad()
+def evaluate(
+    agent: Agent, world: World, *, episodes: int, deterministic: bool, generator: Generator
+) -> Evaluation:
+    """Run `episodes` whole episodes, assigned to environments beforehand so that short ones are not favoured.
+
+    Environment i runs every B-th episode and is left alone when it has run its share. Nothing of the agent changes.
+    `generator` draws the actions where `deterministic` is false.
+    """
+    if episodes < 1:
+        raise UsageError(f"episodes must be at least 1, got {episodes}")
+    n = world.n_envs
+    share = torch.tensor([episodes // n + (i < episodes % n) for i in range(n)], device=world.device)
+    finished: list[list[tuple[float, int]]] = [[] for _ in range(n)]
+    total = torch.zeros(n, dtype=torch.float64, device=world.device)
+    length = torch.zeros(n, dtype=torch.int64, device=world.device)
+    training = agent.training
+    agent.eval()
+    obs = world.reset()
+    active = share > 0
+    while bool(active.any()):
+        policy = agent.policy(map_tree(lambda x: x.to(generator.device), obs))
+        action = policy.mode if deterministic else policy.sample(generator)
+        fresh = ~world.ended & active
+        step = world.step(map_tree(lambda x: x.to(world.device), action), active)
+        total += torch.where(fresh, step.reward, 0.0)
+        length += fresh
+        over = (step.terminated | step.truncated) & fresh
+        for i in over.nonzero().flatten().tolist():
+            finished[i].append((float(total[i]), int(length[i])))
+            total[i], length[i] = 0.0, 0
+        share -= over.long()
+        active = share > 0
+        obs = step.obs
+    agent.train(training)
+    ordered = [finished[i % n][i // n] for i in range(episodes)]
+    return Evaluation(tuple(x for x, _ in ordered), tuple(k for _, k in ordered), deterministic)

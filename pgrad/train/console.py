@@ -1,0 +1,220 @@
+"""What a person sees of a training: a live table on a terminal, plain lines elsewhere, nothing when quiet."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from itertools import zip_longest
+from types import TracebackType
+from typing import Self, TextIO
+
+import rich.console
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+REFRESH = 0.25  # seconds between two pictures of the live table
+LINE_PROGRESS, LINE_SECONDS = 0.05, 10.0  # a plain line at each of these, whichever comes first
+WIDTH, TWO_COLUMNS = 80, 56  # the table is at most this wide; narrower than that it has one column
+
+
+def number(value: float) -> str:
+    """Three or four digits: 12,340 · 213.4 · 0.561 · 2.5e-05."""
+    size = abs(value)
+    if size >= 1e7 or (0 < size < 1e-4):
+        return f"{value:.2g}"
+    if size >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if size >= 10 else f"{value:.3g}"
+
+
+def whole(value: float) -> str:
+    """Rounded, with thousands separated: 12,340."""
+    return f"{value:,.0f}"
+
+
+def rate(value: float) -> str:
+    """A count with a unit: 843 · 12.3k · 1.20M."""
+    if value >= 999_500:
+        return f"{value / 1e6:.2f}M"
+    return f"{value / 1e3:.1f}k" if value >= 1000 else f"{value:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds, with hours and days from there: 0:07 · 1:02:03 · 2d 01:02:03."""
+    minutes, s = divmod(int(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    days, h = divmod(hours, 24)
+    if days:
+        return f"{days}d {h:02}:{m:02}:{s:02}"
+    return f"{h}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
+
+
+def negative(value: float) -> str:
+    """The number with its sign turned: Stable-Baselines3 logs minus the entropy."""
+    return number(-value)
+
+
+Format = Callable[[float], str]
+DOING: tuple[tuple[str, str, Format], ...] = (
+    ("episode return", "rollout/ep_rew_mean", number),
+    ("episode length", "rollout/ep_len_mean", whole),
+    ("evaluation", "eval/mean_reward", number),
+    ("steps/s", "time/fps", whole),
+    ("learning rate", "train/learning_rate", number),
+)
+LEARNING: tuple[tuple[str, str, Format], ...] = (
+    ("KL", "train/approx_kl", number),
+    ("clip fraction", "train/clip_fraction", number),
+    ("entropy", "train/entropy_loss", negative),
+    ("explained variance", "train/explained_variance", number),
+    ("policy loss", "train/policy_gradient_loss", number),
+    ("value loss", "train/value_loss", number),
+)
+LINE: tuple[tuple[str, str, int, Format], ...] = (
+    ("return {}", "rollout/ep_rew_mean", 6, number),
+    ("length {}", "rollout/ep_len_mean", 5, whole),
+    ("eval {}", "eval/mean_reward", 6, number),
+    ("{} steps/s", "time/fps", 5, rate),
+    ("kl {}", "train/approx_kl", 6, "{:.4f}".format),
+)
+
+
+class Console:
+    """Shows the progress of one run, between `with` and its end.
+
+    start: the timesteps done before, when a run is continued. enabled: False prints nothing at all. Without a
+    terminal that can move its cursor there are plain lines. A stdout that went away does not stop a training.
+    """
+
+    def __init__(
+        self,
+        total_timesteps: int,
+        title: str = "",
+        enabled: bool = True,
+        start: int = 0,
+        file: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.total_timesteps, self.title, self.start = total_timesteps, title, start
+        self._file = sys.stdout if file is None else file
+        self._clock = clock
+        self._began = self._shown_at = clock()
+        self._timesteps = self._shown_timesteps = start
+        self._metrics: dict[str, float] = {}  # the newest value of each
+        self._unprinted: dict[str, float] = {}  # those since the last plain line
+        self._lines = 0
+        self._enabled = enabled
+        self._screen = rich.console.Console(file=file, highlight=False)
+        self._live: Live | None = None
+        if enabled and self._file.isatty() and not self._screen.is_dumb_terminal:
+            self._live = Live(console=self._screen, auto_refresh=False, get_renderable=self._picture)
+
+    def update(self, timesteps: int, metrics: Mapping[str, float] | None = None) -> None:
+        """Note how far the run is, and new metrics where there are any; shown when it is time to."""
+        self._timesteps = timesteps
+        if not self._enabled:
+            return
+        now = self._clock()
+        if metrics:
+            self._metrics.update(metrics)
+            self._unprinted.update(metrics)
+        if self._live is not None:
+            if now - self._shown_at >= REFRESH:
+                self._shown_at = now
+                self._safely(self._live.refresh)
+        elif self._unprinted:
+            progress = (timesteps - self._shown_timesteps) / max(self.total_timesteps, 1)
+            if self._lines == 0 or progress >= LINE_PROGRESS or now - self._shown_at >= LINE_SECONDS:
+                self._print_line(f"left {self._left()}")
+
+    def message(self, text: str) -> None:
+        """Print a line, above the live table where there is one."""
+        if self._live is not None:
+            self._safely(self._screen.print, Text(text))
+        else:
+            self._print(text)
+
+    def close(self) -> None:
+        """Show the last state and leave it standing."""
+        if self._live is not None:
+            self._safely(self._live.refresh)
+            self._safely(self._live.stop)
+        elif self._unprinted:
+            self._print_line(f"took {duration(self._clock() - self._began)}")
+        self._enabled, self._live = False, None
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._safely(self._live.start, True)
+        elif self.title:
+            self._print(self.title)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _left(self) -> str:
+        """The time left if it goes on as it went so far."""
+        done, rest = self._timesteps - self.start, self.total_timesteps - self._timesteps
+        if done <= 0:
+            return "?"
+        return duration(max(rest, 0) * (self._clock() - self._began) / done)
+
+    def _rows(self, what: tuple[tuple[str, str, Format], ...]) -> list[tuple[str, str]]:
+        return [(label, show(self._metrics[key])) for label, key, show in what if key in self._metrics]
+
+    def _picture(self) -> RenderableType:
+        """The title, a progress bar, and the metrics in two columns, or in one on a narrow terminal."""
+        width = min(self._screen.width, WIDTH)
+        wide = width >= TWO_COLUMNS
+        elapsed = ("time", duration(self._clock() - self._began))
+        doing, learning = [*self._rows(DOING), elapsed], self._rows(LEARNING)
+        bar = Table.grid(padding=(0, 2))
+        bar.width = width
+        bar.add_column(ratio=1)
+        part = min(self._timesteps / max(self.total_timesteps, 1), 1.0)
+        counts = [f"{part:4.0%}", f"{self._timesteps:,}/{self.total_timesteps:,}", f"{self._left()} left"]
+        for _ in counts if wide else counts[:1]:
+            bar.add_column(justify="right", no_wrap=True)
+        bar.add_row(ProgressBar(total=1.0, completed=part), *(counts if wide else counts[:1]))
+        table = Table.grid(padding=(0, 2), pad_edge=False)
+        for _ in range(2 if wide else 1):
+            table.add_column(style="dim", no_wrap=True)
+            table.add_column(justify="right", no_wrap=True, min_width=12)
+            table.add_column(width=2)
+        if wide:
+            for left, right in zip_longest(doing, learning, fillvalue=("", "")):
+                table.add_row(*left, "", *right, "")
+        else:
+            for row in [("timesteps", counts[1]), ("time left", self._left()), *doing, *learning]:
+                table.add_row(*row, "")
+        return Group(Text(self.title, style="bold", no_wrap=True, overflow="ellipsis"), bar, table)
+
+    def _print_line(self, end: str) -> None:
+        """One row of metrics, aligned with the rows before it."""
+        total = str(self.total_timesteps)
+        parts = [f"{self._timesteps:>{len(total)}}/{total}"]
+        parts += [
+            t.format(f"{show(self._unprinted[k]):>{n}}") for t, k, n, show in LINE if k in self._unprinted
+        ]
+        self._print("  ".join([*parts, end]))
+        self._lines += 1
+        self._shown_at, self._shown_timesteps = self._clock(), self._timesteps
+        self._unprinted = {}
+
+    def _print(self, text: str) -> None:
+        encoding = getattr(self._file, "encoding", None) or "utf-8"
+        if self._enabled:
+            self._safely(
+                print, text.encode(encoding, "replace").decode(encoding), file=self._file, flush=True
+            )
+
+    def _safely(self, show: Callable[..., object], *args: object, **options: object) -> None:
+        try:
+            show(*args, **options)
+        except OSError:  # the reader of a pipe ended, or the terminal was closed
+            self._enabled = False

@@ -1,0 +1,63 @@
+"""Returns and lengths of episodes, followed across the borders of trajectories."""
+
+from collections import deque
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pgrad.data import Trajectory
+from pgrad.math.scan import forward_scan
+
+WINDOW = 100
+
+
+class EpisodeStatistics:
+    """The undiscounted returns and lengths of the last 100 finished episodes, of raw rewards."""
+
+    def __init__(self) -> None:
+        self.returns: deque[float] = deque(maxlen=WINDOW)
+        self.lengths: deque[int] = deque(maxlen=WINDOW)
+        self.finished = 0
+        self._so_far = torch.zeros(2, 0, dtype=torch.float64)
+
+    @torch.no_grad()
+    def update(self, traj: Trajectory) -> None:
+        """Follow a trajectory that continues where the last one stopped (or whose columns are whole episodes)."""
+        facts = torch.stack([traj.reward.double(), traj.mask.double()], dim=1)  # [T, 2, B]
+        if self._so_far.shape != facts.shape[1:]:
+            self._so_far = facts.new_zeros(facts.shape[1:])
+        goes_on = (~traj.done).double().unsqueeze(1).expand_as(facts)
+        facts[0] += self._so_far
+        totals = forward_scan(torch.cat([torch.zeros_like(facts[:1]), goes_on[:-1]]), facts)
+        self._so_far = goes_on[-1] * totals[-1]
+        over = (traj.done & (traj.mask > 0)).nonzero()
+        for total, length in totals[over[:, 0], :, over[:, 1]].tolist():
+            self.returns.append(total)
+            self.lengths.append(round(length))
+            self.finished += 1
+
+    def metrics(self) -> dict[str, float]:
+        """Means over the last 100 episodes; empty before the first one ended."""
+        if not self.returns:
+            return {}
+        return {
+            "rollout/ep_rew_mean": sum(self.returns) / len(self.returns),
+            "rollout/ep_len_mean": sum(self.lengths) / len(self.lengths),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The window and the running sums."""
+        return {
+            "returns": list(self.returns),
+            "lengths": list(self.lengths),
+            "finished": self.finished,
+            "so_far": self._so_far,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put the window and the running sums back."""
+        self.returns = deque(state["returns"], maxlen=WINDOW)
+        self.lengths = deque(state["lengths"], maxlen=WINDOW)
+        self.finished = state["finished"]
+        self._so_far = state["so_far"].to(torch.float64)

@@ -1,0 +1,71 @@
+"""What a run is made with: versions, machine, devices. Nothing heavy is imported to find out the versions."""
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+PACKAGES = (
+    "pgrad",
+    "torch",
+    "numpy",
+    "gymnasium",
+    "mujoco",
+    "box2d",
+    "ale-py",
+    "envpool",
+    "safetensors",
+    "tyro",
+    "rich",
+    "matplotlib",
+    "imageio-ffmpeg",
+    "tensorboard",
+    "wandb",
+)
+
+
+def versions() -> dict[str, str | None]:
+    """Python, platform, processor and packages (None where one is not installed)."""
+    return {
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": str(cores()),
+    } | {package: _installed(package) for package in PACKAGES}
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def devices() -> dict[str, str]:
+    """The devices that PyTorch can use, by the name it gives them, with a description. Imports torch."""
+    import torch
+
+    found = {"cpu": f"{_processor()}, {cores()} cores, {torch.get_num_threads()} threads"}
+    for index in range(torch.cuda.device_count()):
+        gpu = torch.cuda.get_device_properties(index)
+        found[f"cuda:{index}"] = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB"
+    if torch.backends.mps.is_available():
+        found["mps"] = "Apple GPU, memory shared with the processor"
+    return found
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

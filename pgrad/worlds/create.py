@@ -1,0 +1,157 @@
+"""From an id or a factory to one `gymnasium.Env`, with every way this can fail told in one line."""
+
+import difflib
+import importlib
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+
+from pgrad.errors import UsageError, WorldError
+
+# Packages that register their environments when imported: pattern of the id, module, what to install.
+PACKAGES = (
+    (re.compile(r"ALE/|.*(NoFrameskip|Deterministic|-ram).*-v[04]$"), "ale_py", "pgrad[atari]"),
+    (re.compile(r"MiniGrid-|BabyAI-"), "minigrid", "minigrid"),
+)
+# What a registered environment needs: start of its module, the extra.
+EXTRAS = (("gymnasium.envs.mujoco", "mujoco"), ("gymnasium.envs.box2d", "box2d"), ("ale_py", "atari"))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make one environment, as often as wanted; sent to worker processes by cloudpickle."""
+
+    source: EnvSpec | Callable[..., gymnasium.Env]
+    kwargs: dict[str, Any]
+    render: bool
+
+    @property
+    def name(self) -> str:
+        """The id, or what the factory is called."""
+        if isinstance(self.source, EnvSpec):
+            return self.source.id
+        return getattr(self.source, "__name__", type(self.source).__name__)
+
+
+def find(name: str, others: tuple[str, ...] = ()) -> EnvSpec:
+    """The registered environment `name`, such as "CartPole-v1" or "module:Name-v0".
+
+    Raises UsageError for a name that does not exist (with the nearest of the registry and of `others`), is
+    deprecated or needs a package that is not installed.
+    """
+    module, _, plain = name.rpartition(":")
+    if module:
+        _import(module, f"'{module}' of {name!r} cannot be imported")
+    for pattern, package, install in PACKAGES:
+        if plain not in gymnasium.registry and pattern.match(plain):
+            _import(package, f"{plain} needs {package}: pip install '{install}'")
+    try:
+        return gymnasium.spec(plain)
+    except (gymnasium.error.DeprecatedEnv, gymnasium.error.VersionNotFound) as error:
+        raise UsageError(_line(str(error))) from None
+    except gymnasium.error.Error as error:
+        known = {key.lower(): key for key in (*gymnasium.registry, *others)}
+        near = [known[key] for key in difflib.get_close_matches(plain.lower(), known, n=3, cutoff=0.6)]
+        hint = f"did you mean {' or '.join(near)}?" if near else _line(str(error))
+        raise UsageError(f"unknown world {name!r}: {hint}") from None
+
+
+def create(recipe: Recipe) -> gymnasium.Env:
+    """One environment. Raises UsageError for a missing extra or wrong arguments, WorldError where it fails itself."""
+    source, kwargs = recipe.source, dict(recipe.kwargs)
+    if recipe.render and (isinstance(source, EnvSpec) or _takes_render_mode(source)):
+        kwargs.setdefault("render_mode", "rgb_array")
+    try:
+        with _quiet(recipe):
+            if isinstance(source, EnvSpec):
+                env = gymnasium.make(source, **{"disable_env_checker": True, **kwargs})
+            else:
+                env = source(**kwargs)
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+        raise UsageError(f"{recipe.name} cannot be made: {_missing(recipe, error)}") from error
+    except Exception as error:
+        kind = UsageError if recipe.kwargs else WorldError
+        text = f"{recipe.name} cannot be made: {type(error).__name__}: {_line(str(error))}"
+        raise kind(text) from error
+    if not isinstance(env, gymnasium.Env):
+        raise UsageError(f"{recipe.name} must return a gymnasium.Env, got a {type(env).__name__}")
+    return env
+
+
+def error_line(error: BaseException) -> str:
+    """An exception as "Type: text" on one line."""
+    text = _line(str(error))
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _line(text: str) -> str:
+    return " ".join(re.sub(r"\x1b\[\d*m", "", text).split())
+
+
+def _import(module: str, problem: str) -> None:
+    try:
+        with _ignore_swig():
+            importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(f"{problem} ({_line(str(error))})") from None
+
+
+def _takes_render_mode(factory: Callable[..., Any]) -> bool:
+    try:
+        return "render_mode" in signature(factory).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def _module(recipe: Recipe) -> str:
+    entry = recipe.source.entry_point if isinstance(recipe.source, EnvSpec) else recipe.source
+    return entry if isinstance(entry, str) else str(getattr(entry, "__module__", ""))
+
+
+def _missing(recipe: Recipe, error: Exception) -> str:
+    for start, extra in EXTRAS:
+        if _module(recipe).startswith(start) and "have been moved" not in str(error):
+            return f"pip install 'pgrad[{extra}]' ({_line(str(error))})"
+    return _line(str(error))
+
+
+@contextmanager
+def _quiet(recipe: Recipe) -> Iterator[None]:
+    """Without the warnings of third parties that nobody here can act on; with a way to draw MuJoCo on a server."""
+    if not _module(recipe).startswith("gymnasium.envs.mujoco"):
+        with _ignore_swig():
+            yield
+        return
+    if recipe.render and sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is first imported
+    mujoco = importlib.import_module("mujoco")
+    before = mujoco.get_mju_user_warning()
+    # Without a handler MuJoCo writes to the terminal and to a MUJOCO_LOG.TXT in the working directory.
+    mujoco.set_mju_user_warning(_mujoco_warning)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)
+
+
+def _mujoco_warning(text: str) -> None:
+    if "settotalmass" not in text:
+        print(f"MuJoCo: {text}", file=sys.stderr)
+
+
+@contextmanager
+def _ignore_swig() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", r"builtin type (SwigPy\w+|swigvarlink) has no __module__", DeprecationWarning
+        )
+        yield

@@ -1,0 +1,87 @@
+"""One function that makes a world from whatever names or makes environments."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import gymnasium
+import torch
+from gymnasium.vector import VectorEnv
+
+from pgrad.errors import UsageError
+from pgrad.worlds.create import Recipe, find
+from pgrad.worlds.gymnasium import GymnasiumWorld, environment_seeds
+from pgrad.worlds.protocol import World
+from pgrad.worlds.vector import VectorWorld
+from pgrad.worlds.workers import WorkerWorld
+
+
+def make(
+    world: str | Callable[..., gymnasium.Env] | VectorEnv | World,
+    *,
+    n_envs: int = 1,
+    seed: int = 0,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+    render: bool = False,
+    kwargs: dict[str, Any] | None = None,
+) -> World:
+    """A world of `n_envs` environments.
+
+    world: a tensor world ("cartpole", "probe-both"), a Gymnasium id ("CartPole-v1", "module:Name-v0", "ALE/Pong-v5"),
+        a factory of a gymnasium.Env, a gymnasium.vector.VectorEnv, or a World, which is returned as it is.
+    seed: environment i draws from the i-th child of this seed.
+    workers: how many processes share the environments; 0 steps them here. The numbers are the same for any.
+    device: where observations and rewards are handed out.
+    render: make environments that can draw a picture of themselves (for `World.render`).
+    kwargs: further arguments for the environment.
+
+    Raises UsageError for an unknown name (with the nearest ones), a missing extra, wrong arguments or spaces.
+    """
+    if isinstance(world, gymnasium.Env):
+        raise UsageError(f"got one environment ({world}): give its id, or a function that makes it, for n_envs of it")
+    if not isinstance(world, str | VectorEnv) and isinstance(world, World):
+        return world
+    _check(n_envs=(n_envs, 1), seed=(seed, 0), workers=(workers, 0))
+    where = _device(device)
+    if isinstance(world, VectorEnv):
+        if n_envs not in (1, world.num_envs) or workers or kwargs:
+            raise UsageError(
+                f"a vector environment brings its own {world.num_envs} environments, workers and arguments: "
+                f"leave out n_envs, workers and kwargs"
+            )
+        return VectorWorld(world, seed=seed, device=where)
+    if isinstance(world, str):
+        tensor = import_module("pgrad.worlds.tensor")
+        maker = tensor.tensor_world(world)
+        if maker is not None:
+            if workers or kwargs:
+                raise UsageError(f"{world} is one tensor program: it takes no workers and no kwargs")
+            made: World = maker(n_envs, seed, where)
+            return made
+        recipe = Recipe(find(world, tensor.TENSOR_WORLDS), dict(kwargs or {}), render)
+    elif callable(world):
+        recipe = Recipe(world, dict(kwargs or {}), render)
+    else:
+        raise UsageError(f"a world is an id, a factory, a VectorEnv or a World, got a {type(world).__name__}")
+    if workers > n_envs:
+        raise UsageError(f"{workers} workers cannot share {n_envs} environments: at most one worker for each")
+    seeds = environment_seeds(seed, n_envs)
+    if workers:
+        return WorkerWorld(recipe, seeds, workers, device=where)
+    return GymnasiumWorld(recipe, seeds, device=where)
+
+
+def _check(**limits: tuple[int, int]) -> None:
+    for name, (value, least) in limits.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise UsageError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def _device(device: torch.device | str) -> torch.device:
+    try:
+        where = torch.device(device)
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return where
