@@ -20,7 +20,9 @@ def shipped() -> SimpleNamespace:
     torch.compile cannot trace those checks, least of all those of dataclasses.
     """
     package = "pgrad.math"
-    checked = {name: module for name, module in sys.modules.items() if name.split(".")[:2] == ["pgrad", "math"]}
+    checked = {
+        name: module for name, module in sys.modules.items() if name.split(".")[:2] == ["pgrad", "math"]
+    }
     parent, finders = importlib.import_module("pgrad"), sys.meta_path[:]
     attribute = getattr(parent, "math", None)
     sys.meta_path[:] = [x for x in finders if not type(x).__module__.startswith("jaxtyping")]

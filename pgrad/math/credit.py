@@ -1,12 +1,12 @@
 """Credit: how good was each decision? Returns, temporal differences, traces and group comparisons.
 
-Shapes are [T, *B], time first; `value` is [T+1, *B] with V of the last observation in its last row. Two flags, never
-one: `terminated` says that the future is worth nothing (it removes the bootstrap), `done` that the episode ended for
-whatever reason (it cuts sums and traces); terminated rows are done. A truncated row is done and not terminated and
-bootstraps from `value[t+1]`, which is V of the true last observation because worlds reset one step later. A
-reset or padding row has done = True: an episode of its own, which nothing reaches across. The window's last row is
-treated like a truncation by everything that has a value, and like an end by what has none.
-Results have the dtype of `reward`. Gradients flow to tensor arguments that ask for them; call under no_grad otherwise.
+Shapes are [T, *B], time first; `value` is [T+1, *B], its last row V of the last observation. Two flags,
+never one: `terminated` says that the future is worth nothing (it removes the bootstrap), `done` that the
+episode ended for whatever reason (it cuts sums and traces); a terminated row is also done. A row that is done
+but not terminated was truncated and bootstraps from `value[t+1]`, which is V of the true last observation
+because worlds reset one step later. A reset or padding row has done = True: an episode of its own, across
+which nothing reaches. The end of the window is a truncation to whatever has a value, and an end to whatever
+has none. Results have the dtype of `reward`. Gradients flow to arguments that ask for them.
 """
 
 from typing import NamedTuple
@@ -26,29 +26,30 @@ class VTrace(NamedTuple):
     advantage: Tensor  # the weight of ∇ log π(aₜ|sₜ), ratio included
 
 
-def episode_start(done: Bool[Tensor, "T *B"]) -> Bool[Tensor, "T *B"]:
+def episode_start(done: Bool[Tensor, " T *B"]) -> Bool[Tensor, " T *B"]:
     """True on the first row of every episode; the first row of the window counts as one."""
     return torch.cat([torch.ones_like(done[:1]), done[:-1]])
 
 
 def reward_to_go(
-    reward: Float[Tensor, "T *B"], done: Bool[Tensor, "T *B"], gamma: float
-) -> Float[Tensor, "T *B"]:
-    """Gₜ = Σ_{l=t}^{end} γ^{l−t} r_l, the discounted reward from t to the end of its episode (or of the window).
+    reward: Float[Tensor, " T *B"], done: Bool[Tensor, " T *B"], gamma: float
+) -> Float[Tensor, " T *B"]:
+    """Gₜ = Σ_{l=t}^{end} γ^{l−t} r_l, the discounted reward from t to the end of its episode (or the window).
 
-    An episode that the window or a time limit cut is short of its tail; use `n_step_return` or `lambda_return` there.
-    Sutton & Barto 2018, §3.3; as an estimator of the gradient Williams 1992, Baxter & Bartlett 2001.
+    An episode cut by the window or by a time limit lacks its tail, which `n_step_return` and `lambda_return`
+    estimate.
+    Sutton & Barto 2018, §3.3; in the gradient estimator Williams 1992, Baxter & Bartlett 2001.
     """
     return reverse_scan(_decay(done, reward, gamma), reward)
 
 
 def full_return(
-    reward: Float[Tensor, "T *B"], done: Bool[Tensor, "T *B"], gamma: float
-) -> Float[Tensor, "T *B"]:
+    reward: Float[Tensor, " T *B"], done: Bool[Tensor, " T *B"], gamma: float
+) -> Float[Tensor, " T *B"]:
     """R(τ) = Σ_{l=start}^{end} γ^{l−start} r_l, given to every decision of the episode alike.
 
-    The sum starts at the episode's first row within the window. Times ∇ log π and summed over decisions this is
-    REINFORCE in its first form: unbiased for ∇J (no factor γᵗ), with the past's noise in it. Williams 1992.
+    The sum starts at the episode's first row within the window. Σₜ ∇ log π(aₜ|sₜ)·R(τ) is REINFORCE in its
+    first form: unbiased for the discounted objective (without γᵗ), with the noise of the past. Williams 1992.
     """
     start = episode_start(done)
     first = reward_to_go(reward, done, gamma).masked_fill(~start, 0.0)
@@ -56,12 +57,12 @@ def full_return(
 
 
 def discount_weight(
-    done: Bool[Tensor, "T *B"], gamma: float, dtype: torch.dtype = torch.float32
-) -> Float[Tensor, "T *B"]:
+    done: Bool[Tensor, " T *B"], gamma: float, dtype: torch.dtype = torch.float32
+) -> Float[Tensor, " T *B"]:
     """γᵗ, with t the steps since the decision's episode began (within the window).
 
-    Σₜ γᵗ ∇ log π(aₜ|sₜ) Gₜ is the gradient of the discounted objective. Without the weight, as most implementations
-    do, the expected update is not the gradient of any function when γ < 1 (Nota & Thomas 2020; Thomas 2014).
+    E Σₜ γᵗ ∇ log π(aₜ|sₜ) Gₜ is the gradient of the discounted objective. Without γᵗ, as in most
+    implementations, it is not the gradient of any function if γ < 1. Thomas 2014; Nota & Thomas 2020.
     """
     start = episode_start(done)
     one = start.to(dtype)
@@ -69,27 +70,28 @@ def discount_weight(
 
 
 def td_error(
-    reward: Float[Tensor, "T *B"],
-    value: Float[Tensor, "T+1 *B"],
-    terminated: Bool[Tensor, "T *B"],
+    reward: Float[Tensor, " T *B"],
+    value: Float[Tensor, " T+1 *B"],
+    terminated: Bool[Tensor, " T *B"],
     gamma: float,
-) -> Float[Tensor, "T *B"]:
+) -> Float[Tensor, " T *B"]:
     """δₜ = rₜ + γ (1 − terminatedₜ) V(sₜ₊₁) − V(sₜ). Sutton & Barto 2018, §6.1."""
     return reward + gamma * value[1:].masked_fill(terminated, 0.0) - value[:-1]
 
 
 def n_step_return(
-    reward: Float[Tensor, "T *B"],
-    value: Float[Tensor, "T+1 *B"],
-    terminated: Bool[Tensor, "T *B"],
-    done: Bool[Tensor, "T *B"],
+    reward: Float[Tensor, " T *B"],
+    value: Float[Tensor, " T+1 *B"],
+    terminated: Bool[Tensor, " T *B"],
+    done: Bool[Tensor, " T *B"],
     gamma: float,
     n: int,
-) -> Float[Tensor, "T *B"]:
-    """Gₜ⁽ⁿ⁾ = Σ_{l=0}^{m−1} γˡ rₜ₊ₗ + γᵐ V(sₜ₊ₘ), where m = n or fewer if the episode or the window ends first.
+) -> Float[Tensor, " T *B"]:
+    """Gₜ⁽ⁿ⁾ = Σ_{l=0}^{m−1} γˡ rₜ₊ₗ + γᵐ V(sₜ₊ₘ), with m = n, or fewer if the episode or window ends first.
 
-    The bootstrap is 0 if row t+m−1 terminated. n = 1 is the TD target; n ≥ T sums to the end of episode or window,
-    as A2C does. Row t is the affine map y ↦ b + a·y; n of them are composed by doubling, one round per bit of n.
+    V(sₜ₊ₘ) counts as 0 if row t+m−1 terminated. n = 1 is the TD target; n ≥ T sums to the end of the episode
+    or window, as A2C does. A row is the affine map y ↦ b + a·y; n of them are composed by doubling, one round
+    per bit of n.
 
     Sutton & Barto 2018, §7.1; Mnih et al. 2016 (A3C), Algorithm S3. Raises UsageError if n < 1.
     """
@@ -108,44 +110,44 @@ def n_step_return(
 
 
 def gae(
-    reward: Float[Tensor, "T *B"],
-    value: Float[Tensor, "T+1 *B"],
-    terminated: Bool[Tensor, "T *B"],
-    done: Bool[Tensor, "T *B"],
+    reward: Float[Tensor, " T *B"],
+    value: Float[Tensor, " T+1 *B"],
+    terminated: Bool[Tensor, " T *B"],
+    done: Bool[Tensor, " T *B"],
     gamma: float,
     gae_lambda: float,
-) -> Float[Tensor, "T *B"]:
+) -> Float[Tensor, " T *B"]:
     """Âₜ = Σ_{l≥0} (γλ)ˡ δₜ₊ₗ, summed to the end of the episode: Âₜ = δₜ + γλ (1 − doneₜ) Âₜ₊₁.
 
     λ = 0 is `td_error`; λ = 1 the return to the end, bootstrapped where it was not terminated, minus V(sₜ).
-    Schulman et al. 2016, High-dimensional continuous control using generalized advantage estimation, eq. (16), its
-    two limits eqs. (17) and (18).
+    Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation",
+    eq. (16); its two limits are eqs. (17) and (18).
     """
     return reverse_scan(_decay(done, reward, gamma * gae_lambda), td_error(reward, value, terminated, gamma))
 
 
 def lambda_return(
-    reward: Float[Tensor, "T *B"],
-    value: Float[Tensor, "T+1 *B"],
-    terminated: Bool[Tensor, "T *B"],
-    done: Bool[Tensor, "T *B"],
+    reward: Float[Tensor, " T *B"],
+    value: Float[Tensor, " T+1 *B"],
+    terminated: Bool[Tensor, " T *B"],
+    done: Bool[Tensor, " T *B"],
     gamma: float,
     gae_lambda: float,
-) -> Float[Tensor, "T *B"]:
+) -> Float[Tensor, " T *B"]:
     """Gₜ^λ = Âₜ + V(sₜ) with Â of `gae`: the value target of PPO, also called TD(λ).
 
-    It is the mixture (1−λ) Σ_{n=1}^{M−1} λⁿ⁻¹ Gₜ⁽ⁿ⁾ + λ^{M−1} Gₜ⁽ᴹ⁾ of `n_step_return`, M the rows left in the
-    episode: the last term has the weight of the whole tail, λ^{M−1}. Sutton & Barto 2018, §12.1.
+    It is the mixture (1−λ) Σ_{n=1}^{M−1} λⁿ⁻¹ Gₜ⁽ⁿ⁾ + λ^{M−1} Gₜ⁽ᴹ⁾ of `n_step_return`, where M rows are left
+    in the episode: the last term has the weight of the whole tail. Sutton & Barto 2018, §12.1.
     """
     return gae(reward, value, terminated, done, gamma, gae_lambda) + value[:-1]
 
 
 def vtrace(
-    reward: Float[Tensor, "T *B"],
-    value: Float[Tensor, "T+1 *B"],
-    terminated: Bool[Tensor, "T *B"],
-    done: Bool[Tensor, "T *B"],
-    ratio: Float[Tensor, "T *B"],
+    reward: Float[Tensor, " T *B"],
+    value: Float[Tensor, " T+1 *B"],
+    terminated: Bool[Tensor, " T *B"],
+    done: Bool[Tensor, " T *B"],
+    ratio: Float[Tensor, " T *B"],
     gamma: float,
     gae_lambda: float = 1.0,
     rho_max: float = 1.0,
@@ -157,9 +159,9 @@ def vtrace(
         vₜ = V(sₜ) + Σ_{l≥t} γ^{l−t} (Π_{i=t}^{l−1} cᵢ) ρₗ δₗ
         Âₜ = ρₜ (rₜ + γ [λ vₜ₊₁ + (1−λ) V(sₜ₊₁)] − V(sₜ))
 
-    Sums stop at `done`; where row t is done or the window's last, V(sₜ₊₁) (0 if terminated) stands for vₜ₊₁.
-    At λ = 1 the advantage is the paper's ρₜ (rₜ + γ vₜ₊₁ − V(sₜ)); the mixture extends it so that with ratio = 1 and
-    ρ̄, c̄ ≥ 1 both `target` − V(sₜ) and `advantage` equal `gae` for every λ.
+    The sum stops at `done`; if row t is done or the window's last, V(sₜ₊₁) (0 if terminated) stands for
+    vₜ₊₁. At λ = 1 the advantage is the paper's ρₜ (rₜ + γ vₜ₊₁ − V(sₜ)); the mixture extends it to λ < 1 such
+    that with ratio = 1 and ρ̄, c̄ ≥ 1 both `advantage` and `target` − V(sₜ) equal `gae`, for every λ.
 
     Espeholt et al. 2018 (IMPALA): target eq. (1), λ from Remark 2, advantage §4.2.
     """
@@ -173,12 +175,13 @@ def vtrace(
 def group_relative(
     reward: Float[Tensor, "*B N"], num_generations: int, scale: bool = True, eps: float = 1e-4
 ) -> Float[Tensor, "*B N"]:
-    """Âᵢ = (rᵢ − mean) / (std + eps) within groups of `num_generations` consecutive entries of the last dimension.
+    """Âᵢ = (rᵢ − mean) / (std + eps) within groups of `num_generations` consecutive entries of the last dim.
 
-    The standard deviation is the population's (divides by the group size). A group of equal rewards gives exactly 0.
-    With scale = False the expected gradient is (1 − 1/G)·∇J; dividing by std weights prompts by their difficulty.
+    The standard deviation is the population's: it divides by the group size G. A group of equal rewards gives
+    exactly 0. Without `scale`, Âᵢ = rᵢ − mean and the expected gradient is (1 − 1/G)·∇J; with it, prompts are
+    also weighted by their difficulty.
 
-    Shao et al. 2024 (DeepSeekMath), §4.1; scale = False as in Liu et al. 2025 (Dr. GRPO).
+    Shao et al. 2024, "DeepSeekMath", §4.1; without the division Liu et al. 2025 (Dr. GRPO).
     Raises UsageError if N is not a multiple of the group size.
     """
     centred = _centred_groups(reward, num_generations)
@@ -190,7 +193,8 @@ def group_relative(
 def leave_one_out(reward: Float[Tensor, "*B N"], num_generations: int) -> Float[Tensor, "*B N"]:
     """Âᵢ = rᵢ − (1/(G−1)) Σ_{j≠i} rⱼ within groups of G = `num_generations` consecutive entries; unbiased.
 
-    Kool et al. 2019, Buy 4 REINFORCE samples, get a baseline for free; Ahmadian et al. 2024 (RLOO).
+    Kool, van Hoof & Welling 2019, "Buy 4 REINFORCE samples, get a baseline for free!"; Ahmadian et al. 2024
+    (RLOO).
     Raises UsageError if G < 2 or N is not a multiple of G.
     """
     if num_generations < 2:
@@ -204,10 +208,8 @@ def _centred_groups(reward: Tensor, size: int) -> Tensor:
         raise UsageError(
             f"{reward.shape[-1]} rewards cannot be split into groups of num_generations = {size}"
         )
-    groups = reward.unflatten(-1, (-1, size))
-    groups = (
-        groups - groups[..., :1]
-    )  # the mean of equal floats need not round to them; the mean of zeros is zero
+    groups = reward.reshape(*reward.shape[:-1], -1, size)
+    groups = groups - groups[..., :1]  # so that equal rewards give 0 whatever the mean's rounding
     return groups - groups.mean(-1, keepdim=True)
 
 

@@ -74,7 +74,7 @@ class TanhGaussian:
 
     def sample(self, generator: Generator) -> Float[Tensor, "*batch d"]:
         """One action per state, without a gradient."""
-        return self._squash(self._gaussian().sample(generator))
+        return self._squash(self._gaussian().sample(generator)).detach()
 
     def rsample(self, generator: Generator) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
         """An action, differentiable in mean and log_std, and its log-density, found without inverting."""

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-REFRESH = 0.25  # seconds between two pictures of the live table
+REFRESH = 0.5  # seconds between two pictures of the live table
 LINE_PROGRESS, LINE_SECONDS = 0.05, 10.0  # a plain line at each of these, whichever comes first
 WIDTH, TWO_COLUMNS = 80, 56  # the table is at most this wide; narrower than that it has one column
 
@@ -97,15 +97,16 @@ class Console:
         file: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.total_timesteps, self.title, self.start = total_timesteps, title, start
+        self.total_timesteps, self.start = total_timesteps, start
         self._file = sys.stdout if file is None else file
+        self.title = self._encodable(title)
         self._clock = clock
         self._began = self._shown_at = clock()
         self._timesteps = self._shown_timesteps = start
         self._metrics: dict[str, float] = {}  # the newest value of each
         self._unprinted: dict[str, float] = {}  # those since the last plain line
         self._lines = 0
-        self._enabled = enabled
+        self._enabled, self._closed = enabled, False
         self._screen = rich.console.Console(file=file, highlight=False)
         self._live: Live | None = None
         if enabled and self._file.isatty() and not self._screen.is_dumb_terminal:
@@ -114,7 +115,7 @@ class Console:
     def update(self, timesteps: int, metrics: Mapping[str, float] | None = None) -> None:
         """Note how far the run is, and new metrics where there are any; shown when it is time to."""
         self._timesteps = timesteps
-        if not self._enabled:
+        if not self._enabled or self._closed:
             return
         now = self._clock()
         if metrics:
@@ -127,23 +128,24 @@ class Console:
         elif self._unprinted:
             progress = (timesteps - self._shown_timesteps) / max(self.total_timesteps, 1)
             if self._lines == 0 or progress >= LINE_PROGRESS or now - self._shown_at >= LINE_SECONDS:
-                self._print_line(f"left {self._left()}")
+                self._print_line()
 
     def message(self, text: str) -> None:
         """Print a line, above the live table where there is one."""
         if self._live is not None:
-            self._safely(self._screen.print, Text(text))
+            self._safely(self._screen.print, Text(self._encodable(text)))
         else:
             self._print(text)
 
     def close(self) -> None:
         """Show the last state and leave it standing."""
+        self._closed = True
         if self._live is not None:
             self._safely(self._live.refresh)
             self._safely(self._live.stop)
-        elif self._unprinted:
-            self._print_line(f"took {duration(self._clock() - self._began)}")
-        self._enabled, self._live = False, None
+        elif self._enabled and self._unprinted:
+            self._print_line()
+        self._live = None
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -157,12 +159,13 @@ class Console:
     ) -> None:
         self.close()
 
-    def _left(self) -> str:
-        """The time left if it goes on as it went so far."""
-        done, rest = self._timesteps - self.start, self.total_timesteps - self._timesteps
-        if done <= 0:
-            return "?"
-        return duration(max(rest, 0) * (self._clock() - self._began) / done)
+    def _time(self) -> tuple[str, str]:
+        """What to say of time: what is left if it goes on as so far, at the end what it took."""
+        elapsed = self._clock() - self._began
+        if self._closed:
+            return "took", duration(elapsed)
+        done, rest = self._timesteps - self.start, max(self.total_timesteps - self._timesteps, 0)
+        return "left", duration(rest * elapsed / done) if done > 0 else "?"
 
     def _rows(self, what: tuple[tuple[str, str, Format], ...]) -> list[tuple[str, str]]:
         return [(label, show(self._metrics[key])) for label, key, show in what if key in self._metrics]
@@ -171,13 +174,13 @@ class Console:
         """The title, a progress bar, and the metrics in two columns, or in one on a narrow terminal."""
         width = min(self._screen.width, WIDTH)
         wide = width >= TWO_COLUMNS
-        elapsed = ("time", duration(self._clock() - self._began))
+        elapsed = ("elapsed", duration(self._clock() - self._began))
         doing, learning = [*self._rows(DOING), elapsed], self._rows(LEARNING)
         bar = Table.grid(padding=(0, 2))
         bar.width = width
         bar.add_column(ratio=1)
         part = min(self._timesteps / max(self.total_timesteps, 1), 1.0)
-        counts = [f"{part:4.0%}", f"{self._timesteps:,}/{self.total_timesteps:,}", f"{self._left()} left"]
+        counts = [f"{part:4.0%}", f"{self._timesteps:,}/{self.total_timesteps:,}", " ".join(self._time())]
         for _ in counts if wide else counts[:1]:
             bar.add_column(justify="right", no_wrap=True)
         bar.add_row(ProgressBar(total=1.0, completed=part), *(counts if wide else counts[:1]))
@@ -190,31 +193,33 @@ class Console:
             for left, right in zip_longest(doing, learning, fillvalue=("", "")):
                 table.add_row(*left, "", *right, "")
         else:
-            for row in [("timesteps", counts[1]), ("time left", self._left()), *doing, *learning]:
+            for row in [("timesteps", counts[1]), self._time(), *doing, *learning]:
                 table.add_row(*row, "")
         return Group(Text(self.title, style="bold", no_wrap=True, overflow="ellipsis"), bar, table)
 
-    def _print_line(self, end: str) -> None:
+    def _print_line(self) -> None:
         """One row of metrics, aligned with the rows before it."""
         total = str(self.total_timesteps)
         parts = [f"{self._timesteps:>{len(total)}}/{total}"]
         parts += [
             t.format(f"{show(self._unprinted[k]):>{n}}") for t, k, n, show in LINE if k in self._unprinted
         ]
-        self._print("  ".join([*parts, end]))
+        self._print("  ".join([*parts, " ".join(self._time())]))
         self._lines += 1
         self._shown_at, self._shown_timesteps = self._clock(), self._timesteps
         self._unprinted = {}
 
     def _print(self, text: str) -> None:
-        encoding = getattr(self._file, "encoding", None) or "utf-8"
         if self._enabled:
-            self._safely(
-                print, text.encode(encoding, "replace").decode(encoding), file=self._file, flush=True
-            )
+            self._safely(print, self._encodable(text), file=self._file, flush=True)
+
+    def _encodable(self, text: str) -> str:
+        """The text with "?" for what the terminal's encoding lacks."""
+        encoding = getattr(self._file, "encoding", None) or "utf-8"
+        return text.encode(encoding, "replace").decode(encoding)
 
     def _safely(self, show: Callable[..., object], *args: object, **options: object) -> None:
         try:
             show(*args, **options)
-        except OSError:  # the reader of a pipe ended, or the terminal was closed
+        except (OSError, ValueError):  # the reader of a pipe ended, the terminal or the file was closed
             self._enabled = False

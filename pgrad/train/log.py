@@ -1,5 +1,6 @@
 """Where metrics go: metrics.csv always, TensorBoard and Weights & Biases when asked."""
 
+import contextlib
 import csv
 import io
 import os
@@ -164,7 +165,8 @@ def _append(file: io.FileIO, data: bytes) -> None:
         while data:
             data = data[file.write(data) :]
     except OSError:
-        file.truncate(end)
+        with contextlib.suppress(OSError):
+            file.truncate(end)
         raise
 
 

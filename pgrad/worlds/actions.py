@@ -70,7 +70,7 @@ def _encode(path: str, leaf: Space[Any], action: Tensor, counted: NDArray[np.boo
     if array.dtype.kind == "f" and isinstance(leaf, Discrete | MultiDiscrete):
         raise MismatchError(f"the {path} has dtype {array.dtype}, {leaf} needs integers")
     wrong = _wrong(leaf, array)
-    if wrong.any():
+    if np.count_nonzero(wrong):  # much quicker than `any` for a few numbers
         rows = np.flatnonzero(wrong.reshape(shape[0], -1).any(1) & counted)
         if len(rows):
             raise MismatchError(f"the {path} {describe(array[rows[0]])} is not in {leaf}", int(rows[0]))

@@ -66,7 +66,10 @@ def find(name: str, others: tuple[str, ...] = ()) -> EnvSpec:
 
 
 def create(recipe: Recipe) -> gymnasium.Env:
-    """One environment. Raises UsageError for a missing extra or wrong arguments, WorldError where it fails itself."""
+    """One environment.
+
+    Raises UsageError for a missing extra or wrong arguments, WorldError where the environment itself fails.
+    """
     source, kwargs = recipe.source, dict(recipe.kwargs)
     if recipe.render and (isinstance(source, EnvSpec) or _takes_render_mode(source)):
         kwargs.setdefault("render_mode", "rgb_array")
@@ -126,7 +129,7 @@ def _missing(recipe: Recipe, error: Exception) -> str:
 
 @contextmanager
 def _quiet(recipe: Recipe) -> Iterator[None]:
-    """Without the warnings of third parties that nobody here can act on; with a way to draw MuJoCo on a server."""
+    """Without third parties' warnings that nobody here can act on; with a way to draw MuJoCo on a server."""
     if not _module(recipe).startswith("gymnasium.envs.mujoco"):
         with _ignore_swig():
             yield

@@ -21,6 +21,7 @@ from pgrad.worlds.spaces import (
     check_observation_space,
     describe,
     number,
+    on_device,
     writer,
     zeros,
 )
@@ -37,8 +38,8 @@ class GymnasiumWorld:
     Observations are written into buffers that are allocated once. Every value that an environment returns is
     checked: WorldError names the environment, the step of its episode, what was declared and what came.
 
-    The state is exact for environments that draw their random numbers from `np_random` (as Gymnasium asks) and keep
-    nothing else from one episode to the next: it is how each episode began, with the actions since, and
+    The state is exact for environments that draw their random numbers from `np_random`, as Gymnasium asks,
+    and keep nothing else from one episode to the next: it is how each episode began and the actions since.
     `load_state_dict` plays them again and compares the observation bit by bit.
     """
 
@@ -63,33 +64,33 @@ class GymnasiumWorld:
         buffers = map_tree(lambda x: x.numpy(), tensors)
         self._obs = list(leaves(buffers))
         self._write = writer(self.observation_space, buffers)
-        self._reward, self._rewards = reward.numpy(), np.zeros(self.n_envs)
+        self._reward, self._reward64 = reward.numpy(), torch.zeros(self.n_envs, dtype=torch.float64)
+        self._rewards = self._reward64.numpy()
+        self._floats = [leaf for leaf in (self._reward, *self._obs) if leaf.dtype == np.float32]
         self._terminated, self._truncated, self._ended = flags.numpy()
         self._ended_view = flags[2]
+        self.ended = self._ended_view.to(self.device, copy=True)
         self._over = [False] * self.n_envs  # the same as _ended, quicker to look at one by one
         self._all = range(self.n_envs)
 
         self._steps = [env.step for env in self._envs]
         self._log = ActionLog(action_buffers(self.action_space, self.n_envs))
-        self._origin: list[dict[str, Any] | None] = [None] * self.n_envs  # random numbers as the episode began
+        # Where the random numbers were when the episode began; None: it began with the environment's seed.
+        self._origin: list[dict[str, Any] | None] = [None] * self.n_envs
         self._begun = False  # whether every environment has been reset
         self._checked = False  # whether a whole answer has been looked at
-
-    @property
-    def ended(self) -> Tensor:
-        """[B] bool: the episode is over, the next step resets."""
-        return self._ended_view.to(self.device)
 
     def reset(self) -> Tree:
         """Start a new episode in every environment; returns the first observations [B, ...]."""
         for i in self._all:
             self._restart(i, seeded=not self._begun)
         self._begun = True
+        self._reward.fill(0.0)
         self._require_finite(None)
-        return self._on_device(self._view.obs)
+        return self._shown().obs
 
     def step(self, action: Tree, active: Tensor | None = None) -> Step:
-        """Step every environment once; see `World.step`. Raises WorldError for whatever breaks the contract."""
+        """Step every environment once; see `World.step`. Raises WorldError for what breaks the contract."""
         if not self._begun:
             raise WorldError(f"{self.name}: reset must be called before step")
         which: Sequence[int] = self._all
@@ -107,7 +108,7 @@ class GymnasiumWorld:
         rows = to_rows(self.action_space, arrays)
         self._play(which, rows)
         self._require_finite(rows)
-        return Step(*(self._on_device(part) for part in self._view))
+        return self._shown()
 
     def _play(self, which: Sequence[int], rows: list[Any]) -> None:
         """One step of each environment in `which`, into the buffers."""
@@ -139,8 +140,7 @@ class GymnasiumWorld:
         except Exception as error:
             problem = f"{step_problem(answer, error)} (action {describe(rows[i])})"
             raise WorldError(f"{self._where(i)}{problem}") from error
-        with np.errstate(over="ignore"):  # too large for float32: found as infinity
-            self._reward[:] = rewards
+        self._view.reward.copy_(self._reward64)
 
     def _restart(self, i: int, seeded: bool = False) -> None:
         env, answer = self._envs[i], None
@@ -158,7 +158,7 @@ class GymnasiumWorld:
 
     def _require_finite(self, rows: list[Any] | None) -> None:
         """Find NaN and infinity before anything learns from them."""
-        if np.isfinite(self._reward).all() and all(np.isfinite(leaf).all() for leaf in self._obs):
+        if all(np.count_nonzero(np.isfinite(leaf)) == leaf.size for leaf in self._floats):
             return
         found = nonfinite(self.observation_space, self._obs, self._reward)
         assert found is not None
@@ -191,8 +191,8 @@ class GymnasiumWorld:
     def load_state_dict(self, state: dict[str, Any]) -> Tree:
         """Play the episodes of a state again; returns the current observations.
 
-        Raises WorldError for a state of another world or number of environments, and where an environment does not
-        show bit for bit the observation that was saved.
+        Raises WorldError for a state of another world or number of environments, and where an environment
+        does not show bit for bit the observation that was saved.
         """
         if state.get("name") != self.name or len(state.get("seed", ())) != self.n_envs:
             theirs = f"{len(state.get('seed', ()))} × {state.get('name')}"
@@ -201,7 +201,7 @@ class GymnasiumWorld:
         stops = np.cumsum(state["length"].clamp(min=0).numpy())
         for i, stop in enumerate(stops):
             if state["length"][i] < 0:
-                raise WorldError(f"{self._who(i)}: its episode had more actions than are kept, it must start again")
+                raise WorldError(f"{self._who(i)}: its episode was too long for its actions to be kept")
             rows = slice(stop - int(state["length"][i]), stop)
             episodes.append([part.numpy()[rows] for part in state["action"].values()])
         self._seeds = list(state["seed"])
@@ -216,13 +216,13 @@ class GymnasiumWorld:
             same &= self._ended[i] == bool(state["ended"][i])
             if not same or to_json(random_state(self._envs[i])) != state["random"][i]:
                 raise WorldError(
-                    f"{self._who(i)}: its state cannot be restored exactly: the {len(episode[0])} actions of its "
-                    f"episode, played again, lead elsewhere (does it use random numbers other than np_random, "
-                    f"remember earlier episodes, or is its simulator of another version?)"
+                    f"{self._who(i)}: its state cannot be restored exactly: its episode of {len(episode[0])} "
+                    f"actions, played again, leads elsewhere (has it random numbers other than np_random, "
+                    f"does it remember earlier episodes, or is its simulator of another version?)"
                 )
         self._begun = True
         self._reward.fill(0.0)
-        return self._on_device(self._view.obs)
+        return self._shown().obs
 
     def _replay(self, i: int, episode: list[Array]) -> None:
         env, origin = self._envs[i], self._origin[i]
@@ -236,7 +236,9 @@ class GymnasiumWorld:
                 obs, _, terminated, truncated, _ = env.step(action)
             self._write(i, obs)
         except Exception as error:
-            raise WorldError(f"{self._who(i)}: playing its episode again raised {error_line(error)}") from error
+            raise WorldError(
+                f"{self._who(i)}: playing its episode again raised {error_line(error)}"
+            ) from error
         self._over[i] = self._ended[i] = bool(terminated or truncated)
 
     def render(self) -> Any:
@@ -255,8 +257,9 @@ class GymnasiumWorld:
         for env in self._envs:
             env.close()
 
-    def _on_device(self, tree: Tree) -> Tree:
-        return tree if self.device.type == "cpu" else map_tree(lambda x: x.to(self.device), tree)
+    def _shown(self) -> Step:
+        self.ended = self._ended_view.clone().to(self.device)
+        return self._view if self.device.type == "cpu" else on_device(self._view, self.device)
 
     def _who(self, i: int) -> str:
         return f"{self.name}, environment {self._first + i}"

@@ -28,8 +28,9 @@ def make(
 ) -> World:
     """A world of `n_envs` environments.
 
-    world: a tensor world ("cartpole", "probe-both"), a Gymnasium id ("CartPole-v1", "module:Name-v0", "ALE/Pong-v5"),
-        a factory of a gymnasium.Env, a gymnasium.vector.VectorEnv, or a World, which is returned as it is.
+    world: a tensor world ("cartpole", "probe-both"), a Gymnasium id ("CartPole-v1", "ALE/Pong-v5",
+        "module:Name-v0"), a factory of a gymnasium.Env, a gymnasium.vector.VectorEnv, or a World, which is
+        returned as it is.
     seed: environment i draws from the i-th child of this seed.
     workers: how many processes share the environments; 0 steps them here. The numbers are the same for any.
     device: where observations and rewards are handed out.
@@ -39,7 +40,9 @@ def make(
     Raises UsageError for an unknown name (with the nearest ones), a missing extra, wrong arguments or spaces.
     """
     if isinstance(world, gymnasium.Env):
-        raise UsageError(f"got one environment ({world}): give its id, or a function that makes it, for n_envs of it")
+        raise UsageError(
+            f"got one environment ({world}): give its id, or a function that makes it, for n_envs of it"
+        )
     if not isinstance(world, str | VectorEnv) and isinstance(world, World):
         return world
     _check(n_envs=(n_envs, 1), seed=(seed, 0), workers=(workers, 0))

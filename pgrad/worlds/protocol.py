@@ -31,7 +31,11 @@ class World(Protocol):
     device: torch.device
     observation_space: Space[Any]  # of one environment
     action_space: Space[Any]  # of one environment
-    ended: Tensor  # [B] bool  the episode is over, the next step resets
+
+    @property
+    def ended(self) -> Tensor:
+        """[B] bool: the episode is over, the next step resets."""
+        ...
 
     def reset(self) -> Tree:
         """Start a new episode in every environment; returns the first observations [B, ...]."""

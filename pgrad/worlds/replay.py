@@ -1,7 +1,7 @@
 """What makes the state of an environment exact: how its episode began and the actions since.
 
-An environment has no state of its own that could be copied reliably (`copy.deepcopy` silently rebuilds a fresh
-MuJoCo or Atari one), but with its random numbers where they were it plays the same episode again.
+An environment has no state that could be copied reliably (`copy.deepcopy` silently rebuilds a fresh MuJoCo or
+Atari one), but with its random numbers where they were it plays the same episode again.
 """
 
 import base64
@@ -11,12 +11,13 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pgrad.worlds.spaces import Array
 
 LOG_BYTES = 1 << 28
-"""An episode with more actions than fit into 256 MiB (all environments together) can no longer be restored."""
+"""An episode with more actions than fit into 256 MiB, all environments together, cannot be restored."""
 
 
 class ActionLog:
@@ -31,7 +32,9 @@ class ActionLog:
         self._row = 0 if episodes is None else max(len(episode[0]) for episode in episodes)
         capacity = max(64, self._row)
         self._parts = [np.zeros((capacity, *part.shape), part.dtype) for part in parts]
-        self._used = np.zeros((capacity, n_envs), np.bool_)  # a step of the environment, not a reset or a pause
+        self._used = np.zeros(
+            (capacity, n_envs), np.bool_
+        )  # a step of the environment, not a reset or a pause
         self._start = np.zeros(n_envs, np.int64)
         self._lost = np.zeros(n_envs, np.bool_)
         for i, episode in enumerate(episodes or ()):
@@ -58,7 +61,7 @@ class ActionLog:
         return int(np.count_nonzero(self._used[self._start[i] : self._row, i]))
 
     def actions(self, i: int) -> list[Array] | None:
-        """The actions of the episode of environment i, [length, ...] for each part; None where they are too many."""
+        """The actions of environment i in its episode, [length, ...] for each part; None if too many."""
         if self._lost[i]:
             return None
         rows = slice(self._start[i], self._row)
@@ -130,3 +133,30 @@ def from_json(value: Any) -> Any:
     if value.keys() == {"base64"}:
         return base64.b64decode(value["base64"])
     return {key: from_json(part) for key, part in value.items()}
+
+
+def merge(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One state of many environments from the states of consecutive groups of them."""
+    return {
+        "name": states[0]["name"],
+        **{key: [x for state in states for x in state[key]] for key in ("seed", "origin", "random")},
+        **{key: torch.cat([state[key] for state in states]) for key in ("length", "ended")},
+        **{
+            key: {k: torch.cat([state[key][k] for state in states]) for k in states[0][key]}
+            for key in ("action", "obs")
+        },
+    }
+
+
+def split(state: dict[str, Any], groups: Sequence[slice]) -> list[dict[str, Any]]:
+    """The inverse of `merge`: one state for each group of environments."""
+    stops = [0, *state["length"].clamp(min=0).cumsum(0).tolist()]
+    return [
+        {
+            "name": state["name"],
+            **{key: state[key][group] for key in ("seed", "origin", "random", "length", "ended")},
+            "action": {k: x[stops[group.start] : stops[group.stop]] for k, x in state["action"].items()},
+            "obs": {k: x[group] for k, x in state["obs"].items()},
+        }
+        for group in groups
+    ]

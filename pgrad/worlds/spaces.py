@@ -10,8 +10,9 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgrad.data.tree import Tree
+from pgrad.data.tree import Tree, map_tree
 from pgrad.errors import UsageError
+from pgrad.worlds.protocol import Step
 
 Array = NDArray[Any]
 Writer = Callable[[int, Any], None]
@@ -83,6 +84,11 @@ def zeros(space: Space[Any], *batch: int) -> Tree:
     else:
         dtype = torch.uint8 if isinstance(space, Box) and space.dtype == np.uint8 else torch.float32
     return torch.zeros(*batch, *(space.shape or ()), dtype=dtype)
+
+
+def on_device(step: Step, device: torch.device) -> Step:
+    """A copy of `step` on `device`."""
+    return Step(*(map_tree(lambda x: x.to(device), part) for part in step))
 
 
 def writer(space: Space[Any], buffers: Tree, path: str = "observation") -> Writer:

@@ -85,7 +85,7 @@ class TensorWorld:
             raise UsageError(f"n_envs must be at least 1, got {n_envs}")
         self.name = dynamics.name
         self.n_envs = n_envs
-        self.device = torch.device(device)
+        self.device = torch.empty(0, device=device).device  # with its index
         self.observation_space = dynamics.observation_space
         self.action_space = dynamics.action_space
         self._dynamics = dynamics
@@ -122,14 +122,14 @@ class TensorWorld:
             )
         fresh = self._start()
         state, reward, terminated = self._dynamics.step(self._state, action)
-        state = torch.where(self.ended[:, None], fresh, state)
+        state = torch.where(self.ended.unsqueeze(1), fresh, state)
         steps = (self._steps + 1).masked_fill_(self.ended, 0)
         reward = reward.to(torch.float32).masked_fill(self.ended, 0.0)
         terminated = terminated & ~self.ended
         ended = (steps >= self._limit) | terminated
         truncated = ended ^ terminated
         if active is not None:
-            state = torch.where(active[:, None], state, self._state)
+            state = torch.where(active.unsqueeze(1), state, self._state)
             steps = torch.where(active, steps, self._steps)
             ended = torch.where(active, ended, self.ended)
             reward = reward.masked_fill(~active, 0.0)

@@ -6,34 +6,31 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import cloudpickle
-import numpy as np
 import torch
 from torch import Tensor
 
 from pgrad.data.tree import Tree, leaves, map_tree
-from pgrad.errors import PgradError, UsageError, WorldError
+from pgrad.errors import UsageError, WorldError
 from pgrad.worlds.create import Recipe, error_line
-from pgrad.worlds.gymnasium import GymnasiumWorld
 from pgrad.worlds.protocol import Step
 from pgrad.worlds.replay import merge, split
-from pgrad.worlds.spaces import zeros
+from pgrad.worlds.serve import ERRORS, THREADS, serve, to_numpy, to_tensors
+from pgrad.worlds.spaces import on_device, zeros
 
 TIMEOUT = 120.0
 """Seconds a worker may take to answer."""
 
-_THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
 
 class WorkerWorld:
-    """B environments in worker processes: a `World` that answers as a `GymnasiumWorld` with the same seeds would.
+    """B environments in worker processes: a `World`, to the last bit a `GymnasiumWorld` with the same seeds.
 
     The processes are never forked from this one, where threads of torch may be running. WorldError tells of a
     worker that died or did not answer within `timeout` seconds; the world is closed then.
@@ -57,7 +54,7 @@ class WorkerWorld:
             source = cloudpickle.dumps(recipe)
         except Exception as error:
             raise UsageError(
-                f"{recipe.name} cannot be sent to worker processes ({error_line(error)}): use workers=0, or an id"
+                f"{recipe.name} cannot be sent to worker processes, use workers=0: {error_line(error)}"
             ) from error
         ends = [(self.n_envs * (k + 1)) // workers for k in range(workers)]
         self._slices = [slice(start, end) for start, end in zip((0, *ends), ends, strict=False)]
@@ -75,17 +72,12 @@ class WorkerWorld:
         flags = torch.zeros(3, self.n_envs, dtype=torch.bool)
         self._view = Step(tensors, torch.zeros(self.n_envs), flags[0], flags[1])
         self._ended = flags[2]
+        self.ended = self._ended.to(self.device, copy=True)
         self._buffers = [x.numpy() for x in (*leaves(tensors), self._view.reward, *flags)]
-
-    @property
-    def ended(self) -> Tensor:
-        """[B] bool: the episode is over, the next step resets."""
-        return self._ended.to(self.device)
 
     def reset(self) -> Tree:
         """Start a new episode in every environment; returns the first observations [B, ...]."""
-        self._show(self._ask("reset", [() for _ in self._slices]))
-        return self._on_device(self._view.obs)
+        return self._shown(self._ask("reset", [() for _ in self._slices])).obs
 
     def step(self, action: Tree, active: Tensor | None = None) -> Step:
         """Step every environment once; see `World.step`."""
@@ -95,24 +87,22 @@ class WorkerWorld:
                 raise WorldError(f"{self.name}: {self.n_envs} actions are needed, got {tuple(part.shape)}")
         chosen = None if active is None else active.cpu()
         parts = [
-            (_to_numpy(map_tree(lambda x, s=s: x[s], actions)), None if chosen is None else chosen[s].numpy())
+            (to_numpy(map_tree(lambda x, s=s: x[s], actions)), None if chosen is None else chosen[s].numpy())
             for s in self._slices
         ]
-        self._show(self._ask("step", parts))
-        return Step(*(self._on_device(part) for part in self._view))
+        return self._shown(self._ask("step", parts))
 
     def state_dict(self) -> dict[str, Any]:
         """The state of all environments, as a `GymnasiumWorld` of as many would give it."""
-        return merge([_to_tensors(part) for part in self._ask("state_dict", [() for _ in self._slices])])
+        return merge([to_tensors(part) for part in self._ask("state_dict", [() for _ in self._slices])])
 
     def load_state_dict(self, state: dict[str, Any]) -> Tree:
         """Put a state back, taken with any number of workers; see `GymnasiumWorld.load_state_dict`."""
         if state.get("name") != self.name or len(state.get("seed", ())) != self.n_envs:
             theirs = f"{len(state.get('seed', ()))} × {state.get('name')}"
             raise WorldError(f"the state is of {theirs}, this world is {self.n_envs} × {self.name}")
-        parts = [(_to_numpy(part),) for part in split(state, self._slices)]
-        self._show(self._ask("load_state_dict", parts))
-        return self._on_device(self._view.obs)
+        parts = [(to_numpy(part),) for part in split(state, self._slices)]
+        return self._shown(self._ask("load_state_dict", parts)).obs
 
     def render(self) -> Any:
         """An RGB picture of environment 0, uint8 [H, W, 3]."""
@@ -132,7 +122,7 @@ class WorkerWorld:
             for part in self._slices:
                 mine, theirs = context.Pipe()
                 arguments = (theirs, source, list(seeds[part]), part.start, dict(os.environ))
-                process = context.Process(target=serve, args=arguments, daemon=False)  # type: ignore[attr-defined]
+                process = context.Process(target=serve, args=arguments, daemon=False)
                 process.start()
                 theirs.close()
                 self._connections.append(mine)
@@ -168,7 +158,7 @@ class WorkerWorld:
                 raise
         for kind, value in answers:
             if kind is not None:
-                raise _ERRORS[kind](value)
+                raise ERRORS[kind](value)
         return [value for _, value in answers]
 
     def _death(self, k: int) -> str:
@@ -179,68 +169,62 @@ class WorkerWorld:
         often = ", often out of memory" if -code == signal.SIGKILL else ""
         return f"was killed by signal {-code} ({signal.Signals(-code).name}{often})"
 
-    def _fail(self, k: int, what: str) -> None:
+    def _fail(self, k: int, what: str) -> NoReturn:
         part = self._slices[k]
         who = f"worker {k} (pid {self._processes[k].pid}, environments {part.start} to {part.stop - 1})"
         self._closed = f"{who} {what}"
         self._stop()
         raise WorldError(f"{self.name}: {self._closed}")
 
-    def _show(self, answers: Sequence[list[Any]]) -> None:
+    def _shown(self, answers: Sequence[list[Any]]) -> Step:
         for part, answer in zip(self._slices, answers, strict=True):
             for buffer, values in zip(self._buffers, answer, strict=True):
                 buffer[part] = values
-
-    def _on_device(self, tree: Tree) -> Tree:
-        return tree if self.device.type == "cpu" else map_tree(lambda x: x.to(self.device), tree)
-
-
-_ERRORS: dict[str, type[PgradError]] = {"UsageError": UsageError, "WorldError": WorldError}
+        self.ended = self._ended.to(self.device, copy=True)
+        return self._view if self.device.type == "cpu" else on_device(self._view, self.device)
 
 
-def serve(
-    connection: Connection, source: bytes, seeds: list[int], first: int, environment: dict[str, str]
-) -> None:
-    """What a worker process does: answer each (command, arguments) with (None, value) or (error's type, text).
-
-    Ctrl-C and SIGTERM often reach every process of a run: they are for the parent to handle. A worker ends when the
-    parent's end of the connection is closed, by the parent or by its death.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.environ.update(environment | _THREADS)
-    torch.set_num_threads(1)
-    world: GymnasiumWorld | None = None
-    command, arguments = "make", ()
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        while True:
-            try:
-                if world is None:
-                    world = GymnasiumWorld(cloudpickle.loads(source), seeds, first=first)
-                    value: Any = (world.name, world.observation_space, world.action_space)
-                else:
-                    value = _answer(world, command, arguments)
-                answer = (None, value)
-            except Exception as error:
-                kind = type(error).__name__ if type(error).__name__ in _ERRORS else "WorldError"
-                answer = (kind, str(error) if isinstance(error, PgradError) else error_line(error))
-            connection.send(answer)
-            command, arguments = connection.recv()
-    if world is not None:
-        with suppress(Exception):
-            world.close()
+def _stop(connections: list[Connection], processes: list[Any]) -> None:
+    for connection in connections:
+        connection.close()
+    deadline = time.monotonic() + 2.0
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+    for process in processes:
+        if process.is_alive():
+            process.kill()
+            process.join(5.0)
 
 
-def _answer(world: GymnasiumWorld, command: str, arguments: tuple[Any, ...]) -> Any:
-    if command == "state_dict":
-        return _to_numpy(world.state_dict())
-    if command == "render":
-        return world.render()
-    if command == "step":
-        action, active = _to_tensors(arguments)
-        step = world.step(action, active)
-    else:
-        obs = getattr(world, command)(*_to_tensors(arguments))
-        off = torch.zeros(world.n_envs, dtype=torch.bool)
-        step = Step(obs, torch.zeros(world.n_envs), off, off)
-    return [x.numpy() for x in (*leaves(step.obs), *step[1:], world.ended)]
+def _context() -> Any:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([serve.__module__])  # torch is imported once, not in every worker
+    return context
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Processes started inside keep their linear algebra on one thread each."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(THREADS)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Processes started inside do not run the user's script again, guarded or not."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

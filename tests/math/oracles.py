@@ -272,7 +272,7 @@ class Lab:
         return torch.autograd.grad(self.objective(theta, gamma), theta)[0].flatten()
 
     def moments(self, theta: Tensor, weight: Tensor, theta_old: Tensor | None = None) -> tuple[Tensor, float]:
-        """Mean [6] and trace of the covariance of Σₜ weightₜ ∇ log π(aₜ|sₜ), trajectories drawn from theta_old."""
+        """Mean [6] and trace of the covariance of Σₜ weightₜ ∇ log π(aₜ|sₜ), τ drawn from theta_old."""
         p = self.p(theta if theta_old is None else theta_old)
         estimate = (weight[..., None] * self.score(theta)).sum(0)  # [1296, 6]
         mean = p @ estimate

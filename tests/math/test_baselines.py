@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pgrad.math import baselines, credit
@@ -11,14 +11,14 @@ from tests.math import oracles
 from tests.math.oracles import THETA_OLD, Lab, expected_surrogate_gradient, relative_error
 
 F64 = torch.float64
-FAST = settings(deadline=None, max_examples=50)
+FAST = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 NUMBERS = st.floats(-100, 100, width=32)
 WEIGHTS = st.one_of(st.just(0.0), st.floats(0.125, 4, width=32))
 
 
 @st.composite
 def samples(draw: st.DrawFn) -> tuple[list[float], list[float], list[float]]:
-    """Returns, squared scores and weights of 1 to 7 trajectories; scores and weights are zero now and then."""
+    """Returns, squared scores and weights of 1 to 7 trajectories, with zeros among the last two."""
     n = draw(st.integers(1, 7))
     lists = [draw(st.lists(kind, min_size=n, max_size=n)) for kind in (NUMBERS, WEIGHTS, WEIGHTS)]
     return lists[0], lists[1], lists[2]
@@ -67,6 +67,13 @@ def test_nothing_to_average_gives_zero_not_nan():
     assert baselines.optimal(none, ret).tolist() == [0.0]
     assert baselines.leave_one_out_mean(ret, none).tolist() == [0.0, 0.0]
     assert baselines.leave_one_out_mean(ret[:1]).tolist() == [0.0]  # there are no others
+
+
+def test_what_does_not_count_may_be_nan():
+    ret, weight = torch.tensor([5.0, torch.nan, 7.0]), torch.tensor([1.0, 0.0, 1.0])
+    assert baselines.batch_mean(ret, weight).tolist() == [6.0]
+    assert baselines.leave_one_out_mean(ret, weight).tolist() == [7.0, 6.0, 5.0]
+    assert baselines.optimal(torch.tensor([3.0, torch.nan, 1.0]), ret, weight).tolist() == [5.5]
 
 
 @given(st.lists(NUMBERS, min_size=2, max_size=8))
@@ -163,7 +170,7 @@ def test_step_baselines(lab, p, score, to_go, discount, truth):  # L-13, L-15, E
         assert abs(trace - variance) < 5e-5
         assert relative_error(gradient, truth) < 1e-12
 
-    # the best b(t, s) of all, by least squares: its terms are correlated across steps, so it is a little better
+    # the best b(t, s) of all, by least squares: steps are correlated, so it is a little better still
     features = torch.einsum("stn,tn,tnk->nkst", here, discount, score).flatten(2)
     target = ((discount * to_go)[..., None] * score).sum(0)
     root = p.sqrt()[:, None]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pgrad.math import credit, importance
@@ -11,7 +11,7 @@ from tests.math import oracles
 from tests.math.oracles import DELTA, THETA_OLD, Lab, relative_error, windows
 
 F64 = torch.float64
-FAST = settings(deadline=None, max_examples=40)
+FAST = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 PRECISION = pytest.mark.parametrize(("dtype", "tolerance"), [(F64, 1e-10), (torch.float32, 1e-4)])
 
 

@@ -205,7 +205,10 @@ def test_curvature_of_kl_is_fisher(family):
     theta = torch.tensor([0.3, -0.4], dtype=torch.float64)
     build, actions = {
         "categorical": (lambda x: Categorical(torch.cat([x, x.new_zeros(1)])), torch.arange(3).unbind()),
-        "bernoulli": (lambda x: Bernoulli(x), torch.cartesian_prod(torch.arange(2), torch.arange(2)).unbind()),
+        "bernoulli": (
+            lambda x: Bernoulli(x),
+            torch.cartesian_prod(torch.arange(2), torch.arange(2)).unbind(),
+        ),
         "gaussian": (lambda x: Gaussian(x[:1], x[1:]), None),
     }[family]
     old = build(theta)

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pgrad.math.scan import forward_scan, reverse_scan
 from tests.math import oracles
+
+FAST = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 
 
 def loop(decay: list[float], x: list[float]) -> list[float]:
@@ -31,7 +33,7 @@ def pairs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
 @given(pair=pairs())
-@settings(deadline=None, max_examples=60)
+@FAST
 def test_reverse_scan_is_the_loop(pair, dtype, tolerance):
     decay, x = pair
     y = reverse_scan(torch.tensor(decay, dtype=dtype), torch.tensor(x, dtype=dtype))
@@ -40,7 +42,7 @@ def test_reverse_scan_is_the_loop(pair, dtype, tolerance):
 
 
 @given(pair=pairs())
-@settings(deadline=None, max_examples=30)
+@FAST
 def test_forward_scan_is_the_loop_forwards(pair):
     decay, x = pair
     y = forward_scan(torch.tensor(decay), torch.tensor(x))

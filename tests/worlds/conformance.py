@@ -18,18 +18,22 @@ Make = Callable[[int, int], World]  # (n_envs, seed)
 N_ENVS = 4
 
 
-def check_world(make: Make, *, steps: int = 300, exact: bool = True, random_start: bool = True) -> None:
+def check_world(
+    make: Make, *, steps: int = 300, exact: bool = True, random_start: bool = True, pausable: bool = True
+) -> None:
     """Check all that `World` promises on `make(n_envs, seed)`.
 
     Episodes must end within `steps` random steps. `exact`: the state can be taken out and put back;
-    `random_start`: observations depend on the seed. The physics must be deterministic.
+    `random_start`: observations depend on the seed; `pausable`: inactive environments can go on. The physics
+    must be deterministic.
     """
     before = _global_generators()
     check_shapes_and_flags(make, steps)
     check_seeds(make, steps, random_start)
     check_reset_row_ignores_action(make, steps)
-    check_active(make, steps)
-    check_pause(make, steps)
+    check_active(make, steps, pausable)
+    if pausable:
+        check_pause(make, steps)
     if exact:
         check_state(make, steps)
     assert _global_generators() == before, "a global random generator was used"
@@ -110,21 +114,23 @@ def check_reset_row_ignores_action(make: Make, steps: int) -> None:
     b.close()
 
 
-def check_active(make: Make, steps: int) -> None:
+def check_active(make: Make, steps: int, pausable: bool) -> None:
     """Inactive environments answer their last observation, reward 0, no flags, and keep `ended`."""
     a, b = make(N_ENVS, 1), make(N_ENVS, 1)
     last = copy(a.reset())
     b.reset()
     actions = sampler(a, 1)
-    numbers = np.random.default_rng(3)
+    numbers, half = np.random.default_rng(3), steps // 2
     everyone = torch.ones(N_ENVS, dtype=torch.bool, device=a.device)
     for t in range(steps):
         action = actions()
-        if t < steps // 2:
+        if t < half:
             ours, theirs = advance(a, action, everyone), advance(b, action)
             assert same(ours, theirs), "`active` all true is not the same as None"
         else:
-            active = torch.from_numpy(numbers.random(N_ENVS) < 0.6).to(a.device)
+            asleep = N_ENVS * (t - half) // (steps - half)  # for good, one after the other
+            awake = numbers.random(N_ENVS) < 0.6 if pausable else np.arange(N_ENVS) >= asleep
+            active = torch.from_numpy(awake).to(a.device)
             ended = a.ended.clone()
             ours = advance(a, action, active)
             still = ~active

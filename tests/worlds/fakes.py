@@ -6,7 +6,6 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
@@ -21,15 +20,19 @@ class CountingEnv(gymnasium.Env[np.ndarray, int]):
 
     Observation: a random number drawn at reset, the episode, the step in it, the last action (−1 at first).
     Reward of step t of episode e, counted from 1 and 0: 1000·e + 10·t + action.
+    `shuffled`: the number of an episode is drawn at reset, so that nothing is remembered from the one before.
     """
 
     observation_space = spaces.Box(-1.0, 1e6, (4,), np.float32)
     action_space = spaces.Discrete(3)
 
     def __init__(
-        self, lengths: Sequence[int] = (3, 1, 5), endings: Sequence[str] = (TERMINATED, TRUNCATED, BOTH)
+        self,
+        lengths: Sequence[int] = (3, 1, 5),
+        endings: Sequence[str] = (TERMINATED, TRUNCATED, BOTH),
+        shuffled: bool = False,
     ) -> None:
-        self.lengths, self.endings = tuple(lengths), tuple(endings)
+        self.lengths, self.endings, self.shuffled = tuple(lengths), tuple(endings), shuffled
         self.episode = -1
 
     def reset(
@@ -38,6 +41,8 @@ class CountingEnv(gymnasium.Env[np.ndarray, int]):
         super().reset(seed=seed)
         self.episode, self.t, self.action = self.episode + 1, 0, -1
         self.tag = int(self.np_random.integers(1_000_000))
+        if self.shuffled:
+            self.episode = int(self.np_random.integers(len(self.lengths) * len(self.endings)))
         return self._obs(), {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -94,32 +99,39 @@ class StructuredEnv(gymnasium.Env[dict[str, Any], dict[str, Any]]):
 
 
 def counting_env(
-    lengths: Sequence[int], endings: Sequence[str], limit: int | None = None
+    lengths: Sequence[int], endings: Sequence[str], limit: int | None = None, shuffled: bool = False
 ) -> gymnasium.Env[Any, Any]:
     """A CountingEnv, under Gymnasium's TimeLimit where there is a `limit`."""
-    env = CountingEnv(lengths, endings)
+    env = CountingEnv(lengths, endings, shuffled)
     return env if limit is None else TimeLimit(env, limit)
 
 
 def counting_factory(
-    lengths: Sequence[int], endings: Sequence[str], limit: int | None = None
+    lengths: Sequence[int], endings: Sequence[str], limit: int | None = None, shuffled: bool = False
 ) -> partial[gymnasium.Env[Any, Any]]:
     """The same as a factory that a worker process can be sent."""
-    return partial(counting_env, tuple(lengths), tuple(endings), limit)
+    return partial(counting_env, tuple(lengths), tuple(endings), limit, shuffled)
 
 
 def check_counting(
-    world: World, lengths: Sequence[int], endings: Sequence[str], limit: int | None = None, *, steps: int = 60
+    world: World,
+    lengths: Sequence[int],
+    endings: Sequence[str],
+    limit: int | None = None,
+    *,
+    steps: int = 60,
+    in_turn: bool = True,
 ) -> None:
-    """Hold every row, return and length of a new world of CountingEnvs against the truth."""
+    """Hold every row, return and length of a new world of CountingEnvs (not shuffled) against the truth.
+
+    `in_turn` false: the world may reset more than once between two episodes, so that some are never seen.
+    """
     obs = world.reset().clone()
     actions = sampler(world, 0)
     B = world.n_envs
-    episode, t = [0] * B, [0] * B
-    returns, finished = [0.0] * B, 0
-    over = [False] * B
-    for i in range(B):
-        assert obs[i, 1:].tolist() == [0, 0, -1]
+    episode, length, total, acted, over = [0] * B, [0] * B, [0.0] * B, [0] * B, [False] * B
+    finished = 0
+    assert obs[:, 1:].tolist() == [[0, 0, -1]] * B
     for _ in range(steps):
         action, before = actions(), obs
         step = world.step(action)
@@ -128,23 +140,23 @@ def check_counting(
             shown, reward = obs[i].tolist(), step.reward[i].item()
             flags = (bool(step.terminated[i]), bool(step.truncated[i]))
             if over[i]:
-                episode[i], t[i], returns[i], over[i] = episode[i] + 1, 0, 0.0, False
-                assert shown[1:] == [episode[i], 0, -1], f"a reset row shows {shown}"
+                following = episode[i] + 1 if in_turn else max(episode[i] + 1, int(shown[1]))
+                episode[i], length[i], total[i], acted[i], over[i] = following, 0, 0.0, 0, False
+                assert shown[1:] == [following, 0, -1], f"a reset row shows {shown}"
                 assert (reward, flags) == (0.0, (False, False)), f"a reset row has {reward}, {flags}"
                 continue
-            t[i] += 1
-            returns[i] += reward
             e, a = episode[i], int(action[i])
-            length = lengths[e % len(lengths)]
-            ending = endings[e % len(endings)] if t[i] == length else ""
-            out_of_time = ending in (TRUNCATED, BOTH) or t[i] == limit
+            t = length[i] = length[i] + 1
+            total[i], acted[i] = total[i] + reward, acted[i] + a
+            ending = endings[e % len(endings)] if t == lengths[e % len(lengths)] else ""
             terminated = ending in (TERMINATED, BOTH)
-            over[i] = terminated or out_of_time
-            assert shown == [before[i, 0].item(), e, t[i], a], f"step {t[i]} of episode {e} shows {shown}"
-            assert reward == 1000 * e + 10 * t[i] + a
-            assert flags == (terminated, out_of_time and not terminated), (
-                f"{flags} at step {t[i]} of episode {e}"
-            )
-            finished += over[i]
-        assert torch.equal(world.ended.cpu(), torch.tensor(over))
+            truncated = not terminated and (ending == TRUNCATED or t == limit)
+            assert shown == [before[i, 0].item(), e, t, a], f"step {t} of episode {e} shows {shown}"
+            assert reward == 1000 * e + 10 * t + a, f"step {t} of episode {e} has reward {reward}"
+            assert flags == (terminated, truncated), f"step {t} of episode {e} has flags {flags}"
+            if any(flags):
+                assert t == min(lengths[e % len(lengths)], limit or t), f"episode {e} had {t} steps"
+                assert total[i] == 1000 * e * t + 5 * t * (t + 1) + acted[i], f"episode {e}: {total[i]}"
+                over[i], finished = True, finished + 1
+        assert world.ended.tolist() == over, "`ended` is not what ended"
     assert finished > 2 * B, "too few episodes to tell"

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from pgrad.worlds.cartpole import CartPole
 from pgrad.worlds.draw import canvas, paint
@@ -49,8 +50,6 @@ def test_shapes_may_leave_the_picture() -> None:
 
 
 def _pole(x: float, theta: float) -> tuple[float, float]:
-    import torch
-
     picture = CartPole().draw(torch.tensor([[x, 0.0, theta, 0.0]]), 0).astype(int)
     rows, columns = np.nonzero((picture[..., 0] - picture[..., 2] > 80) & (np.arange(384)[:, None] < 240))
     return float(columns.mean()), float(rows.mean())
@@ -65,8 +64,6 @@ def test_the_pole_leans_to_the_side_of_its_angle() -> None:
 
 
 def test_the_pendulum_turns_counter_clockwise() -> None:
-    import torch
-
     for theta, where in [
         (0.0, (192, 52)),
         (math.pi / 2, (52, 192)),

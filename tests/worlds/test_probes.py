@@ -48,7 +48,7 @@ def candidates(probe: Probe) -> list[Tensor]:
 
 @pytest.mark.parametrize("name", PROBES)
 def test_the_solution_is_the_best_of_all_policies(name: str) -> None:
-    """Of all deterministic policies on a grid, played in the world, none beats `solution`, which is one of them."""
+    """Of all deterministic policies on a grid, played in the world, none but `solution` is the best."""
     probe = PROBES[name]
     solution = probe.solution(GAMMA)
     decisions = solution.obs[:, 0].tolist()

@@ -247,6 +247,16 @@ def test_actions_carry_no_gradient_into_the_world() -> None:
     assert not step.reward.requires_grad
 
 
+def test_even_nan_is_ignored_where_an_episode_is_over() -> None:
+    world = TensorWorld(Pendulum(max_episode_steps=1), 2, 0)
+    world.reset()
+    world.step(torch.zeros(2, 1))
+    assert world.ended.all()
+    step = world.step(torch.full((2, 1), torch.nan))
+    assert step.obs.isfinite().all()
+    assert step.reward.tolist() == [0.0, 0.0]
+
+
 @pytest.mark.parametrize("action", [torch.zeros(1), torch.zeros(4, 1), torch.zeros(()), torch.zeros(5)])
 def test_another_shape_of_action_is_refused(action: Tensor) -> None:
     world = TensorWorld(CartPole(), 4, 0)

@@ -1,0 +1,35 @@
+"""A published result as a value: what was trained, on what, how far it must come."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pgrad.algorithms import Algorithm
+from pgrad.models import AgentSpec
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One row of the evidence: `reach` is for the mean over seeds of deterministic returns over 100 episodes."""
+
+    name: str
+    algorithm: Algorithm
+    world: str
+    total_timesteps: int
+    n_envs: int = 8
+    agent: AgentSpec = field(default_factory=AgentSpec)
+    reach: float | None = None
+    """mean return to reach; none where the result is only reported"""
+    every_seed: float | None = None
+    """return that every single seed must reach"""
+
+    @property
+    def title(self) -> str:
+        """What a plot is headed with."""
+        return f"{self.name} · {self.total_timesteps:,} steps"
+
+    def verdict(self, means: list[float]) -> bool | None:
+        """Whether these per-seed returns reach what they must; None where nothing must be reached."""
+        if self.reach is None:
+            return None
+        every: Any = self.every_seed if self.every_seed is not None else float("-inf")
+        return sum(means) / len(means) >= self.reach and min(means) >= every
