@@ -65,7 +65,7 @@ class RunConfig:
     def algorithm_name(self) -> str:
         """The command line's name of the algorithm, or its class's where it has none."""
         names = {cls: name for name, cls in ALGORITHMS.items()}
-        return names.get(type(self.algorithm), type(self.algorithm).__name__)  # type: ignore[call-overload, no-any-return]
+        return names.get(type(self.algorithm), type(self.algorithm).__name__)
 
     @property
     def world_name(self) -> str:

@@ -1,5 +1,7 @@
-"""The algorithms, one page each: how good was a decision (`credit`), what to make likelier (`loss`), how to spend
-both (`update`)."""
+"""The algorithms, one page each.
+
+`credit`: how good was each decision? `loss`: what should become likelier? `update`: how are the two spent?
+"""
 
 from pgrad.algorithms.a2c import A2C
 from pgrad.algorithms.actor_critic import ActorCritic
@@ -17,4 +19,4 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
 }
 """The command line's names."""
 
-__all__ = ["ALGORITHMS", "A2C", "PPO", "PPOKL", "ActorCritic", "Algorithm", "Reinforce"]
+__all__ = ["A2C", "ALGORITHMS", "PPO", "PPOKL", "ActorCritic", "Algorithm", "Reinforce"]

@@ -6,13 +6,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pgrad.algorithms.metrics import policy_metrics
+from pgrad.algorithms.metrics import critic_metrics, policy_metrics
 from pgrad.algorithms.ppo import PPO
 from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Steps, Trajectory
 from pgrad.math.objectives import score_function, squared_error
-from pgrad.math.reduce import explained_variance, mean, standardize
+from pgrad.math.reduce import mean, standardize
 
 
 @dataclass(frozen=True)
@@ -64,4 +64,4 @@ class A2C:
         """One step on the whole window."""
         batch = self.credit(learner.agent, traj)
         learner.descend(self.loss, batch)
-        return {"train/explained_variance": explained_variance(batch.value, batch.target, batch.mask)}
+        return critic_metrics(batch)

@@ -6,21 +6,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pgrad.algorithms.metrics import policy_metrics
+from pgrad.algorithms.metrics import critic_metrics, policy_metrics
 from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Steps, Trajectory
 from pgrad.math.credit import n_step_return
 from pgrad.math.objectives import score_function, squared_error
-from pgrad.math.reduce import explained_variance, mean
+from pgrad.math.reduce import mean
 
 
 @dataclass(frozen=True)
 class ActorCritic:
     """Ascend E[ Â·log π + c₂·H ] with Â = n-step target − V, after V has been fitted to such targets.
 
-    Online with `n_steps=1`: an update at every step of the worlds. Batch with more: `bootstrap_steps` 1 gives TD
-    targets, n gives n-step targets, none gives Monte-Carlo returns as far as the window shows them.
+    Online with `n_steps=1`: an update at every step of the worlds. Batch with more: `bootstrap_steps` 1 gives
+    TD targets, n gives n-step targets, none gives Monte-Carlo returns as far as the window shows them.
     """
 
     learning_rate: float = 1e-3  # step size of the actor
@@ -74,4 +74,4 @@ class ActorCritic:
             learner.descend(self.value_loss, batch, "critic")
             batch = self.credit(learner.agent, traj)
         learner.descend(self.loss, batch, "actor")
-        return {"train/explained_variance": explained_variance(before.value, before.target, before.mask)}
+        return critic_metrics(before)

@@ -6,7 +6,7 @@ from torch import Tensor
 from pgrad.algorithms.protocol import Metrics
 from pgrad.data import Batch
 from pgrad.math.kl import approx_kl
-from pgrad.math.reduce import mean
+from pgrad.math.reduce import explained_variance, mean
 
 
 @torch.no_grad()
@@ -22,3 +22,11 @@ def policy_metrics(batch: Batch, logp: Tensor, entropy: Tensor, objective: Tenso
         "train/policy_gradient_loss": -objective.detach(),
         "train/max_log_ratio": log_ratio.abs().max(),
     }
+
+
+@torch.no_grad()
+def critic_metrics(batch: Batch) -> Metrics:
+    """How much of the variance of its targets the critic foresaw, before it learned from them."""
+    assert batch.value is not None
+    assert batch.target is not None
+    return {"train/explained_variance": explained_variance(batch.value, batch.target, batch.mask)}

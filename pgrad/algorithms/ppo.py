@@ -1,18 +1,19 @@
 """Proximal policy optimisation with a clipped objective (Schulman et al. 2017, arXiv 1707.06347)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from pgrad.algorithms.metrics import policy_metrics
+from pgrad.algorithms.metrics import critic_metrics, policy_metrics
 from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import check_batch_size, validate
 from pgrad.data import Batch, Steps, Trajectory
 from pgrad.math.credit import gae
 from pgrad.math.objectives import clipped, clipped_squared_error, squared_error
-from pgrad.math.reduce import explained_variance, mean, standardize
+from pgrad.math.reduce import mean, standardize
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class PPO:
     clip_range: float = 0.2  # ε: a ratio further than this from 1 earns nothing
     clip_range_vf: float | None = None  # clip the change of the critic likewise (often harmful)
     normalize_advantage: bool = True  # standardise advantages within each minibatch
+    recompute_advantage: bool = False  # estimate advantages anew, by the newer critic, before each pass
     ent_coef: float = 0.01  # c₂, weight of the entropy bonus
     vf_coef: float = 0.5  # c₁, weight of the critic's squared error
     max_grad_norm: float = 0.5  # clip the gradient to this norm
@@ -85,11 +87,15 @@ class PPO:
         batch = self.credit(learner.agent, traj).flatten()
         left = 1.0 - learner.progress if self.clip_range_schedule == "linear" else 1.0
         now = replace(self, clip_range=max(self.clip_range * left, 1e-8))
-        for minibatch in learner.epochs(batch, self.batch_size, self.n_epochs):
+        for minibatch in self.passes(learner, traj, batch):
             metrics = learner.descend(now.loss, minibatch)
             if self.target_kl is not None and metrics["train/approx_kl"] > 1.5 * self.target_kl:
                 break
-        return {
-            "train/explained_variance": explained_variance(batch.value, batch.target, batch.mask),
-            "train/clip_range": torch.tensor(now.clip_range),
-        }
+        return critic_metrics(batch) | {"train/clip_range": torch.tensor(now.clip_range)}
+
+    def passes(self, learner: Learner, traj: Trajectory, batch: Batch) -> Iterator[Batch]:
+        """The minibatches of every pass."""
+        for epoch in range(self.n_epochs):
+            if epoch > 0 and self.recompute_advantage:
+                batch = self.credit(learner.agent, traj).flatten()
+            yield from learner.minibatches(batch, self.batch_size)

@@ -6,21 +6,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pgrad.algorithms.metrics import policy_metrics
+from pgrad.algorithms.metrics import critic_metrics, policy_metrics
 from pgrad.algorithms.ppo import PPO
 from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import check_batch_size, validate
-from pgrad.data import Batch, Steps, Trajectory
+from pgrad.data import Batch, Steps, Trajectory, map_tree
 from pgrad.math.objectives import importance_weighted, squared_error
-from pgrad.math.reduce import explained_variance, mean, standardize
+from pgrad.math.reduce import mean, standardize
 
 
 @dataclass(frozen=True)
 class PPOKL:
     """Ascend E[ r·Â − β·KL(π_old ‖ π) − c₁·(V − V̂)² + c₂·H ] for several epochs (eq. 8).
 
-    The KL is exact, from the whole distributions. With a `target_kl`, β doubles after an update whose KL came out
-    above 1.5 times the target and halves below the target over 1.5; without one it stays.
+    The KL is exact, from the whole distributions. With a `target_kl`, β doubles after an update whose KL came
+    out above 1.5 times the target and halves below the target over 1.5; without one it stays.
     """
 
     learning_rate: float = 3e-4  # step size
@@ -52,7 +52,8 @@ class PPOKL:
     def credit(self, agent: Agent, traj: Trajectory) -> Batch:
         """PPO's credit, and the whole policy that acted."""
         batch = PPO(gamma=self.gamma, gae_lambda=self.gae_lambda).credit(agent, traj)
-        return replace(batch, policy=agent.policy(batch.obs))
+        # Cloned: a σ that does not depend on the state is a view of the parameter that is about to move.
+        return replace(batch, policy=map_tree(Tensor.clone, agent.policy(batch.obs)))
 
     def loss(self, agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:
         """The importance-weighted surrogate, the penalty, the critic's error and the entropy bonus."""
@@ -77,15 +78,15 @@ class PPOKL:
         batch = self.credit(learner.agent, traj).flatten()
         beta = learner.variables.setdefault("beta", torch.tensor(self.beta))
         now = replace(self, beta=float(beta))
-        for minibatch in learner.epochs(batch, self.batch_size, self.n_epochs):
-            learner.descend(now.loss, minibatch)
+        for _ in range(self.n_epochs):
+            for minibatch in learner.minibatches(batch, self.batch_size):
+                learner.descend(now.loss, minibatch)
+        assert batch.policy is not None
         with torch.no_grad():
             kl = mean(batch.policy.kl(learner.agent.policy(batch.obs)), batch.mask)
         if self.target_kl is not None:
-            grow = torch.where(kl > 1.5 * self.target_kl, 2.0, torch.where(kl < self.target_kl / 1.5, 0.5, 1.0))
+            grow = torch.where(
+                kl > 1.5 * self.target_kl, 2.0, torch.where(kl < self.target_kl / 1.5, 0.5, 1.0)
+            )
             learner.variables["beta"] = (beta * grow.cpu()).clamp(1e-6, 1e6)
-        return {
-            "train/explained_variance": explained_variance(batch.value, batch.target, batch.mask),
-            "train/beta": beta,
-            "train/kl_after": kl,
-        }
+        return critic_metrics(batch) | {"train/beta": beta, "train/kl_after": kl}

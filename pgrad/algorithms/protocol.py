@@ -59,8 +59,8 @@ class Learner(Protocol):
         """One step down the gradient of `loss` on `batch`, for one parameter group or all of them."""
         ...
 
-    def epochs(self, batch: Batch, batch_size: int, n_epochs: int) -> Iterator[Batch]:
-        """Minibatches of a flattened batch: each decision once an epoch, shuffled anew."""
+    def minibatches(self, batch: Batch, batch_size: int) -> Iterator[Batch]:
+        """Every decision of a flattened batch once, shuffled, `batch_size` at a time."""
         ...
 
 
@@ -98,5 +98,5 @@ class Algorithm(Protocol):
         ...
 
     def update(self, learner: Any, traj: Trajectory) -> Metrics:
-        """How are the two spent? Returns what is worth reporting beside what each step of descent reported."""
+        """How are the two spent? Returns what to report beside what each step of descent reported."""
         ...

@@ -6,14 +6,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pgrad.algorithms.metrics import policy_metrics
+from pgrad.algorithms.metrics import critic_metrics, policy_metrics
 from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Episodes, Trajectory
 from pgrad.math import baselines
 from pgrad.math.credit import discount_weight, full_return, reward_to_go
 from pgrad.math.objectives import score_function, squared_error
-from pgrad.math.reduce import constant, explained_variance, mean, standardize
+from pgrad.math.reduce import constant, mean, standardize
 
 Baseline = Literal["none", "mean", "leave-one-out", "optimal", "value"]
 
@@ -22,9 +22,10 @@ Baseline = Literal["none", "mean", "leave-one-out", "optimal", "value"]
 class Reinforce:
     """Ascend (1/N)·Σᵢ Σₜ (G − b)·log π(aₜ|sₜ) over N whole episodes; one step, then the episodes are dropped.
 
-    The sum runs over decisions, the mean over episodes, as in the policy gradient theorem. Baselines: the `mean` over
-    the batch (its gradient is (1 − 1/N) of the true one), the mean of the other episodes (`leave-one-out`, unbiased),
-    the variance-`optimal` one, or a learned `value`, fitted to the returns after the step.
+    The sum runs over decisions, the mean over episodes, as in the policy gradient theorem. Baselines: the
+    `mean` over the batch (its gradient is (1 − 1/N) of the true one), the mean of the other episodes
+    (`leave-one-out`, unbiased), the variance-`optimal` one, or a learned `value`, fitted to the returns after
+    the step.
     """
 
     learning_rate: float = 3e-3  # step size of the policy
@@ -61,18 +62,23 @@ class Reinforce:
         value = agent.value(traj.decisions) if self.baseline == "value" else torch.zeros_like(ret)
         advantage = ret - self.baseline_of(agent, traj, ret, value)
         if self.discount_decisions:
-            advantage = advantage * discount_weight(traj.done, self.gamma)
+            advantage = advantage * discount_weight(traj.done, self.gamma, ret.dtype)
         return Batch(traj.decisions, traj.action, traj.logp, traj.mask, advantage, value, target)
 
     def baseline_of(self, agent: Agent, traj: Trajectory, ret: Tensor, value: Tensor) -> Tensor:
-        """b for every decision, [T, N] or broadcastable to it."""
+        """b for every decision, [T, N] or broadcastable to it: per step, or per episode for whole returns.
+
+        With reward-to-go the variance-optimal baseline still weighs returns by the scores of whole episodes: near
+        the optimum, not at it, for N backward passes instead of T·N.
+        """
+        ret, weight = (ret, traj.mask) if self.reward_to_go else (ret[0], traj.mask[0])
         match self.baseline:
             case "mean":
-                return baselines.batch_mean(ret, traj.mask)
+                return baselines.batch_mean(ret, weight)
             case "leave-one-out":
-                return baselines.leave_one_out_mean(ret, traj.mask)
+                return baselines.leave_one_out_mean(ret, weight)
             case "optimal":
-                return baselines.optimal(squared_scores(agent, traj), ret, traj.mask)
+                return baselines.optimal(squared_scores(agent, traj), ret, weight)
             case "none" | "value":
                 return value
 
@@ -94,14 +100,16 @@ class Reinforce:
         return 0.5 * error, {"train/value_loss": error.detach()}
 
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
-        """One step of the policy; then the learned baseline follows, so that it never saw the returns it judges."""
+        """One step of the policy; then the learned baseline follows, so that it never saw the returns it
+        judges.
+        """
         batch = self.credit(learner.agent, traj)
         learner.descend(self.loss, batch, "actor")
         if self.baseline != "value":
             return {}
         for _ in range(self.n_critic_updates):
             learner.descend(self.value_loss, batch, "critic")
-        return {"train/explained_variance": explained_variance(batch.value, batch.target, batch.mask)}
+        return critic_metrics(batch)
 
 
 def squared_scores(agent: Agent, traj: Trajectory) -> Tensor:
@@ -112,4 +120,6 @@ def squared_scores(agent: Agent, traj: Trajectory) -> Tensor:
         parameters = [p for p in agent.parameters() if p.requires_grad]
         each = torch.eye(len(total), dtype=total.dtype, device=total.device)
         grads = torch.autograd.grad(total, parameters, each, is_grads_batched=True, allow_unused=True)
-    return sum((g.flatten(1).square().sum(1) for g in grads if g is not None), torch.zeros_like(total)).detach()
+    return sum(
+        (g.flatten(1).square().sum(1) for g in grads if g is not None), torch.zeros_like(total)
+    ).detach()

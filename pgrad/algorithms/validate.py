@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pgrad.errors import UsageError
 
@@ -12,7 +12,7 @@ Rule = tuple[Callable[[Any], bool], str]
 UNIT: Rule = (lambda x: 0.0 <= x <= 1.0, "in [0, 1]")
 POSITIVE: Rule = (lambda x: x > 0.0, "positive")
 RATE: Rule = (lambda x: 0.0 <= x < math.inf, "finite and not negative")
-COUNT: Rule = (lambda x: x == int(x) and x >= 1, "a whole number ≥ 1")
+COUNT: Rule = (lambda x: isinstance(x, int) and x >= 1, "a whole number ≥ 1")
 
 RULES: dict[str, Rule] = {
     "gamma": UNIT,
@@ -36,14 +36,19 @@ RULES: dict[str, Rule] = {
 
 
 def validate(algorithm: Any) -> None:
-    """Check every hyperparameter that has a rule; all errors are reported at once.
+    """Check every hyperparameter that has a rule, a fixed choice or a yes or no; all errors are reported at once.
 
-    Raises UsageError. Fields that are None are switched off, and pass.
+    Raises UsageError. Fields that are None are switched off, and pass, where their type says so.
     """
     wrong = []
+    hints = get_type_hints(type(algorithm))
     for field in dataclasses.fields(algorithm):
-        value = getattr(algorithm, field.name)
-        if field.name not in RULES or value is None:
+        value, hint = getattr(algorithm, field.name), hints[field.name]
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            wrong.append(f"{field.name} must be {' or '.join(map(repr, get_args(hint)))}, got {value!r}")
+        if hint is bool and not isinstance(value, bool):
+            wrong.append(f"{field.name} must be True or False, got {value!r}")
+        if field.name not in RULES or (value is None and type(None) in get_args(hint)):
             continue
         accepts, allowed = RULES[field.name]
         number = isinstance(value, int | float) and not isinstance(value, bool)

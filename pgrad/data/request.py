@@ -14,8 +14,8 @@ class Steps:
 class Episodes:
     """`n` whole episodes, one per column, each begun under the policy that is about to be improved: [T, n].
 
-    Episodes are assigned to environments beforehand, so that short ones are not favoured; columns are padded with
-    decisions of weight 0 up to the longest.
+    Episodes are assigned to environments beforehand, so that short ones are not favoured; columns are padded
+    with decisions of weight 0 up to the longest.
     """
 
     n: int

@@ -11,9 +11,10 @@ from pgrad.data.tree import Tree, map_tree
 class Trajectory:
     """What happened, time first; nothing here depends on an algorithm.
 
-    T decisions in each of B columns. Worlds reset on the step after an episode ends, so row t+1 of `obs` is always
-    the true successor of row t, and the row that only resets has `mask` 0 and `done` true: an episode of its own, of
-    weight zero, which no discount, trace or mean can reach across. Padding is marked the same way.
+    T decisions in each of B columns. Worlds reset on the step after an episode ends, so row t+1 of `obs` is
+    always the true successor of row t, and the row that only resets has `mask` 0 and `done` true: an episode
+    of its own, of weight zero, which no discount, trace or mean can reach across. Padding is marked the same
+    way.
     """
 
     obs: Tree  # [T+1, B, ...]  the last row is only for bootstrapping

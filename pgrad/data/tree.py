@@ -1,4 +1,5 @@
-"""Trees: a tensor, or a dict, tuple or dataclass of trees. Observations, actions and distributions are trees."""
+"""Trees: a tensor, or a dict, tuple or dataclass of trees. Observations, actions and distributions are trees.
+"""
 
 import dataclasses
 from collections.abc import Callable, Iterator

@@ -93,7 +93,7 @@ def n_step_return(
     or window, as A2C does. A row is the affine map y ↦ b + a·y; n of them are composed by doubling, one round
     per bit of n.
 
-    Sutton & Barto 2018, §7.1; Mnih et al. 2016 (A3C), Algorithm S3. Raises UsageError if n < 1.
+    Sutton & Barto 2018, §7.1; Mnih et al. 2016 (A3C). Raises UsageError if n < 1.
     """
     if n < 1:
         raise UsageError(f"n of an n-step return must be at least 1, got {n}")
@@ -163,7 +163,7 @@ def vtrace(
     vₜ₊₁. At λ = 1 the advantage is the paper's ρₜ (rₜ + γ vₜ₊₁ − V(sₜ)); the mixture extends it to λ < 1 such
     that with ratio = 1 and ρ̄, c̄ ≥ 1 both `advantage` and `target` − V(sₜ) equal `gae`, for every λ.
 
-    Espeholt et al. 2018 (IMPALA): target eq. (1), λ from Remark 2, advantage §4.2.
+    Espeholt et al. 2018 (IMPALA): target eq. (1), λ §4.1, advantage §4.2.
     """
     rho, c = ratio.clamp(max=rho_max), ratio.clamp(max=c_max)
     delta = td_error(reward, value, terminated, gamma)

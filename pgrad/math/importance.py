@@ -56,7 +56,7 @@ def effective_sample_size(
 
     m = `mask` is 1 by default and 0 for rows to leave out. Divided by Σ m the result is a fraction in (0, 1];
     with m = p(τ), which sums to 1, it is that fraction: (E w)²/E[w²], or 1/(1 + Var w) where E w = 1.
-    Kong 1992; Owen 2013, "Monte Carlo theory, methods and examples", §9.3.
+    Kong 1992; Owen 2013, "Monte Carlo theory, methods and examples", ch. 9.
     """
     if mask is None:
         mask = torch.ones_like(weight)

@@ -1,4 +1,6 @@
-"""The agent: a policy and, where the algorithm asks for one, a critic, with the normalisers that belong to them."""
+"""The agent: a policy and, where the algorithm asks for one, a critic, with the normalisers that belong to
+them.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,7 +24,8 @@ class AgentSpec:
     """How an agent is built from a world's spaces."""
 
     net_arch: tuple[int, ...] = (64, 64)
-    """widths of the hidden layers, of actor and critic each (images: convolutions come first and are shared)"""
+    """widths of the hidden layers, of actor and critic each (images: convolutions come first and are shared)
+    """
     activation: Literal["tanh", "relu", "elu", "gelu", "silu"] = "tanh"
     """activation of the hidden layers"""
     log_std_init: float = 0.0
@@ -44,7 +47,8 @@ class AgentSpec:
 class Network(nn.Module):
     """Encoder, actor and critic for one pair of spaces.
 
-    Actor and critic are separate networks; an encoder that learns (images) is shared by both and belongs to the actor.
+    Actor and critic are separate networks; an encoder that learns (images) is shared by both and belongs to
+    the actor.
     """
 
     def __init__(
@@ -80,8 +84,8 @@ class Network(nn.Module):
 class Agent(nn.Module):
     """What acts and what is trained: a network behind its normalisers.
 
-    `network` is any module with `policy(obs) -> distribution` and, for algorithms with a critic, `value(obs) ->
-    [...]`. Parameters with `critic` in their name form the critic's group; all others the actor's.
+    `network` is any module with `policy(obs) -> distribution` and, for algorithms with a critic, `value(obs)
+    -> [...]`. Parameters with `critic` in their name form the critic's group; all others the actor's.
     """
 
     def __init__(
@@ -104,7 +108,7 @@ class Agent(nn.Module):
 
     def value(self, obs: Tree) -> Tensor:
         """V(s) [...] for observations [..., *space]."""
-        return self.network.value(self._normalize(obs))  # type: ignore[operator, no-any-return]
+        return self.network.value(self._normalize(obs))  # type: ignore[operator]
 
     def scale_rewards(self, traj: Trajectory) -> Tensor:
         """The rewards to learn from [T, B]: as they came, or scaled after the scaler has seen them."""
@@ -115,7 +119,8 @@ class Agent(nn.Module):
         return scaled
 
     def observe(self, traj: Trajectory) -> None:
-        """Show fresh observations to the normaliser; called once per trajectory, after it was learned from."""
+        """Show fresh observations to the normaliser; called once per trajectory, after it was learned from.
+        """
         if self.normalizer is not None:
             self.normalizer.update(traj.decisions, traj.mask)
 
@@ -123,10 +128,13 @@ class Agent(nn.Module):
     def act(self, obs: Any, *, deterministic: bool = True, generator: Generator | None = None) -> Any:
         """The action for one observation as Gymnasium gives it, ready for `env.step`.
 
-        `deterministic` takes the mode of the policy; otherwise it is sampled, from `generator` (required then).
+        `deterministic` takes the mode of the policy; otherwise it is sampled, from `generator` (required
+        then).
         """
         if not deterministic and generator is None:
-            raise UsageError("act(deterministic=False) needs a generator, such as torch.Generator().manual_seed(0)")
+            raise UsageError(
+                "act(deterministic=False) needs a generator, such as torch.Generator().manual_seed(0)"
+            )
         device = next(self.parameters()).device
         batch = map_tree(lambda x: x.unsqueeze(0).to(device), _observation(self.observation_space, obs))
         policy = self.policy(batch)
@@ -160,7 +168,9 @@ def build_agent(
         )
     for name in ("policy", "value") if critic else ("policy",):
         if not callable(getattr(spec, name, None)):
-            raise UsageError(f"agent {type(spec).__name__} has no method {name}(obs), which this algorithm needs")
+            raise UsageError(
+                f"agent {type(spec).__name__} has no method {name}(obs), which this algorithm needs"
+            )
     return Agent(spec, observation_space, action_space)
 
 

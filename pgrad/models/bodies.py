@@ -1,4 +1,5 @@
-"""Bodies: a multilayer perceptron and convolutions, with orthogonal weights drawn from an explicit generator."""
+"""Bodies: a multilayer perceptron and convolutions, with orthogonal weights drawn from an explicit generator.
+"""
 
 import math
 from collections.abc import Sequence
@@ -23,17 +24,19 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 def linear(n_in: int, n_out: int, gain: float, generator: Generator) -> nn.Linear:
     """A linear layer with an orthogonal weight of the given gain and zero bias (Saxe et al. 2014)."""
-    layer = skip_init(nn.Linear, n_in, n_out)
+    layer = skip_init(nn.Linear, n_in, n_out)  # type: ignore[no-untyped-call]
     return _orthogonal(layer, gain, generator)
 
 
 def conv(n_in: int, n_out: int, kernel: int, stride: int, padding: int, generator: Generator) -> nn.Conv2d:
     """A convolution with an orthogonal weight of gain √2 and zero bias."""
-    layer = skip_init(nn.Conv2d, n_in, n_out, kernel, stride=stride, padding=padding)
+    layer = skip_init(nn.Conv2d, n_in, n_out, kernel, stride=stride, padding=padding)  # type: ignore[no-untyped-call]
     return _orthogonal(layer, math.sqrt(2), generator)
 
 
-def mlp(n_in: int, net_arch: Sequence[int], activation: str, generator: Generator) -> tuple[nn.Sequential, int]:
+def mlp(
+    n_in: int, net_arch: Sequence[int], activation: str, generator: Generator
+) -> tuple[nn.Sequential, int]:
     """Hidden layers of the given widths, each followed by the activation; returns them and the last width."""
     if activation not in ACTIVATIONS:
         raise UsageError(f"activation {activation!r} is unknown; allowed: {', '.join(ACTIVATIONS)}")
@@ -47,8 +50,8 @@ def mlp(n_in: int, net_arch: Sequence[int], activation: str, generator: Generato
 class ImageBody(nn.Module):
     """Convolutions for uint8 images: Mnih et al. 2015 from 36×36 pixels on, three 3×3 layers below that.
 
-    Takes [..., H, W, C] or [..., C, H, W] (the smaller of the two outer axes is the channel), scales by 1/255 and
-    returns [..., 512].
+    Takes [..., H, W, C] or [..., C, H, W] (the smaller of the two outer axes is the channel), scales by 1/255
+    and returns [..., 512].
     """
 
     size = 512

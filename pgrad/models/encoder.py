@@ -15,8 +15,8 @@ from pgrad.models.bodies import ImageBody
 class Encoder(nn.Module):
     """Observation tree [..., *space] → features [..., size].
 
-    Box is flattened, uint8 images pass through convolutions, Discrete and MultiDiscrete become one-hot vectors,
-    MultiBinary is cast, Dict and Tuple are concatenated. Only images have parameters.
+    Box is flattened, uint8 images pass through convolutions, Discrete and MultiDiscrete become one-hot
+    vectors, MultiBinary is cast, Dict and Tuple are concatenated. Only images have parameters.
     """
 
     def __init__(self, space: spaces.Space[Any], generator: Generator) -> None:
@@ -27,7 +27,7 @@ class Encoder(nn.Module):
         if isinstance(space, spaces.Dict | spaces.Tuple):
             for key, part in _parts(space):
                 self.parts[str(key)] = Encoder(part, generator)
-            self.size = sum(int(part.size) for part in self.parts.values())  # type: ignore[arg-type]
+            self.size: int = sum(part.size for part in self.parts.values())  # type: ignore[misc]
         elif is_image(space):
             self.image = ImageBody(tuple(space.shape), generator)  # type: ignore[arg-type]
             self.size = ImageBody.size

@@ -94,9 +94,7 @@ def make_head(
     if isinstance(space, spaces.Dict | spaces.Tuple):
         is_dict = isinstance(space, spaces.Dict)
         items = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
-        heads = {
-            str(key): make_head(part, n_in, log_std_init, learn_std, generator) for key, part in items
-        }
+        heads = {str(key): make_head(part, n_in, log_std_init, learn_std, generator) for key, part in items}
         return ProductHead(heads, is_dict)
     raise UsageError(
         f"action space {type(space).__name__} is not supported; supported: "

@@ -89,7 +89,8 @@ class ObservationNormalizer(nn.Module):
 
 
 class RewardScaler(nn.Module):
-    """r ↦ clip(r / σ(R), ±10), with R the running discounted return of each environment (Engstrom et al. 2020).
+    """r ↦ clip(r / σ(R), ±10), with R the running discounted return of each environment (Engstrom et al.
+    2020).
 
     The mean is not subtracted, so the sign of a reward never changes. R restarts with every episode.
     """
@@ -118,5 +119,3 @@ class RewardScaler(nn.Module):
         returns = forward_scan(decay, x)
         self.moments.update(returns, mask)
         self.running = goes_on[-1] * returns[-1]
-
-

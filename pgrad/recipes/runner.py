@@ -1,4 +1,5 @@
-"""Run a recipe over seeds, side by side, one thread each, and keep what it gave: curves, returns, a picture."""
+"""Run a recipe over seeds, side by side, one thread each, and keep what it gave: curves, returns, a picture.
+"""
 
 import csv
 import json
@@ -21,7 +22,8 @@ COLUMNS = ("time/total_timesteps", "rollout/ep_rew_mean", "rollout/ep_len_mean")
 
 
 def run_recipe(recipe: Recipe, seeds: Sequence[int], folder: Path, jobs: int) -> dict[str, Any]:
-    """Train and evaluate every seed; write folder/seed-N.csv, result.json and curve.png; return the result."""
+    """Train and evaluate every seed; write folder/seed-N.csv, result.json and curve.png; return the result.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
@@ -41,7 +43,9 @@ def run_recipe(recipe: Recipe, seeds: Sequence[int], folder: Path, jobs: int) ->
         "every_seed": recipe.every_seed,
         "reached": recipe.verdict(means),
         "seeds": rows,
-        "versions": {k: v for k, v in versions().items() if k in ("pgrad", "torch", "gymnasium", "mujoco", "numpy")},
+        "versions": {
+            k: v for k, v in versions().items() if k in ("pgrad", "torch", "gymnasium", "mujoco", "numpy")
+        },
     }
     (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
     reach = {} if recipe.reach is None else {"to reach": recipe.reach}

@@ -56,8 +56,8 @@ def evaluate(
 ) -> Evaluation:
     """Run `episodes` whole episodes, assigned to environments beforehand so that short ones are not favoured.
 
-    Environment i runs every B-th episode and is left alone when it has run its share. Nothing of the agent changes.
-    `generator` draws the actions where `deterministic` is false.
+    Environment i runs every B-th episode and is left alone when it has run its share. Nothing of the agent
+    changes. `generator` draws the actions where `deterministic` is false.
     """
     if episodes < 1:
         raise UsageError(f"episodes must be at least 1, got {episodes}")

@@ -8,7 +8,8 @@ RESAMPLES = 10_000
 
 
 def bootstrap_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Percentile-bootstrap interval of the mean; resampled from a generator of its own, so it is a function."""
+    """Percentile-bootstrap interval of the mean; resampled from a generator of its own, so it is a function.
+    """
     x = np.asarray(values, dtype=np.float64)
     draws = np.random.default_rng(0).integers(len(x), size=(RESAMPLES, len(x)))
     tail = 50.0 * (1.0 - confidence)
@@ -20,5 +21,7 @@ def interquartile_mean(values: Sequence[float]) -> float:
     """Mean of the middle half; the values at its two borders count by the share that lies inside."""
     x = np.sort(np.asarray(values, dtype=np.float64))
     n = len(x)
-    inside = np.clip(np.minimum(np.arange(1, n + 1), 0.75 * n) - np.maximum(np.arange(n), 0.25 * n), 0.0, None)
+    inside = np.clip(
+        np.minimum(np.arange(1, n + 1), 0.75 * n) - np.maximum(np.arange(n), 0.25 * n), 0.0, None
+    )
     return float((inside * x).sum() / inside.sum())

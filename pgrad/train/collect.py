@@ -147,7 +147,9 @@ def put(storage: Tree, t: int, value: Tree) -> None:
 
 
 def pad(traj: Trajectory, n: int) -> Trajectory:
-    """Lengthen to n rows with decisions of weight 0, each an episode of its own; the last observation repeats."""
+    """Lengthen to n rows with decisions of weight 0, each an episode of its own; the last observation
+    repeats.
+    """
     missing = n - len(traj.reward)
     if not missing:
         return traj

@@ -4,7 +4,6 @@ from collections import deque
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pgrad.data import Trajectory
 from pgrad.math.scan import forward_scan
@@ -23,7 +22,9 @@ class EpisodeStatistics:
 
     @torch.no_grad()
     def update(self, traj: Trajectory) -> None:
-        """Follow a trajectory that continues where the last one stopped (or whose columns are whole episodes)."""
+        """Follow a trajectory that continues where the last one stopped (or whose columns are whole
+        episodes).
+        """
         facts = torch.stack([traj.reward.double(), traj.mask.double()], dim=1)  # [T, 2, B]
         if self._so_far.shape != facts.shape[1:]:
             self._so_far = facts.new_zeros(facts.shape[1:])

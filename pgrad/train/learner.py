@@ -45,7 +45,8 @@ class Learner:
         self._records.clear()
 
     def descend(self, loss: Loss, batch: Batch, group: str | None = None) -> Metrics:
-        """One step down the gradient of `loss` on `batch`, clipped to `max_grad_norm`; all groups, or only one.
+        """One step down the gradient of `loss` on `batch`, clipped to `max_grad_norm`; all groups, or only
+        one.
 
         A gradient that is not finite moves nothing; `read` then raises.
         """
@@ -70,20 +71,20 @@ class Learner:
         self.n_updates += 1
         return metrics
 
-    def epochs(self, batch: Batch, batch_size: int, n_epochs: int) -> Iterator[Batch]:
-        """Minibatches of a flattened batch: each decision once an epoch, shuffled anew for each."""
+    def minibatches(self, batch: Batch, batch_size: int) -> Iterator[Batch]:
+        """Every decision of a flattened batch once, shuffled, `batch_size` at a time."""
         n = batch.mask.shape[0]
-        for _ in range(n_epochs):
-            order = torch.randperm(n, generator=self.generator, device=self.generator.device)
-            shuffled = batch.select(order.to(batch.mask.device))
-            for start in range(0, n, batch_size):
-                yield shuffled.rows(start, start + batch_size)
+        order = torch.randperm(n, generator=self.generator, device=self.generator.device)
+        shuffled = batch.select(order.to(batch.mask.device))
+        for start in range(0, n, batch_size):
+            yield shuffled.rows(start, start + batch_size)
 
     def read(self, extra: Metrics) -> dict[str, float]:
-        """The means over the update's steps, and `extra`, as numbers: the one synchronisation of an iteration.
+        """The means over the update's steps, and `extra`, as numbers: the one synchronisation of an
+        iteration.
 
-        Raises TrainingError where a gradient was not finite, or the policy that is trained did not agree with the
-        policy that acted before the first step.
+        Raises TrainingError where a gradient was not finite, or the policy that is trained did not agree with
+        the policy that acted before the first step.
         """
         columns: dict[str, list[Tensor]] = {}
         for record in self._records:
@@ -108,14 +109,14 @@ class Learner:
         bad = [key for key in bad if not math.isfinite(metrics[key])]
         if bad:
             raise TrainingError(
-                f"{' and '.join(bad)} not finite after {self.n_updates} gradient steps; nothing was moved by it. "
-                "Common causes: rewards of enormous size, too large a learning rate, a custom network that divides"
+                f"{' and '.join(bad)} not finite after {self.n_updates} gradient steps; they moved "
+                "nothing. Common causes: enormous rewards, too large a learning rate, a network that divides"
             )
         if not first_log_ratio <= RATIO_TOLERANCE:
             raise TrainingError(
-                f"the policy that is trained is not the policy that acted: |log ratio| is {first_log_ratio:.2g} on "
-                "fresh data before any step, and must be 0. Common causes: dropout, batch normalisation, or an "
-                "observation normaliser that moved during collection"
+                "the policy that is trained is not the policy that acted: on fresh data, before any step, "
+                f"|log ratio| is {first_log_ratio:.2g} and must be 0. Common causes: dropout, batch "
+                "normalisation, an observation normaliser that moved during collection"
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Group:
         """Put moments and step count back, bit for bit."""
         own = self.optimizer.state[self.slice]
         own.clear()
-        # Adam keeps its step count on the CPU (not when fused on a GPU); everything else lives with the parameters.
+        # The step count stays where the optimiser put it; the moments live with the parameters.
         own.update(
             {
                 key: value.clone() if value.ndim == 0 else value.to(self.slice.device)
@@ -45,8 +45,8 @@ class Group:
 class FlatParameters:
     """All trainable parameters of a module as views of `values`, their gradients as views of `grads`.
 
-    Whoever writes to `values` writes to the module: a gradient step, norm clipping, averaging over ranks and saving
-    each touch one tensor.
+    Whoever writes to `values` writes to the module: a gradient step, norm clipping, averaging over ranks and
+    saving each touch one tensor.
     """
 
     values: Tensor

@@ -10,6 +10,8 @@ from pgrad.worlds.create import error_line
 from pgrad.worlds.spaces import Array, MismatchError, describe, space_leaves
 
 RESET = "reset must return (observation, info)"
+NOTHING: Any = object()
+"""The answer of a call that raised instead."""
 STEP = "step must return (observation, reward, terminated, truncated, info)"
 
 
@@ -21,20 +23,20 @@ def require_flags(terminated: Any, truncated: Any) -> None:
 
 
 def reset_problem(answer: Any, error: Exception) -> str:
-    """Why `reset` failed: `answer` is what it returned, None if it raised `error` itself."""
+    """Why `reset` failed: `answer` is what it returned, NOTHING if it raised `error`."""
     if isinstance(error, MismatchError):
         return f"on reset, {error}"
-    if answer is None:
+    if answer is NOTHING:
         hint = "; it must take the arguments seed and options" if "unexpected keyword" in str(error) else ""
         return f"reset raised {error_line(error)}{hint}"
     return f"{RESET}, it returned {_answered(answer)}"
 
 
 def step_problem(answer: Any, error: Exception) -> str:
-    """Why `step` failed: `answer` is what it returned, None if it raised `error` itself."""
+    """Why `step` failed: `answer` is what it returned, NOTHING if it raised `error`."""
     if isinstance(error, MismatchError):
         return str(error)
-    if answer is None:
+    if answer is NOTHING:
         old = "to unpack (expected 5, got 4)" in str(error)  # met first by one of Gymnasium's wrappers
         return f"step raised {error_line(error)}" + (f": the old Gym API? {STEP}" if old else "")
     if not isinstance(answer, tuple) or len(answer) != 5:

@@ -10,7 +10,7 @@ from torch import Tensor
 from pgrad.data.tree import Tree, leaves, map_tree
 from pgrad.errors import WorldError
 from pgrad.worlds.actions import action_buffers, to_arrays, to_rows
-from pgrad.worlds.answers import RESET, nonfinite, require_flags, reset_problem, step_problem
+from pgrad.worlds.answers import NOTHING, RESET, nonfinite, require_flags, reset_problem, step_problem
 from pgrad.worlds.create import Recipe, create, error_line
 from pgrad.worlds.protocol import Step
 from pgrad.worlds.replay import ActionLog, from_json, random_state, set_random_state, to_json
@@ -102,7 +102,7 @@ class GymnasiumWorld:
         try:
             arrays = to_arrays(self.action_space, action, counted)
         except MismatchError as error:
-            where = f"{self.name}: " if error.row is None else self._where(error.row)
+            where = f"{self.name}: " if error.row is None else self._where(error.row, 1)
             raise WorldError(f"{where}{error}") from None
         self._log.append(arrays, counted)
         rows = to_rows(self.action_space, arrays)
@@ -116,13 +116,13 @@ class GymnasiumWorld:
         rewards.fill(0.0)
         self._terminated.fill(False)
         self._truncated.fill(False)
-        i, answer = 0, None
+        i, answer = 0, NOTHING
         try:
             for i in which:
                 if over[i]:
                     self._restart(i)
                     continue
-                answer = None
+                answer = NOTHING
                 answer = steps[i](rows[i])
                 obs, reward, terminated, truncated, _ = answer
                 write(i, obs)
@@ -132,7 +132,7 @@ class GymnasiumWorld:
                     over[i] = self._ended[i] = True
                     self._terminated[i] = terminated
                     self._truncated[i] = truncated and not terminated
-            if not self._checked and answer is not None:
+            if not self._checked and answer is not NOTHING:
                 require_flags(answer[2], answer[3])
                 self._checked = True
         except WorldError:
@@ -143,7 +143,7 @@ class GymnasiumWorld:
         self._view.reward.copy_(self._reward64)
 
     def _restart(self, i: int, seeded: bool = False) -> None:
-        env, answer = self._envs[i], None
+        env, answer = self._envs[i], NOTHING
         try:
             self._origin[i] = None if seeded else random_state(env)
             answer = env.reset(seed=self._seeds[i]) if seeded else env.reset()
@@ -210,7 +210,7 @@ class GymnasiumWorld:
         for i, episode in enumerate(episodes):
             self._replay(i, episode)
             same = all(
-                np.array_equal(leaf[i].view(np.uint8), saved[i].numpy().view(np.uint8))
+                leaf[i].tobytes() == saved[i].numpy().tobytes()
                 for leaf, saved in zip(self._obs, state["obs"].values(), strict=True)
             )
             same &= self._ended[i] == bool(state["ended"][i])
@@ -243,13 +243,14 @@ class GymnasiumWorld:
 
     def render(self) -> Any:
         """An RGB picture of environment 0, uint8 [H, W, 3]."""
+        if self._envs[0].render_mode is None:
+            raise WorldError(f"{self.name} draws no pictures: make it with render=True (a factory: render_mode)")
         try:
             picture = self._envs[0].render()
         except Exception as error:
             raise WorldError(f"{self._who(0)}: render raised {error_line(error)}") from error
         if not isinstance(picture, np.ndarray) or picture.ndim != 3:
-            hint = "" if self._envs[0].render_mode == "rgb_array" else ": make it with render=True"
-            raise WorldError(f"{self._who(0)}: render returned {describe(picture)}, not a picture{hint}")
+            raise WorldError(f"{self._who(0)}: render returned {describe(picture)}, not a picture")
         return picture.astype(np.uint8)
 
     def close(self) -> None:
@@ -264,5 +265,5 @@ class GymnasiumWorld:
     def _who(self, i: int) -> str:
         return f"{self.name}, environment {self._first + i}"
 
-    def _where(self, i: int) -> str:
-        return f"{self._who(i)}, step {self._log.length(i)} of its episode: "
+    def _where(self, i: int, ahead: int = 0) -> str:
+        return f"{self._who(i)}, step {self._log.length(i) + ahead} of its episode: "

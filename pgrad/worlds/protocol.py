@@ -10,7 +10,8 @@ from pgrad.data.tree import Tree
 
 
 class Step(NamedTuple):
-    """What a world answered to one batch of actions. Views of the world's buffers: copy before the next step."""
+    """What a world answered to one batch of actions. Views of the world's buffers: copy before the next step.
+    """
 
     obs: Tree  # [B, ...]
     reward: Tensor  # [B] float32
@@ -20,10 +21,12 @@ class Step(NamedTuple):
 
 @runtime_checkable
 class World(Protocol):
-    """B environments behind tensors, with next-step auto-reset and a state that can be taken out and put back.
+    """B environments behind tensors, with next-step auto-reset and a state that can be taken out and put
+    back.
 
     Where `ended` is true the next `step` ignores the action, starts a new episode and answers its first
-    observation with reward 0 and both flags false: the observation returned *with* the flags is the true last one.
+    observation with reward 0 and both flags false: the observation returned *with* the flags is the true last
+    one.
     """
 
     name: str

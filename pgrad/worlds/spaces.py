@@ -192,5 +192,7 @@ def describe(value: Any) -> str:
     if isinstance(value, np.ndarray | Tensor) and value.ndim > 0:
         array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
         return np.array2string(array, max_line_width=10_000, threshold=8, precision=4).replace("\n", "")
+    if isinstance(value, np.ndarray | np.generic | Tensor):
+        value = value.item()
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"a {type(value).__name__} {text[:60]}…"

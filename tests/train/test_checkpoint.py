@@ -21,6 +21,7 @@ from pgrad.train.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from pgrad.train.packing import MARKERS
 
 DTYPES = {
     torch.float64: 8,
@@ -66,8 +67,9 @@ def tensors(draw: st.DrawFn) -> Tensor:
 
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.integers(-(2**700), 2**700) | st.floats() | st.text()
+KEYS = st.text(max_size=5).filter(lambda key: key not in MARKERS)
 STATES = st.dictionaries(
-    st.text(max_size=5),
+    KEYS,
     st.recursive(
         tensors() | PLAIN,
         lambda inner: (
