@@ -6,15 +6,18 @@ from typing import Any
 
 import torch
 from gymnasium import spaces
+from gymnasium.vector import VectorEnv
 
 from pgrad.config import RunConfig, resolve_device
 from pgrad.data import Tree
+from pgrad.errors import UsageError
 from pgrad.models import Agent, build_agent
 from pgrad.models.encoder import is_image
 from pgrad.report.evaluate import Evaluation, evaluate
 from pgrad.train.loop import Seeds, Training, generator
 from pgrad.train.versions import cores
 from pgrad.worlds import World, make
+from pgrad.worlds.spaces import space_leaves
 from pgrad.worlds.tensor import TENSOR_WORLDS
 
 LARGE_BATCH = 1024
@@ -23,15 +26,21 @@ LARGE_BATCH = 1024
 
 def make_world(config: RunConfig, *, n_envs: int, seed: int, workers: int = 0) -> World:
     """The world of a configuration, with other numbers."""
-    large = config.world in TENSOR_WORLDS and n_envs >= LARGE_BATCH if isinstance(config.world, str) else False
+    large = (
+        config.world in TENSOR_WORLDS and n_envs >= LARGE_BATCH if isinstance(config.world, str) else False
+    )
     device = resolve_device(config.options.device, large) if large else torch.device("cpu")
-    return make(config.world, n_envs=n_envs, seed=seed, workers=workers, device=device, kwargs=config.world_kwargs)
+    return make(
+        config.world, n_envs=n_envs, seed=seed, workers=workers, device=device, kwargs=config.world_kwargs
+    )
 
 
 def make_agent(config: RunConfig, world: World) -> Agent:
     """The agent for a world, on its device, with weights from the run's seed."""
     algorithm, seeds = config.algorithm, Seeds.spawn(config.options.seed)
-    device = resolve_device(config.options.device, has_images(world.observation_space) or world.device.type != "cpu")
+    device = resolve_device(
+        config.options.device, has_images(world.observation_space) or world.device.type != "cpu"
+    )
     agent = build_agent(
         world.observation_space,
         world.action_space,
@@ -40,6 +49,7 @@ def make_agent(config: RunConfig, world: World) -> Agent:
         critic=algorithm.needs_critic,
         generator=generator(seeds.agent),
     )
+    _require_fit(agent, world)
     return agent.to(device)
 
 
@@ -61,14 +71,43 @@ def evaluate_fresh(
     config: RunConfig, agent: Agent, *, episodes: int, deterministic: bool, seed: int, n_envs: int
 ) -> Evaluation:
     """Evaluate in worlds of their own, made for it and closed after it."""
+    if not isinstance(episodes, int) or episodes < 1:
+        raise UsageError(f"episodes must be a whole number ≥ 1, got {episodes!r}")
     world = make_world(config, n_envs=min(episodes, n_envs), seed=seed)
     device = next(agent.parameters()).device
     try:
+        _require_fit(agent, world)
         return evaluate(
             agent, world, episodes=episodes, deterministic=deterministic, generator=generator(seed, device)
         )
     finally:
         world.close()
+
+
+def exists(world: Any) -> bool:
+    """Whether `world` is one that is there already, not a way to make as many as needed."""
+    return isinstance(world, VectorEnv) or (not isinstance(world, str) and isinstance(world, World))
+
+
+def _require_fit(agent: Agent, world: World) -> None:
+    pairs = [
+        (role, getattr(agent, f"{role}_space"), getattr(world, f"{role}_space"))
+        for role in ("observation", "action")
+    ]
+    for role, own, other in pairs:
+        if _form(own) != _form(other):
+            raise UsageError(
+                f"the agent was made for the {role} space {own}; that of {world.name} is {other}"
+            )
+
+
+def _form(space: spaces.Space[Any]) -> list[Any]:
+    """What networks see of a space: everything but bounds."""
+    sizes = ("shape", "n", "nvec", "start")
+    return [
+        (path, type(leaf), *(str(getattr(leaf, name, None)) for name in sizes))
+        for path, leaf in space_leaves(space, "")
+    ]
 
 
 @contextmanager

@@ -92,7 +92,8 @@ def conduct(
             stop=lambda: stopped or (signals is not None and signals.requested is not None),
         )
         if directory is not None and saver is not None:
-            saver.save(last=True)
+            if training.iterations:  # before the first one there is nothing to save
+                saver.save(last=True)
             learning_curve(directory.metrics, directory.plots / "learning_curve.png", title=title)
     if signals is not None and signals.requested is not None:
         assert directory is not None
@@ -129,10 +130,13 @@ class Saver:
             self.console.message(f"warning: {error}; training goes on")
 
     def keep_best(self) -> None:
-        """Save the state as the best one, if it is."""
+        """Save the state as the best one, if it is; a failure is told and training goes on."""
         if self.score > self.best:
-            save_checkpoint(self.directory.best, self.training.state_dict(), info=self._info(), keep=1)
-            self.best = self.score
+            try:
+                save_checkpoint(self.directory.best, self.training.state_dict(), info=self._info(), keep=1)
+                self.best = self.score
+            except CheckpointError as error:
+                self.console.message(f"warning: {error}; training goes on")
 
     def _info(self) -> dict[str, object]:
         return {

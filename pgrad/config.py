@@ -1,6 +1,7 @@
 """What a run is made from, as one record that becomes config.json and back."""
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,8 @@ class RunOptions:
         for field in dataclasses.fields(self):
             value, least = getattr(self, field.name), lowest.get(field.name, 0)
             if field.name == "device":
+                if not isinstance(value, str):
+                    raise UsageError(f"device must be a name such as 'cpu', 'cuda' or 'auto', got {value!r}")
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UsageError(f"{field.name} must be a whole number ≥ {least}, got {value!r}")
@@ -61,6 +64,10 @@ class RunConfig:
     options: RunOptions
     world_kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if isinstance(self.algorithm, type) or not dataclasses.is_dataclass(self.algorithm):
+            raise UsageError(f"algorithm must be an instance such as PPO(), got {self.algorithm!r}")
+
     @property
     def algorithm_name(self) -> str:
         """The command line's name of the algorithm, or its class's where it has none."""
@@ -70,11 +77,15 @@ class RunConfig:
     @property
     def world_name(self) -> str:
         """The world's name, or the name of whatever makes it."""
-        return self.world if isinstance(self.world, str) else getattr(self.world, "__name__", type(self.world).__name__)
+        return (
+            self.world
+            if isinstance(self.world, str)
+            else getattr(self.world, "__name__", type(self.world).__name__)
+        )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON; what cannot be written stands as "custom"."""
-        return {
+        """Plain JSON; what cannot be written stands as "custom". Raises UsageError for arguments that cannot."""
+        record = {
             "algorithm": self.algorithm_name,
             "hyperparameters": dataclasses.asdict(self.algorithm),  # type: ignore[call-overload]
             "world": self.world if isinstance(self.world, str) else CUSTOM,
@@ -82,6 +93,14 @@ class RunConfig:
             "agent": dataclasses.asdict(self.agent) if isinstance(self.agent, AgentSpec) else CUSTOM,
             "options": dataclasses.asdict(self.options),
         }
+        try:
+            json.dumps(record)
+        except TypeError as error:
+            raise UsageError(
+                f"the configuration cannot be written into a run directory: {error}; "
+                "use plain numbers and strings in world_kwargs and hyperparameters, or a factory as the world"
+            ) from None
+        return record
 
     @classmethod
     def from_json(cls, saved: dict[str, Any], algorithm: Any, world: Any, agent: Any) -> "RunConfig":
@@ -116,5 +135,7 @@ def resolve_device(name: str, prefers_gpu: bool) -> torch.device:
         raise UsageError(f"device {name!r} is unknown; allowed: auto, cpu, cuda, cuda:0, ...") from None
     available = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(device.type, 0)
     if (device.index or 0) >= available:
-        raise UsageError(f"device {name!r} is not available: PyTorch sees {available} {device.type} device(s); use cpu or auto")
+        raise UsageError(
+            f"device {name!r} is not available: PyTorch sees {available} {device.type} device(s); use cpu or auto"
+        )
     return device

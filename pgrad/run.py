@@ -1,16 +1,16 @@
 """A run from the outside: train, resume, load, and what can be asked of the result."""
 
 import dataclasses
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from gymnasium.vector import VectorEnv
 from torch import nn
 
 from pgrad.algorithms import Algorithm
-from pgrad.assemble import evaluate_fresh, make_agent, make_training, make_world, torch_threads
+from pgrad.assemble import evaluate_fresh, exists, make_agent, make_training, make_world, torch_threads
 from pgrad.conduct import Callback, conduct
 from pgrad.config import RunConfig, RunOptions
 from pgrad.errors import CheckpointError, UsageError
@@ -32,7 +32,9 @@ class Run:
     agent: Agent
     timesteps: int
     path: Path | None = None
-    history: list[dict[str, float]] = field(default_factory=list, repr=False)  # rows of metrics of this process
+    history: list[dict[str, float]] = field(
+        default_factory=list, repr=False
+    )  # rows of metrics of this process
 
     def evaluate(
         self,
@@ -48,6 +50,10 @@ class Run:
         The seed is not that of the evaluations during training, which chose the best checkpoint. `world` replaces the
         world of the run: needed where that was a vector environment. Raises UsageError, WorldError.
         """
+        if world is None and exists(self.config.world):
+            raise UsageError(
+                "a world that was given ready-made cannot be made anew: evaluate(world=...) needs another"
+            )
         config = self.config if world is None else dataclasses.replace(self.config, world=world)
         with torch_threads(config, self.agent.observation_space):
             return evaluate_fresh(
@@ -65,7 +71,7 @@ def train(
     world: Any,
     *,
     total_timesteps: int,
-    n_envs: int = 8,
+    n_envs: int | None = None,
     seed: int = 0,
     agent: AgentSpec | nn.Module | None = None,
     device: str = "auto",
@@ -86,13 +92,17 @@ def train(
 ) -> Run:
     """Train `algorithm` in `world` and return the run.
 
-    world: a Gymnasium id, the name of a tensor world, a factory of one `gymnasium.Env`, or a `gymnasium.vector` one.
+    world: a Gymnasium id, the name of a tensor world, a factory of one `gymnasium.Env`, or a `gymnasium.vector` one
+        (whose state cannot be saved: with run_dir or eval_every it is refused).
+    n_envs: environments side by side; None for 8, or for what a vector environment brings.
     agent: how to build the networks, or a module with `policy(obs)` and `value(obs)`.
     run_dir: a new folder for configuration, metrics, checkpoints and plots; None writes nothing.
     progress: show a live table; None does so on a terminal. wandb: the project to log to. The rest is as in
     `RunOptions`. Raises UsageError for what cannot be done, WorldError where the environment breaks its contract,
     TrainingError where training stops being sound.
     """
+    own = _own_size(world, run_dir is not None, eval_every > 0) if exists(world) else RunOptions.n_envs
+    n_envs = own if n_envs is None else n_envs
     options = RunOptions(
         total_timesteps=total_timesteps,
         n_envs=n_envs,
@@ -109,10 +119,12 @@ def train(
     config = RunConfig(algorithm, world, AgentSpec() if agent is None else agent, options, world_kwargs or {})
     training = make_training(config)
     try:
-        directory = None if run_dir is None else RunDir.create(Path(run_dir), overwrite)
-        if directory is not None:
-            directory.write_config(config.to_json())
-        return _carry_out(config, training, directory, tensorboard, wandb, progress, callback)
+        if run_dir is None:
+            return _carry_out(config, training, None, tensorboard, wandb, progress, callback)
+        record = config.to_json()
+        with RunDir.create(Path(run_dir), overwrite) as directory:
+            directory.write_config(record)
+            return _carry_out(config, training, directory, tensorboard, wandb, progress, callback)
     finally:
         training.world.close()
 
@@ -148,6 +160,11 @@ def resume(
         try:
             state, info = load_checkpoint(latest_checkpoint(directory.checkpoints))
             _require_same(config, info)
+            if config.options.total_timesteps < state["timesteps"]:
+                raise UsageError(
+                    f"{directory.path} is at {state['timesteps']} timesteps already: total_timesteps must be at least "
+                    f"that, got {config.options.total_timesteps}"
+                )
             training.load_state_dict(state)
             directory.write_config(config.to_json())
             return _carry_out(config, training, directory, tensorboard, wandb, progress, callback)
@@ -164,9 +181,13 @@ def load(
     agent: nn.Module | None = None,
 ) -> Run:
     """The agent of a run, to evaluate or to act with; the run directory is only read. Raises CheckpointError."""
+    if checkpoint not in ("latest", "best"):
+        raise UsageError(f"checkpoint must be 'latest' or 'best', got {checkpoint!r}")
     directory = RunDir.open(Path(run_dir), locked=False)
     config = RunConfig.from_json(directory.config(), algorithm, world, agent)
-    state, info = load_checkpoint(latest_checkpoint(directory.best if checkpoint == "best" else directory.checkpoints))
+    state, info = load_checkpoint(
+        latest_checkpoint(directory.best if checkpoint == "best" else directory.checkpoints)
+    )
     _require_same(config, info)
     one = make_world(config, n_envs=1, seed=0)
     try:
@@ -175,6 +196,19 @@ def load(
         one.close()
     load_agent(loaded, state["agent"])
     return Run(config, loaded, state["timesteps"], directory.path)
+
+
+def _own_size(world: Any, is_saved: bool, is_evaluated: bool) -> int:
+    """How many environments a world brings that is there already. Raises UsageError for what it cannot do."""
+    if is_evaluated:
+        raise UsageError("eval_every needs worlds that can be made anew: give an id or a factory")
+    if not isinstance(world, VectorEnv):
+        return int(world.n_envs)
+    if is_saved:
+        raise UsageError(
+            "the state of a vector environment cannot be saved: leave out run_dir, or give an id or a factory"
+        )
+    return world.num_envs
 
 
 def _carry_out(
@@ -206,9 +240,9 @@ def _carry_out(
     finally:
         for sink in sinks:
             sink.close()
-        if directory is not None:
-            directory.release()
-    return Run(config, training.agent, training.timesteps, None if directory is None else directory.path, rows)
+    return Run(
+        config, training.agent, training.timesteps, None if directory is None else directory.path, rows
+    )
 
 
 def _require_same(config: RunConfig, info: dict[str, Any]) -> None:

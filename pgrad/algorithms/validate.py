@@ -1,6 +1,7 @@
 """One name per concept, so one rule per name: the ranges of all hyperparameters."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -41,7 +42,7 @@ def validate(algorithm: Any) -> None:
     Raises UsageError. Fields that are None are switched off, and pass, where their type says so.
     """
     wrong = []
-    hints = get_type_hints(type(algorithm))
+    hints = _hints(type(algorithm))  # type: ignore[arg-type]
     for field in dataclasses.fields(algorithm):
         value, hint = getattr(algorithm, field.name), hints[field.name]
         if get_origin(hint) is Literal and value not in get_args(hint):
@@ -58,14 +59,20 @@ def validate(algorithm: Any) -> None:
         raise UsageError(f"{type(algorithm).__name__}: " + "; ".join(wrong))
 
 
+@functools.cache
+def _hints(algorithm: type) -> dict[str, Any]:
+    return get_type_hints(algorithm)
+
+
 def check_batch_size(n_steps: int, n_envs: int, batch_size: int) -> None:
     """Raise UsageError unless minibatches of `batch_size` divide a rollout of n_steps · n_envs decisions."""
     rollout = n_steps * n_envs
     if rollout % batch_size:
         legal = [size for size in range(1, rollout + 1) if rollout % size == 0]
-        below = max((size for size in legal if size < batch_size), default=legal[0])
-        above = min((size for size in legal if size > batch_size), default=legal[-1])
+        below = max(size for size in legal if size < batch_size)
+        above = min((size for size in legal if size > batch_size), default=below)
+        nearest = f"the nearest that do are {below} and {above}" if above > below else f"{below} does"
         raise UsageError(
             f"batch_size {batch_size} does not divide n_steps · n_envs = {n_steps} · {n_envs} = {rollout}; "
-            f"nearest that do: {below} and {above}"
+            f"{nearest}"
         )

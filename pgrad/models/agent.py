@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from pgrad.data.trajectory import Trajectory
 from pgrad.data.tree import Tree, map_tree
 from pgrad.errors import UsageError
-from pgrad.models.bodies import linear, mlp
+from pgrad.models.bodies import ACTIVATIONS, linear, mlp
 from pgrad.models.encoder import Encoder
 from pgrad.models.heads import make_head
 from pgrad.models.normalizer import ObservationNormalizer, RewardScaler
@@ -38,8 +38,11 @@ class AgentSpec:
     """scale rewards by the running deviation of the discounted return"""
 
     def __post_init__(self) -> None:
-        if any(width < 1 for width in self.net_arch):
-            raise UsageError(f"net_arch must be positive widths, got {self.net_arch}")
+        widths = self.net_arch
+        if not isinstance(widths, tuple | list) or any(not isinstance(n, int) or n < 1 for n in widths):
+            raise UsageError(f"net_arch must be widths such as (64, 64), got {widths!r}")
+        if self.activation not in ACTIVATIONS:
+            raise UsageError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         if not -20.0 <= self.log_std_init <= 2.0:
             raise UsageError(f"log_std_init must be in [-20, 2], got {self.log_std_init}")
 
@@ -156,6 +159,8 @@ def build_agent(
 ) -> Agent:
     """An agent for a pair of spaces: from a spec, around a user's own module, or an agent as it is."""
     if isinstance(spec, Agent):
+        if critic and isinstance(spec.network, Network) and spec.network.critic is None:
+            raise UsageError("this agent was built without a critic, which this algorithm needs")
         return spec
     if isinstance(spec, AgentSpec):
         network: nn.Module = Network(observation_space, action_space, spec, critic, generator)
@@ -196,7 +201,7 @@ def _action(space: spaces.Space[Any], action: Tree) -> Any:
         return int(action) + int(space.start)
     x = action.cpu().numpy().reshape(space.shape)
     if isinstance(space, spaces.Box):
-        x = np.clip(x, space.low, space.high)
+        x = np.clip(np.rint(x) if np.issubdtype(space.dtype, np.integer) else x, space.low, space.high)
     elif isinstance(space, spaces.MultiDiscrete):
         x = x + space.start
     return x.astype(space.dtype)

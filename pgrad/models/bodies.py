@@ -9,8 +9,6 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.utils import skip_init
 
-from pgrad.errors import UsageError
-
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -38,8 +36,6 @@ def mlp(
     n_in: int, net_arch: Sequence[int], activation: str, generator: Generator
 ) -> tuple[nn.Sequential, int]:
     """Hidden layers of the given widths, each followed by the activation; returns them and the last width."""
-    if activation not in ACTIVATIONS:
-        raise UsageError(f"activation {activation!r} is unknown; allowed: {', '.join(ACTIVATIONS)}")
     layers: list[nn.Module] = []
     for width in net_arch:
         layers += [linear(n_in, width, math.sqrt(2), generator), ACTIVATIONS[activation]()]

@@ -22,12 +22,11 @@ class Encoder(nn.Module):
     def __init__(self, space: spaces.Space[Any], generator: Generator) -> None:
         super().__init__()
         self.space = space
-        self.parts = nn.ModuleDict()
+        self.parts = nn.ModuleList()  # by place: a key may be any string, a module's name may not
         self.image: ImageBody | None = None
         if isinstance(space, spaces.Dict | spaces.Tuple):
-            for key, part in _parts(space):
-                self.parts[str(key)] = Encoder(part, generator)
-            self.size: int = sum(part.size for part in self.parts.values())  # type: ignore[misc]
+            self.parts.extend(Encoder(part, generator) for _, part in _parts(space))
+            self.size: int = sum(part.size for part in self.parts)  # type: ignore[misc]
         elif is_image(space):
             self.image = ImageBody(tuple(space.shape), generator)  # type: ignore[arg-type]
             self.size = ImageBody.size
@@ -52,7 +51,8 @@ class Encoder(nn.Module):
         """Features [..., size] of observations [..., *space]."""
         space = self.space
         if isinstance(space, spaces.Dict | spaces.Tuple):
-            return torch.cat([self.parts[str(key)](obs[key]) for key, _ in _parts(space)], dim=-1)
+            keys = [key for key, _ in _parts(space)]
+            return torch.cat([part(obs[key]) for key, part in zip(keys, self.parts, strict=True)], dim=-1)
         if self.image is not None:
             features: Tensor = self.image(obs)
             return features

@@ -66,17 +66,17 @@ class GaussianHead(nn.Module):
 
 
 class ProductHead(nn.Module):
-    """One head per part of a Dict or Tuple action."""
+    """One head per part of a Dict or Tuple action: `keys` are those of a dict, None for a tuple."""
 
-    def __init__(self, heads: dict[str, nn.Module], is_dict: bool) -> None:
+    def __init__(self, heads: list[nn.Module], keys: tuple[str, ...] | None) -> None:
         super().__init__()
-        self.heads = nn.ModuleDict(heads)
-        self.is_dict = is_dict
+        self.heads = nn.ModuleList(heads)
+        self.keys = keys
 
     def forward(self, features: Tensor) -> Product:
         """Independent distributions in the structure of the action."""
-        parts = {key: head(features) for key, head in self.heads.items()}
-        return Product(parts if self.is_dict else tuple(parts.values()))
+        parts = tuple(head(features) for head in self.heads)
+        return Product(parts if self.keys is None else dict(zip(self.keys, parts, strict=True)))
 
 
 def make_head(
@@ -92,10 +92,10 @@ def make_head(
     if isinstance(space, spaces.Box):
         return GaussianHead(n_in, math.prod(space.shape), log_std_init, learn_std, generator)
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        is_dict = isinstance(space, spaces.Dict)
-        items = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
-        heads = {str(key): make_head(part, n_in, log_std_init, learn_std, generator) for key, part in items}
-        return ProductHead(heads, is_dict)
+        keys = tuple(space.spaces) if isinstance(space, spaces.Dict) else None
+        parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
+        heads = [make_head(part, n_in, log_std_init, learn_std, generator) for part in parts]
+        return ProductHead(heads, keys)
     raise UsageError(
         f"action space {type(space).__name__} is not supported; supported: "
         "Discrete, Box, MultiDiscrete, MultiBinary, Dict, Tuple"

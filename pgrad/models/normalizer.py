@@ -53,39 +53,32 @@ class RunningMoments(nn.Module):
 
 
 class ObservationNormalizer(nn.Module):
-    """x ↦ clip((x − μ)/σ, ±10) for every float Box in the observation; everything else passes unchanged."""
+    """x ↦ clip((x − μ)/σ, ±10) for every Box in the observation but images; the rest passes unchanged."""
 
     def __init__(self, space: spaces.Space[Any], clip: float = 10.0) -> None:
         super().__init__()
         self.clip = clip
         self.is_box = isinstance(space, spaces.Box) and not is_image(space)
         self.moments = RunningMoments(tuple(space.shape or ())) if self.is_box else None
-        items: Any = ()
-        if isinstance(space, spaces.Dict):
-            items = space.spaces.items()
-        elif isinstance(space, spaces.Tuple):
-            items = enumerate(space.spaces)
-        self.parts = nn.ModuleDict({str(key): ObservationNormalizer(part, clip) for key, part in items})
+        inside = space.spaces if isinstance(space, spaces.Dict | spaces.Tuple) else ()
+        self.keys: tuple[Any, ...] = tuple(inside) if isinstance(inside, dict) else tuple(range(len(inside)))
+        self.parts = nn.ModuleList(ObservationNormalizer(inside[key], clip) for key in self.keys)
 
     def forward(self, obs: Tree) -> Tree:
         """Normalised observations, same structure and shapes; float32 where normalised."""
         if self.moments is not None:
             return ((obs - self.moments.shift) * self.moments.scale).clamp(-self.clip, self.clip)
-        if isinstance(obs, dict):
-            return {key: self.parts[str(key)](part) for key, part in obs.items()}
-        if isinstance(obs, tuple):
-            return tuple(self.parts[str(i)](part) for i, part in enumerate(obs))
-        return obs
+        if not self.keys:
+            return obs
+        normalized = {key: part(obs[key]) for key, part in zip(self.keys, self.parts, strict=True)}
+        return normalized if isinstance(obs, dict) else tuple(normalized.values())
 
     def update(self, obs: Tree, weight: Tensor) -> None:
         """Merge fresh observations [T, B, ...] with the weight of each decision [T, B]."""
         if self.moments is not None:
             self.moments.update(obs, weight)
-        elif isinstance(obs, dict | tuple):
-            for key, part in obs.items() if isinstance(obs, dict) else enumerate(obs):
-                child = self.parts[str(key)]
-                assert isinstance(child, ObservationNormalizer)
-                child.update(part, weight)
+        for key, part in zip(self.keys, self.parts, strict=True):
+            part.update(obs[key], weight)  # type: ignore[operator]
 
 
 class RewardScaler(nn.Module):

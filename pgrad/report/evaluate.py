@@ -1,12 +1,13 @@
 """Honest evaluation: fresh worlds, frozen statistics, a fixed number of episodes per environment."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Generator
 
 from pgrad.data import map_tree
-from pgrad.errors import UsageError
 from pgrad.models import Agent
 from pgrad.report.statistics import bootstrap_interval
 from pgrad.worlds import World
@@ -50,6 +51,16 @@ class Evaluation:
         )
 
 
+@contextmanager
+def _eval_mode(agent: Agent) -> Iterator[None]:
+    before = agent.training
+    agent.eval()
+    try:
+        yield
+    finally:
+        agent.train(before)
+
+
 @torch.no_grad()
 def evaluate(
     agent: Agent, world: World, *, episodes: int, deterministic: bool, generator: Generator
@@ -59,31 +70,27 @@ def evaluate(
     Environment i runs every B-th episode and is left alone when it has run its share. Nothing of the agent
     changes. `generator` draws the actions where `deterministic` is false.
     """
-    if episodes < 1:
-        raise UsageError(f"episodes must be at least 1, got {episodes}")
     n = world.n_envs
     share = torch.tensor([episodes // n + (i < episodes % n) for i in range(n)], device=world.device)
     finished: list[list[tuple[float, int]]] = [[] for _ in range(n)]
     total = torch.zeros(n, dtype=torch.float64, device=world.device)
     length = torch.zeros(n, dtype=torch.int64, device=world.device)
-    training = agent.training
-    agent.eval()
-    obs = world.reset()
-    active = share > 0
-    while bool(active.any()):
-        policy = agent.policy(map_tree(lambda x: x.to(generator.device), obs))
-        action = policy.mode if deterministic else policy.sample(generator)
-        fresh = ~world.ended & active
-        step = world.step(map_tree(lambda x: x.to(world.device), action), active)
-        total += torch.where(fresh, step.reward, 0.0)
-        length += fresh
-        over = (step.terminated | step.truncated) & fresh
-        for i in over.nonzero().flatten().tolist():
-            finished[i].append((float(total[i]), int(length[i])))
-            total[i], length[i] = 0.0, 0
-        share -= over.long()
+    with _eval_mode(agent):
+        obs = world.reset()
         active = share > 0
-        obs = step.obs
-    agent.train(training)
+        while bool(active.any()):
+            policy = agent.policy(map_tree(lambda x: x.to(generator.device), obs))
+            action = policy.mode if deterministic else policy.sample(generator)
+            fresh = ~world.ended & active
+            step = world.step(map_tree(lambda x: x.to(world.device), action), active)
+            total += torch.where(fresh, step.reward, 0.0)
+            length += fresh
+            over = (step.terminated | step.truncated) & fresh
+            for i in over.nonzero().flatten().tolist():
+                finished[i].append((float(total[i]), int(length[i])))
+                total[i], length[i] = 0.0, 0
+            share -= over.long()
+            active = share > 0
+            obs = step.obs
     ordered = [finished[i % n][i // n] for i in range(episodes)]
     return Evaluation(tuple(x for x, _ in ordered), tuple(k for _, k in ordered), deterministic)

@@ -61,8 +61,10 @@ def record(
     """
     if episodes < 1 or max_steps < 1:
         raise UsageError(f"episodes and max_steps must be at least 1, got {episodes} and {max_steps}")
-    stage, own_fps = _open(world, seed, world_kwargs or {})
     target = Path(path)
+    if target.suffix.lower() != ".mp4":
+        raise UsageError(f"a video is an .mp4 file, got {target}")
+    stage, own_fps = _open(world, seed, world_kwargs or {})
     training = agent.training
     agent.eval()
     returns: list[float] = []

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from pgrad.data import Episodes, Steps, Trajectory, Tree, leaves, map_tree
-from pgrad.errors import TrainingError, UsageError
+from pgrad.errors import TrainingError, UsageError, WorldError
 from pgrad.models import Agent
 from pgrad.train.episodes import EpisodeStatistics
 from pgrad.worlds.protocol import World
@@ -25,15 +25,18 @@ class Collector:
         self.episodes = EpisodeStatistics()
         self._obs: Tree | None = None
         self._storage: Trajectory | None = None
+        self._logp: Tensor | None = None  # of the actions that were taken last
 
     @torch.no_grad()
     def collect(self, request: Steps | Episodes) -> Trajectory:
         """What an algorithm asked for, acted by the agent as it is now."""
-        traj = self._window(request.n) if isinstance(request, Steps) else self._whole(request.n)
-        if not bool(traj.logp.isfinite().all()):
-            raise TrainingError(
-                "the policy produced actions of log-probability that is not finite (NaN or infinite)"
-            )
+        try:
+            traj = self._window(request.n) if isinstance(request, Steps) else self._whole(request.n)
+        except WorldError:
+            if self._logp is not None:
+                _require_finite(self._logp)  # the world broke on what the policy broke
+            raise
+        _require_finite(traj.logp)
         self.episodes.update(traj)
         return traj
 
@@ -42,12 +45,12 @@ class Collector:
         storage = self._storage
         fresh = torch.empty(n, self.world.n_envs, dtype=torch.bool, device=self._device)
         for t in range(n):
-            obs, policy, action = self._act(obs)
+            obs, action, logp = self._act(obs)
             if storage is None or len(storage.reward) != n:
                 storage = self._storage = allocate(n, obs, action, self._device)
             put(storage.obs, t, obs)
             put(storage.action, t, action)
-            storage.logp[t] = policy.log_prob(action)
+            storage.logp[t] = logp
             fresh[t] = ~self.world.ended
             step = self.world.step(self._to_world(action))
             storage.reward[t] = step.reward
@@ -74,9 +77,8 @@ class Collector:
         active = torch.arange(self.world.n_envs, device=self.world.device) < n
         rows: list[tuple[Tree, ...]] = []
         while bool(active.any()):
-            obs, policy, action = self._act(obs)
+            obs, action, logp = self._act(obs)
             obs = map_tree(torch.clone, obs)
-            logp = policy.log_prob(action)
             step = self.world.step(self._to_world(action), active)
             over = step.terminated | step.truncated
             rows.append(
@@ -95,10 +97,13 @@ class Collector:
         whole = map_tree(lambda x, y: torch.cat([x, y]), columns[0], last)
         return Trajectory(whole, *columns[1:])
 
-    def _act(self, obs: Tree) -> tuple[Tree, Any, Tree]:
+    def _act(self, obs: Tree) -> tuple[Tree, Tree, Tensor]:
+        """The observations where the agent is, actions and their log-probabilities."""
         obs = map_tree(lambda x: x.to(self._device), obs)
         policy = self.agent.policy(obs)
-        return obs, policy, policy.sample(self.generator)
+        action = policy.sample(self.generator)
+        self._logp = policy.log_prob(action)
+        return obs, action, self._logp
 
     def _to_world(self, action: Tree) -> Tree:
         return map_tree(lambda x: x.to(self.world.device), action)
@@ -122,6 +127,13 @@ class Collector:
         self._obs = obs if state["started"] else None
         self.generator.set_state(state["generator"].cpu())
         self.episodes.load_state_dict(state["episodes"])
+
+
+def _require_finite(logp: Tensor) -> None:
+    if not bool(logp.isfinite().all()):
+        raise TrainingError(
+            "the policy produced actions of log-probability that is not finite (NaN or infinite)"
+        )
 
 
 def allocate(n: int, obs: Tree, action: Tree, device: torch.device) -> Trajectory:

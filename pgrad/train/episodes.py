@@ -28,6 +28,7 @@ class EpisodeStatistics:
         facts = torch.stack([traj.reward.double(), traj.mask.double()], dim=1)  # [T, 2, B]
         if self._so_far.shape != facts.shape[1:]:
             self._so_far = facts.new_zeros(facts.shape[1:])
+        self._so_far = self._so_far.to(facts.device)  # from a checkpoint it comes on the CPU
         goes_on = (~traj.done).double().unsqueeze(1).expand_as(facts)
         facts[0] += self._so_far
         totals = forward_scan(torch.cat([torch.zeros_like(facts[:1]), goes_on[:-1]]), facts)

@@ -48,7 +48,7 @@ class Learner:
         """One step down the gradient of `loss` on `batch`, clipped to `max_grad_norm`; all groups, or only
         one.
 
-        A gradient that is not finite moves nothing; `read` then raises.
+        A gradient that is not finite counts as zero, so that parameters stay finite; `read` then raises.
         """
         flat = self._flat
         if group is not None and group not in flat.groups:

@@ -32,13 +32,10 @@ class Group:
         """Put moments and step count back, bit for bit."""
         own = self.optimizer.state[self.slice]
         own.clear()
-        # The step count stays where the optimiser put it; the moments live with the parameters.
-        own.update(
-            {
-                key: value.clone() if value.ndim == 0 else value.to(self.slice.device)
-                for key, value in state.items()
-            }
-        )
+        # The step count lives on the CPU where steps are not fused; everything else with the parameters.
+        fused = bool(self.optimizer.param_groups[0].get("fused"))
+        for key, value in state.items():
+            own[key] = value.to(self.slice.device if value.ndim or fused else "cpu", copy=True)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from inspect import signature
 from typing import Any
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, find_highest_version
 
 from pgrad.errors import UsageError, WorldError
 
@@ -45,8 +45,8 @@ class Recipe:
 def find(name: str, others: tuple[str, ...] = ()) -> EnvSpec:
     """The registered environment `name`, such as "CartPole-v1" or "module:Name-v0".
 
-    Raises UsageError for a name that does not exist (with the nearest of the registry and of `others`), is
-    deprecated or needs a package that is not installed.
+    Raises UsageError for a name that does not exist (with the nearest of the registry and of `others`), has
+    been withdrawn or needs a package that is not installed. Warns where there is a later version.
     """
     module, _, plain = name.rpartition(":")
     if module:
@@ -55,7 +55,7 @@ def find(name: str, others: tuple[str, ...] = ()) -> EnvSpec:
         if plain not in gymnasium.registry and pattern.match(plain):
             _import(package, f"{plain} needs {package}: pip install '{install}'")
     try:
-        return gymnasium.spec(plain)
+        spec = gymnasium.spec(plain)
     except (gymnasium.error.DeprecatedEnv, gymnasium.error.VersionNotFound) as error:
         raise UsageError(_line(str(error))) from None
     except gymnasium.error.Error as error:
@@ -63,6 +63,10 @@ def find(name: str, others: tuple[str, ...] = ()) -> EnvSpec:
         near = [known[key] for key in difflib.get_close_matches(plain.lower(), known, n=3, cutoff=0.6)]
         hint = f"did you mean {' or '.join(near)}?" if near else _line(str(error))
         raise UsageError(f"unknown world {name!r}: {hint}") from None
+    latest = find_highest_version(spec.namespace, spec.name)
+    if latest is not None and spec.version is not None and latest > spec.version:
+        warnings.warn(f"{spec.id} is out of date: the latest version is v{latest}", stacklevel=3)
+    return spec
 
 
 def create(recipe: Recipe) -> gymnasium.Env:

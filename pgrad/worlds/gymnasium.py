@@ -244,7 +244,9 @@ class GymnasiumWorld:
     def render(self) -> Any:
         """An RGB picture of environment 0, uint8 [H, W, 3]."""
         if self._envs[0].render_mode is None:
-            raise WorldError(f"{self.name} draws no pictures: make it with render=True (a factory: render_mode)")
+            raise WorldError(
+                f"{self.name} draws no pictures: make it with render=True (a factory: render_mode)"
+            )
         try:
             picture = self._envs[0].render()
         except Exception as error:

@@ -148,7 +148,7 @@ def test_squashed_density_integrates_to_one(mean, std, low, high):
 
 
 def test_density_without_its_jacobian_loses_mass():
-    """∫ N(atanh a) da = E[1 − tanh²u] = .70 at μ = .3, σ = .7; leaving out the interval is wrong once more."""
+    """∫ N(atanh a) da = E[1 − tanh²u] = .70 at μ = .3, σ = .7; leaving out the interval is wrong again."""
     action, weight = grid(-1, 1)
     naive = on(gaussian(0.3, 0.7), torch.atanh(action)).exp()
     assert (naive * weight).sum().item() == pytest.approx(0.7006, abs=1e-4)

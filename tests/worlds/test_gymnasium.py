@@ -19,7 +19,7 @@ from pgrad.worlds import make, replay
 from pgrad.worlds.gymnasium import environment_seeds
 from tests.worlds.conformance import check_state, check_world
 from tests.worlds.fakes import BOTH, TERMINATED, TRUNCATED, StructuredEnv, check_counting, counting_factory
-from tests.worlds.tools import Row, advance, copy, sampler, same, through_file
+from tests.worlds.tools import advance, copy, same, sampler, through_file
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,9 @@ def test_state_that_is_not_exact_is_refused(where: str) -> None:
     a.reset()
     for _ in range(4 if where == "step" else 0):
         a.step(torch.zeros(2, dtype=torch.int64))
-    with pytest.raises(WorldError, match=r"HiddenRandomness, environment 0: its state cannot be restored exactly"):
+    with pytest.raises(
+        WorldError, match=r"HiddenRandomness, environment 0: its state cannot be restored exactly"
+    ):
         make(lambda: HiddenRandomness(where), n_envs=2).load_state_dict(a.state_dict())
 
 
@@ -241,7 +243,7 @@ def test_state_of_another_world_is_refused() -> None:
 
 
 def test_endless_episodes_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Environment 0 never ends, the others do: only its actions are given up, and its next episode is exact."""
+    """Environment 0 never ends, the others do: only its actions are given up, until its next episode."""
     monkeypatch.setattr(replay, "LOG_BYTES", 4000)
     lengths = iter([10_000, 5, 5])
 
@@ -286,13 +288,17 @@ def test_log_keeps_exactly_the_running_episodes() -> None:
                 assert kept is not None
                 assert log.length(i) == len(truth[i])
                 for k in range(2):
-                    assert np.array_equal(kept[k], np.array([row[k] for row in truth[i]]).reshape(kept[k].shape))
+                    assert np.array_equal(
+                        kept[k], np.array([row[k] for row in truth[i]]).reshape(kept[k].shape)
+                    )
 
 
 class Echo(gymnasium.Env[Any, Any]):
     """Keeps and shows what it is given; its observation is a buffer that it goes on using."""
 
-    def __init__(self, action_space: spaces.Space[Any], observation_space: spaces.Space[Any], answer: Any) -> None:
+    def __init__(
+        self, action_space: spaces.Space[Any], observation_space: spaces.Space[Any], answer: Any
+    ) -> None:
         self.action_space, self.observation_space, self.answer = action_space, observation_space, answer
         self.given: list[Any] = []
 
@@ -424,9 +430,7 @@ def test_exact_rows_after_an_inactive_environment() -> None:
     a = make("CartPole-v1", n_envs=2, seed=1)
     actions = sampler(a, 1)
     a.reset()
-    rows: list[Row] = []
-    for t in range(40):
-        rows.append(advance(a, actions(), torch.tensor([t % 3 != 0, t % 2 == 0])))
+    rows = [advance(a, actions(), torch.tensor([t % 3 != 0, t % 2 == 0])) for t in range(40)]
     b = make("CartPole-v1", n_envs=2, seed=2)
     assert same(b.load_state_dict(through_file(a.state_dict())), rows[-1].obs)
     for _ in range(30):
