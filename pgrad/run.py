@@ -1,8 +1,10 @@
 """A run from the outside: train, resume, load, and what can be asked of the result."""
 
 import dataclasses
+import re
 import sys
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +17,9 @@ from pgrad.conduct import Callback, conduct
 from pgrad.config import RunConfig, RunOptions
 from pgrad.errors import CheckpointError, UsageError
 from pgrad.models import Agent, AgentSpec
+from pgrad.report import video
 from pgrad.report.evaluate import Evaluation
+from pgrad.report.video import Recording
 from pgrad.train.checkpoint import latest_checkpoint, load_checkpoint
 from pgrad.train.difference import config_difference, difference_text
 from pgrad.train.log import MetricsLog, Sink, TensorBoardLog, WandbLog
@@ -61,9 +65,43 @@ class Run:
                 self.agent,
                 episodes=episodes,
                 deterministic=deterministic,
-                seed=Seeds.spawn(config.options.seed).evaluation + 1 if seed is None else seed,
+                seed=self._evaluation_seed if seed is None else seed,
                 n_envs=n_envs,
             )
+
+    def record(
+        self,
+        path: str | Path | None = None,
+        *,
+        episodes: int = 1,
+        deterministic: bool = True,
+        seed: int | None = None,
+        world: Any = None,
+    ) -> Recording:
+        """A video (.mp4) of the agent; its first episode is the first one that `evaluate` sees.
+
+        path: None writes into the videos folder of the run, named by the steps of training. Raises UsageError where
+        the world has no picture to show, WorldError.
+        """
+        if path is None:
+            if self.path is None:
+                raise UsageError("a run without a run directory needs to be told where the video goes: path=...")
+            path = RunDir(self.path).videos / f"{self.timesteps:012}.mp4"
+        with torch_threads(self.config, self.agent.observation_space):
+            return video.record(
+                self.agent,
+                self.config.world if world is None else world,
+                path,
+                episodes=episodes,
+                deterministic=deterministic,
+                seed=self._evaluation_seed if seed is None else seed,
+                world_kwargs=self.config.world_kwargs,
+            )
+
+    @property
+    def _evaluation_seed(self) -> int:
+        """Not that of the evaluations during training, which chose the best checkpoint."""
+        return Seeds.spawn(self.config.options.seed).evaluation + 1
 
 
 def train(
@@ -96,7 +134,8 @@ def train(
         (whose state cannot be saved: with run_dir or eval_every it is refused).
     n_envs: environments side by side; None for 8, or for what a vector environment brings.
     agent: how to build the networks, or a module with `policy(obs)` and `value(obs)`.
-    run_dir: a new folder for configuration, metrics, checkpoints and plots; None writes nothing.
+    run_dir: a new folder for configuration, metrics, checkpoints and plots; None writes nothing, "auto" makes
+        runs/ALGORITHM/WORLD-seedSEED, with a number behind it where that exists.
     progress: show a live table; None does so on a terminal. wandb: the project to log to. The rest is as in
     `RunOptions`. Raises UsageError for what cannot be done, WorldError where the environment breaks its contract,
     TrainingError where training stops being sound.
@@ -117,12 +156,13 @@ def train(
         keep=keep,
     )
     config = RunConfig(algorithm, world, AgentSpec() if agent is None else agent, options, world_kwargs or {})
+    _require_installed(tensorboard, wandb)
     training = make_training(config)
     try:
         if run_dir is None:
             return _carry_out(config, training, None, tensorboard, wandb, progress, callback)
         record = config.to_json()
-        with RunDir.create(Path(run_dir), overwrite) as directory:
+        with _new_directory(config, run_dir, overwrite) as directory:
             directory.write_config(record)
             return _carry_out(config, training, directory, tensorboard, wandb, progress, callback)
     finally:
@@ -146,6 +186,7 @@ def resume(
     What is custom in a run (algorithm, factory, module) must be given again. Raises UsageError with the differences
     where what is given is not what the run was started with, CheckpointError where a checkpoint is damaged.
     """
+    _require_installed(tensorboard, wandb)
     directory = RunDir.open(Path(run_dir))
     with directory:
         saved = directory.config()
@@ -160,10 +201,10 @@ def resume(
         try:
             state, info = load_checkpoint(latest_checkpoint(directory.checkpoints))
             _require_same(config, info)
-            if config.options.total_timesteps < state["timesteps"]:
+            if total_timesteps is not None and total_timesteps < state["timesteps"]:
                 raise UsageError(
                     f"{directory.path} is at {state['timesteps']} timesteps already: total_timesteps must be at least "
-                    f"that, got {config.options.total_timesteps}"
+                    f"that, got {total_timesteps}"
                 )
             training.load_state_dict(state)
             directory.write_config(config.to_json())
@@ -209,6 +250,21 @@ def _own_size(world: Any, is_saved: bool, is_evaluated: bool) -> int:
             "the state of a vector environment cannot be saved: leave out run_dir, or give an id or a factory"
         )
     return world.num_envs
+
+
+def _require_installed(tensorboard: bool, wandb: str | None) -> None:
+    """Tell what is missing before a run directory is made."""
+    for wanted, package in ((tensorboard, "tensorboard"), (wandb, "wandb")):
+        if wanted and find_spec(package) is None:
+            raise UsageError(f"{package} is not installed: pip install 'pgrad[{package}]'")
+
+
+def _new_directory(config: RunConfig, run_dir: str | Path, overwrite: bool) -> RunDir:
+    if run_dir != "auto":
+        return RunDir.create(Path(run_dir), overwrite)
+    base = Path("runs") / config.algorithm_name
+    name = re.sub(r"[^\w.+=-]+", "-", f"{config.world_name}-seed{config.options.seed}")
+    return RunDir.create(base / name, overwrite) if overwrite else RunDir.default(base, name)
 
 
 def _carry_out(

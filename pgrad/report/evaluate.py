@@ -53,12 +53,13 @@ class Evaluation:
 
 @contextmanager
 def _eval_mode(agent: Agent) -> Iterator[None]:
-    before = agent.training
+    before = [(module, module.training) for module in agent.modules()]  # a part may be frozen on its own
     agent.eval()
     try:
         yield
     finally:
-        agent.train(before)
+        for module, training in before:
+            module.training = training
 
 
 @torch.no_grad()

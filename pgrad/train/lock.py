@@ -49,21 +49,26 @@ def acquire(path: Path) -> Lock:
         except OSError as error:
             raise CheckpointError(f"cannot lock {path.parent}: {reason(error)}") from error
         try:
-            taken = not _lock_in_kernel(descriptor)
+            free = _lock_in_kernel(descriptor)
+            if free and not _same_file(descriptor, path):  # its owner released it after it was opened here
+                os.close(descriptor)
+                continue
             owner = _read(descriptor, path)
-            if taken or (owner is not None and _alive(owner)):
+            if not free or (owner is not None and _alive(owner)):
                 raise CheckpointError(_in_use(path, owner))
-            if _same_file(descriptor, path):  # else its owner released it after it was opened here: again
-                note = _write(descriptor, owner)
-                return Lock(path, descriptor, os.getpid(), note)
-        except OSError as error:
+            _write(descriptor)
+        except BaseException as error:
             os.close(descriptor)
-            problem = "disk full" if is_disk_full(error) else reason(error)
-            raise CheckpointError(f"cannot lock {path.parent}: {problem}") from error
-        except BaseException:
-            os.close(descriptor)
+            if isinstance(error, OSError):
+                problem = "disk full" if is_disk_full(error) else reason(error)
+                raise CheckpointError(f"cannot lock {path.parent}: {problem}") from error
             raise
-        os.close(descriptor)
+        note = (
+            ""
+            if owner is None
+            else "took over the lock of pid {pid} of {since}, which is not running any more"
+        )
+        return Lock(path, descriptor, os.getpid(), note.format(**owner or {}))
 
 
 def _lock_in_kernel(descriptor: int) -> bool:
@@ -92,24 +97,23 @@ def _read(descriptor: int, path: Path) -> dict[str, Any] | None:
         return None
     try:
         owner = json.loads(text)
-        return {key: owner[key] for key in ("pid", "host", "since", "born")}
+        return {"pid": int(owner["pid"])} | {key: owner[key] for key in ("host", "since", "born")}
     except (ValueError, LookupError, TypeError) as error:
         raise CheckpointError(
             f"{path} is not a lock of pgrad: delete it if no run uses {path.parent}"
         ) from error
 
 
-def _write(descriptor: int, previous: dict[str, Any] | None) -> str:
+def _write(descriptor: int) -> None:
     since = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
     owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "born": _born(os.getpid())}
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, (json.dumps(owner) + "\n").encode(), 0)
-    os.fsync(descriptor)
-    if previous is None:
-        return ""
-    return (
-        f"took over the lock of pid {previous['pid']} of {previous['since']}, which is not running any more"
-    )
+    try:
+        os.pwrite(descriptor, (json.dumps(owner) + "\n").encode(), 0)
+        os.fsync(descriptor)
+    except BaseException:
+        os.ftruncate(descriptor, 0)  # an empty file has no owner
+        raise
 
 
 def _alive(owner: dict[str, Any]) -> bool:

@@ -29,7 +29,7 @@ def reset_problem(answer: Any, error: Exception) -> str:
     if answer is NOTHING:
         hint = "; it must take the arguments seed and options" if "unexpected keyword" in str(error) else ""
         return f"reset raised {error_line(error)}{hint}"
-    return f"{RESET}, it returned {_answered(answer)}"
+    return f"{RESET}, it returned {answered(answer)}"
 
 
 def step_problem(answer: Any, error: Exception) -> str:
@@ -40,7 +40,7 @@ def step_problem(answer: Any, error: Exception) -> str:
         old = "to unpack (expected 5, got 4)" in str(error)  # met first by one of Gymnasium's wrappers
         return f"step raised {error_line(error)}" + (f": the old Gym API? {STEP}" if old else "")
     if not isinstance(answer, tuple) or len(answer) != 5:
-        return f"{STEP}, it returned {_answered(answer)}"
+        return f"{STEP}, it returned {answered(answer)}"
     return error_line(error)
 
 
@@ -55,7 +55,8 @@ def nonfinite(space: Space[Any], obs: Sequence[Array], reward: Array) -> tuple[i
     return None
 
 
-def _answered(answer: Any) -> str:
+def answered(answer: Any) -> str:
+    """What a call returned, in a few words."""
     if not isinstance(answer, tuple):
         return describe(answer)
     old = ": the old Gym API?" if len(answer) == 4 else ""

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from pgrad.data.tree import Tree, leaves, map_tree
-from pgrad.errors import WorldError
+from pgrad.errors import UsageError, WorldError
 from pgrad.worlds.actions import action_buffers, to_arrays, to_rows
 from pgrad.worlds.answers import NOTHING, RESET, nonfinite, require_flags, reset_problem, step_problem
 from pgrad.worlds.create import Recipe, create, error_line
 from pgrad.worlds.protocol import Step
-from pgrad.worlds.replay import ActionLog, from_json, random_state, set_random_state, to_json
+from pgrad.worlds.replay import ActionLog, begin, from_json, random_state, set_random_state, to_json
 from pgrad.worlds.spaces import (
     Array,
     MismatchError,
@@ -56,6 +56,9 @@ class GymnasiumWorld:
         self.observation_space, self.action_space = one.observation_space, one.action_space
         check_observation_space(self.observation_space, self.name)
         check_action_space(self.action_space, self.name)
+        for i, env in enumerate(self._envs):
+            if (env.observation_space, env.action_space) != (self.observation_space, self.action_space):
+                raise UsageError(f"{self._who(i)} has other spaces than environment {first}")
 
         tensors = zeros(self.observation_space, self.n_envs)
         flags = torch.zeros(3, self.n_envs, dtype=torch.bool)
@@ -146,7 +149,7 @@ class GymnasiumWorld:
         env, answer = self._envs[i], NOTHING
         try:
             self._origin[i] = None if seeded else random_state(env)
-            answer = env.reset(seed=self._seeds[i]) if seeded else env.reset()
+            answer = begin(env, self._seeds[i] if seeded else None)
             obs, info = answer
             if not isinstance(info, dict):
                 raise MismatchError(f"{RESET}, info is {describe(info)}")
@@ -197,21 +200,26 @@ class GymnasiumWorld:
         if state.get("name") != self.name or len(state.get("seed", ())) != self.n_envs:
             theirs = f"{len(state.get('seed', ()))} × {state.get('name')}"
             raise WorldError(f"the state is of {theirs}, this world is {self.n_envs} × {self.name}")
+        parts = {key: [x.numpy() for x in state[key].values()] for key in ("action", "obs")}
+        mine = {"action": action_buffers(self.action_space, self.n_envs), "obs": self._obs}
+        for key, arrays in mine.items():
+            if [(x.shape[1:], x.dtype) for x in parts[key]] != [(x.shape[1:], x.dtype) for x in arrays]:
+                raise WorldError(f"{self.name}: the {key} space is not the one of the state")
         episodes = []
         stops = np.cumsum(state["length"].clamp(min=0).numpy())
         for i, stop in enumerate(stops):
             if state["length"][i] < 0:
                 raise WorldError(f"{self._who(i)}: its episode was too long for its actions to be kept")
             rows = slice(stop - int(state["length"][i]), stop)
-            episodes.append([part.numpy()[rows] for part in state["action"].values()])
+            episodes.append([part[rows] for part in parts["action"]])
         self._seeds = list(state["seed"])
         self._origin = [from_json(origin) for origin in state["origin"]]
-        self._log = ActionLog(action_buffers(self.action_space, self.n_envs), episodes)
+        self._log = ActionLog(mine["action"], episodes)
         for i, episode in enumerate(episodes):
             self._replay(i, episode)
             same = all(
-                leaf[i].tobytes() == saved[i].numpy().tobytes()
-                for leaf, saved in zip(self._obs, state["obs"].values(), strict=True)
+                leaf[i].tobytes() == saved[i].tobytes()
+                for leaf, saved in zip(self._obs, parts["obs"], strict=True)
             )
             same &= self._ended[i] == bool(state["ended"][i])
             if not same or to_json(random_state(self._envs[i])) != state["random"][i]:
@@ -228,10 +236,10 @@ class GymnasiumWorld:
         env, origin = self._envs[i], self._origin[i]
         terminated = truncated = False
         try:
-            obs, _ = env.reset(seed=self._seeds[i])
+            obs, _ = begin(env, self._seeds[i])
             if origin is not None:
                 set_random_state(env, origin)
-                obs, _ = env.reset()
+                obs, _ = begin(env)
             for action in to_rows(self.action_space, episode):
                 obs, _, terminated, truncated, _ = env.step(action)
             self._write(i, obs)

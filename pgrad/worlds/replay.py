@@ -89,6 +89,17 @@ class ActionLog:
         self._row = kept
 
 
+def begin(env: gymnasium.Env, seed: int | None = None) -> Any:
+    """What `env.reset` returns, for an episode that depends on the random numbers alone."""
+    inner: Any = env.unwrapped
+    if any(kind.__module__ == "gymnasium.envs.box2d.bipedal_walker" for kind in type(inner).__mro__):
+        # It keeps its physics, with traces of old contacts, from one episode to the next. So did LunarLander
+        # until Gymnasium's issue 728; this is the same remedy.
+        inner._destroy()
+        inner.world = type(inner.world)()
+    return env.reset() if seed is None else env.reset(seed=seed)
+
+
 def random_state(env: gymnasium.Env) -> dict[str, Any]:
     """Where the random numbers of `env` are: those of `np_random`, and of the Atari emulator if it is one."""
     state: dict[str, Any] = {"numpy": env.unwrapped.np_random.bit_generator.state}

@@ -14,7 +14,7 @@ from torch import Tensor
 from pgrad.data.tree import Tree, leaves, map_tree
 from pgrad.errors import UsageError, WorldError
 from pgrad.worlds.actions import to_arrays, to_batch, to_rows
-from pgrad.worlds.answers import RESET, STEP, nonfinite
+from pgrad.worlds.answers import RESET, STEP, answered, nonfinite
 from pgrad.worlds.create import error_line
 from pgrad.worlds.gymnasium import environment_seeds
 from pgrad.worlds.protocol import Step
@@ -94,14 +94,14 @@ class VectorWorld:
         self._unseen |= ~shown
         over = shown & self._ended
         live = shown & ~over
+        self._length[live] += 1
+        self._length[over] = 0
         try:
             arrays = to_arrays(self.action_space, action, live)
             self._advance(to_batch(self.action_space, arrays), shown, over, live)
         except MismatchError as error:
             where = f"{self.name}" if error.row is None else self._where(error.row)
             raise WorldError(f"{where}: {error}") from None
-        self._length[live] += 1
-        self._length[over] = 0
         self._require_finite(to_rows(self.action_space, arrays))
         return self._shown()
 
@@ -111,7 +111,7 @@ class VectorWorld:
             self._reset(options={"reset_mask": self._done.copy()})
         answer = self._call("step", action)
         if not isinstance(answer, tuple) or len(answer) != 5:
-            raise MismatchError(f"{STEP}, it returned {describe(answer)}")
+            raise MismatchError(f"{STEP}, it returned {answered(answer)}")
         obs, reward, info = answer[0], self._fit(_NUMBER, answer[1], "reward"), answer[4]
         terminated = self._fit(_FLAG, answer[2], "terminated").astype(np.bool_)
         truncated = self._fit(_FLAG, answer[3], "truncated").astype(np.bool_) & ~terminated
@@ -136,7 +136,7 @@ class VectorWorld:
     def _reset(self, **arguments: Any) -> Any:
         answer = self._call("reset", **arguments)
         if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], dict):
-            raise WorldError(f"{self.name}: {RESET}, it returned {describe(answer)}")
+            raise WorldError(f"{self.name}: {RESET}, it returned {answered(answer)}")
         return answer[0]
 
     def _call(self, method: str, *arguments: Any, **named: Any) -> Any:
@@ -176,8 +176,9 @@ class VectorWorld:
         found = nonfinite(self.observation_space, list(leaves(self._obs)), self._reward)
         if found is not None:
             i, what = found
-            acted = "on reset" if rows is None or not self._length[i] else f"(action {describe(rows[i])})"
-            raise WorldError(f"{self._where(i)}: {what} {acted}")
+            if rows is None or not self._length[i]:
+                raise WorldError(f"{self.name}, environment {i}: on reset, {what}")
+            raise WorldError(f"{self._where(i)}: {what} (action {describe(rows[i])})")
 
     def state_dict(self) -> dict[str, Any]:
         """Raises WorldError."""

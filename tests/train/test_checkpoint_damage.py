@@ -127,12 +127,13 @@ def test_each_problem_has_its_own_message_and_names_the_newest_intact_one(
     assert str(error.value) == message.format(path=path)
     assert not is_intact(path)
 
-    first, second, newest = (small(tmp_path / "run", timesteps) for timesteps in (1, 2, 3))
+    _, intact, damaged = (small(tmp_path / "run", timesteps) for timesteps in (1, 2, 3))
+    newest = save_checkpoint(tmp_path / "run", {"w": torch.zeros(1)}, info={"timesteps": 4}, keep=4)
     break_it(newest)
-    flip(second)
+    flip(damaged)
     with pytest.raises(CheckpointError) as error:
         load_checkpoint(newest)
-    assert str(error.value) == message.format(path=newest) + f"; newest intact one: {first}"
+    assert str(error.value) == message.format(path=newest) + f"; newest intact one: {intact}"
 
 
 def test_damage_to_the_newest_is_never_skipped_silently(tmp_path: Path) -> None:

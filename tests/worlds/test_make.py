@@ -217,6 +217,12 @@ def test_wrong_arguments(arguments: dict[str, Any], what: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_environments_of_one_world_are_alike() -> None:
+    ids = iter(["CartPole-v1", "Acrobot-v1"])
+    with pytest.raises(UsageError, match="CartPole-v1, environment 1 has other spaces than environment 0"):
+        make(lambda: gymnasium.make(next(ids)), n_envs=2)
+
+
 def test_what_a_world_may_not_be() -> None:
     with pytest.raises(UsageError, match=r"got one environment .*: give its id, or a function that makes it"):
         make(gymnasium.make("CartPole-v1"))  # type: ignore[arg-type]

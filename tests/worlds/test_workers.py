@@ -31,7 +31,7 @@ LENGTHS, ENDINGS = (3, 1, 5), (TERMINATED, TRUNCATED, BOTH)
 
 
 class Troubled(gymnasium.Env[Any, Any]):
-    """Does what its action says: 0 answer, 1 raise, 2 die, 3 hang, 4 answer NaN, 5 exit, 6 tell about its process."""
+    """As told: 0 answer, 1 raise, 2 die, 3 hang, 4 answer NaN, 5 exit, 6 tell about its process."""
 
     observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float64)
     action_space = spaces.Discrete(7)
@@ -56,8 +56,8 @@ class Troubled(gymnasium.Env[Any, Any]):
         return obs, 0.0, False, False, {}
 
 
-def troubled(timeout: float = 60.0, n_envs: int = 5, workers: int = 2) -> WorkerWorld:
-    return WorkerWorld(Recipe(Troubled, {}, False), environment_seeds(0, n_envs), workers, timeout=timeout)
+def troubled() -> WorkerWorld:
+    return WorkerWorld(Recipe(Troubled, {}, False), environment_seeds(0, 5), 2)
 
 
 def act(world: Any, *actions: int) -> Any:
@@ -147,7 +147,9 @@ def test_an_exception_keeps_its_type_text_and_environment() -> None:
     world.reset()
     with pytest.raises(WorldError) as caught:
         act(world, 0, 0, 0, 1, 0)
-    expected = "Troubled, environment 3, step 1 of its episode: step raised ValueError: joint 7 is broken (action 1)"
+    expected = (
+        "Troubled, environment 3, step 1 of its episode: step raised ValueError: joint 7 is broken (action 1)"
+    )
     assert str(caught.value) == expected
     world.reset()  # the workers live on
     act(world, 0, 0, 0, 0, 0)
@@ -191,10 +193,13 @@ def test_a_worker_that_exits() -> None:
 
 
 def test_a_worker_that_hangs() -> None:
-    world = troubled(timeout=1.0)
+    world = troubled()
     world.reset()
+    world._timeout = 1.0
     began = time.monotonic()
-    with pytest.raises(WorldError, match=r"worker 0 \(pid \d+, environments 0 to 1\) did not answer within 1 s"):
+    with pytest.raises(
+        WorldError, match=r"worker 0 \(pid \d+, environments 0 to 1\) did not answer within 1 s"
+    ):
         act(world, 3, 0, 0, 0, 0)
     assert time.monotonic() - began < 6.0
     assert all(gone(pid) for pid in pids(world))
@@ -240,10 +245,12 @@ def test_environments_that_cannot_be_made() -> None:
 
     with pytest.raises(WorldError, match="factory cannot be made: OSError: no such level"):
         make(factory, n_envs=2, workers=2)
-    with pytest.raises(UsageError, match="CartPole-v1 cannot be made: TypeError: .*'foo'"):
+    with pytest.raises(UsageError, match=r"CartPole-v1 cannot be made: TypeError: .*'foo'"):
         make("CartPole-v1", n_envs=2, workers=2, kwargs={"foo": 1})
     lock = threading.Lock()
-    with pytest.raises(UsageError, match="factory cannot be sent to worker processes, use workers=0: TypeError"):
+    with pytest.raises(
+        UsageError, match="factory cannot be sent to worker processes, use workers=0: TypeError"
+    ):
         make(_holding(lock), n_envs=2, workers=2)
 
 
@@ -300,7 +307,7 @@ UNGUARDED = """
 
 
 def test_a_script_needs_no_guard_and_may_forget_to_close(tmp_path: Path) -> None:
-    """Its classes and environments reach the workers, which do not run it again; nothing is left or printed."""
+    """Its classes and environments reach the workers, which do not run it again; nothing is printed."""
     process = _run(tmp_path, UNGUARDED)
     out, err = process.communicate(timeout=60)
     assert (out.split("\n"), err, process.returncode) == (["started", *["[2.0, 2.0]"] * 3, ""], "", 0)

@@ -1,0 +1,89 @@
+"""The command line: `pgrad train ppo CartPole-v1`, made from the dataclasses."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from pgrad.cli.names import choose
+from pgrad.errors import PgradError
+
+COMMANDS = {
+    "train": "train an algorithm in a world",
+    "resume": "continue a run exactly where it stopped",
+    "eval": "evaluate the agent of a run over whole episodes",
+    "play": "record a video of the agent of a run",
+    "plot": "draw the learning curves of runs in one picture",
+    "list": "the algorithms and worlds there are",
+    "doctor": "what this installation can do: versions, devices, extras",
+}
+"""Each is the function `run(arguments)` of the module of its name here, imported when it is asked for."""
+
+HELP = """usage: pgrad COMMAND ...
+
+Policy-gradient reinforcement learning, from REINFORCE to PPO.
+
+commands:
+{commands}
+
+options:
+  -h, --help     help, also after a command: pgrad train ppo --help
+  --version      the version of pgrad
+  --traceback    show where an error came from (as does PGRAD_TRACEBACK=1)
+
+examples:
+  pgrad train ppo CartPole-v1 --total-timesteps 100_000 --seed 1 --clip-range 0.1
+  pgrad eval runs/ppo/CartPole-v1-seed1
+  pgrad play runs/ppo/CartPole-v1-seed1
+"""
+
+INTERRUPTED, BROKEN_PIPE = 130, 141
+"""128 + the signal's number, as shells count."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out a command line (by default that of this process) and return its exit code.
+
+    0 for success, 1 for an error in training, 2 for what the user can put right, 130 after Ctrl-C and 143 after
+    SIGTERM. What pgrad raises on purpose is one line on stderr.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    traceback = "--traceback" in args or os.environ.get("PGRAD_TRACEBACK", "0") not in ("", "0")
+    for stream in (sys.stdout, sys.stderr):  # a terminal without Greek letters still gets the rest
+        with contextlib.suppress(AttributeError, OSError):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        code = _carry_out([arg for arg in args if arg != "--traceback"])
+        sys.stdout.flush()
+    except PgradError as error:
+        if traceback:
+            raise
+        print(f"pgrad: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        if traceback:
+            raise
+        return INTERRUPTED
+    except SystemExit as end:  # of the parser, or after SIGTERM
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BrokenPipeError:
+        # Nobody reads any more; the interpreter must not find out once again when it flushes at its end.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return code
+
+
+def _carry_out(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(HELP.format(commands="\n".join(f"  {name:<14} {what}" for name, what in COMMANDS.items())), end="")
+        return 0
+    if args[0] in ("-V", "--version", "version"):
+        from pgrad import __version__
+
+        print(f"pgrad {__version__}")
+        return 0
+    command = choose(args[0], COMMANDS, "command")
+    code: int = import_module(f"pgrad.cli.{command}").run(args[1:])
+    return code

@@ -1,0 +1,50 @@
+"""What `train` and `resume` have in common: where their output goes, and what they say at the end."""
+
+import shlex
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import FlagCreatePairsOff, arg
+
+from pgrad.run import Run
+from pgrad.train.checkpoint import latest_checkpoint
+from pgrad.train.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is shown and written besides the run."""
+
+    final_eval_episodes: int = 20
+    """episodes of the evaluation at the end, in fresh worlds; 0 for none"""
+    video: FlagCreatePairsOff[bool] = False
+    """record a video of one episode at the end"""
+    tensorboard: FlagCreatePairsOff[bool] = False
+    """log to TensorBoard too, in the folder of the run"""
+    wandb: Annotated[str | None, arg(metavar="PROJECT")] = None
+    """log to this Weights & Biases project too"""
+    quiet: FlagCreatePairsOff[bool] = False
+    """print nothing but errors (and evaluate nothing at the end)"""
+
+
+def finish(run: Run, output: Output) -> None:
+    """Evaluate, record, and say where everything is and what can be done next."""
+    assert run.path is not None
+    if not output.quiet:
+        directory = RunDir(run.path)
+        print(f"\nrun            {run.path}")
+        print(f"curve          {directory.plots / 'learning_curve.png'}")
+        print(f"checkpoint     {latest_checkpoint(directory.checkpoints)}")
+        if output.final_eval_episodes:
+            print("evaluation     ", end="", flush=True)
+            print(run.evaluate(output.final_eval_episodes))
+    if output.video:
+        recording = run.record()
+        if not output.quiet:
+            print(f"video          {recording.path}")
+    if not output.quiet:
+        path = shlex.quote(str(run.path))
+        more = 2 * run.config.options.total_timesteps
+        print(f"\nnext           pgrad play {path}")
+        print(f"               pgrad eval {path} --episodes 100")
+        print(f"               pgrad resume {path} --total-timesteps {more}")

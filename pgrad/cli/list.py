@@ -1,0 +1,83 @@
+"""`pgrad list [PATTERN]`."""
+
+import textwrap
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from pgrad.algorithms import ALGORITHMS
+from pgrad.cli.parse import parse
+from pgrad.cli.summary import summary
+from pgrad.errors import UsageError
+from pgrad.worlds.tensor import TENSOR_WORLDS
+
+FAMILIES = (
+    ("classic control", "gymnasium.envs.classic_control", "pygame", "pygame-ce"),
+    ("toy text", "gymnasium.envs.toy_text", "pygame", "pygame-ce"),
+    ("Box2D", "gymnasium.envs.box2d", "Box2D", "pgrad[box2d]"),
+    ("MuJoCo", "gymnasium.envs.mujoco", "mujoco", "pgrad[mujoco]"),
+    ("Atari", "ale_py", "ale_py", "pgrad[atari]"),
+    ("MiniGrid", "minigrid", "minigrid", "minigrid"),
+)
+"""Name, where its environments are defined, the package it needs, what installs that."""
+
+
+@dataclass(frozen=True)
+class List:
+    """The algorithms, the tensor worlds and the Gymnasium environments there are."""
+
+    pattern: Annotated[Positional[str], arg(metavar="[PATTERN]", help_behavior_hint="(optional)")] = ""
+    """list all worlds whose name contains this, instead"""
+
+
+def run(args: list[str]) -> int:
+    """Print the list."""
+    given: List = parse(List, "list", args)
+    if given.pattern:
+        found = [name for name in (*TENSOR_WORLDS, *_registered()) if given.pattern.lower() in name.lower()]
+        if not found:
+            raise UsageError(f"no world has {given.pattern!r} in its name")
+        print("\n".join(found))
+        return 0
+    print("algorithms (pgrad train ALGORITHM WORLD)")
+    for name, algorithm in ALGORITHMS.items():
+        print(f"  {name:<14} {summary(algorithm)}")
+    print("\ntensor worlds (all environments advance in a few tensor operations, on any device)")
+    names = ", ".join(TENSOR_WORLDS)
+    print(textwrap.fill(names, 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
+    print("\nGymnasium environments")
+    registered = _registered()
+    for name, module, package, install in FAMILIES:
+        ids = _newest([key for key, entry in registered.items() if entry.startswith(module)])
+        if find_spec(package) is None:
+            print(f"  {name:<16} not installed: pip install '{install}'")
+        elif ids:
+            print(f"  {name:<16} {', '.join(ids[:4])}{f', ... ({len(ids)})' if len(ids) > 4 else ''}")
+    print("\nAll that have something in their name: pgrad list cart. Also: factories and vector environments in Python.")
+    return 0
+
+
+def _registered() -> dict[str, str]:
+    """Every id that Gymnasium knows, with the module that defines it."""
+    import gymnasium
+
+    if find_spec("ale_py"):
+        import ale_py
+
+        gymnasium.register_envs(ale_py)
+    if find_spec("minigrid"):
+        import minigrid
+
+        gymnasium.register_envs(minigrid)
+    return {key: str(spec.entry_point) for key, spec in gymnasium.registry.items()}
+
+
+def _newest(ids: list[str]) -> list[str]:
+    """One id of each name, with its highest version; of Atari games only those in their own namespace."""
+    newest: dict[str, tuple[int, str]] = {}
+    for key in [key for key in ids if key.startswith("ALE/")] or ids:
+        name, _, version = key.rpartition("-v")
+        newest[name] = max(newest.get(name, (-1, "")), (int(version) if version.isdigit() else 0, key))
+    return [key for _, key in newest.values()]

@@ -1,0 +1,101 @@
+"""Names as people write them: other spellings, other libraries' names, and what was probably meant."""
+
+import ast
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from pgrad.errors import UsageError
+
+ALIASES = {
+    "num-envs": "n-envs",
+    "num-steps": "n-steps",
+    "num-epochs": "n-epochs",
+    "update-epochs": "n-epochs",
+    "num-episodes": "n-episodes",
+    "n-timesteps": "total-timesteps",
+    "clip-coef": "clip-range",
+    "epsilon": "clip-range",
+    "lr": "learning-rate",
+    "norm-adv": "normalize-advantage",
+    "no-norm-adv": "no-normalize-advantage",
+    "capture-video": "video",
+    "env-kwargs": "world-kwargs",
+}
+"""What other libraries call an option: what it is called here."""
+
+ANNEAL = {"anneal-lr": "linear", "no-anneal-lr": "constant"}
+WORLD = ("env", "env-id", "world")
+
+
+def translate(args: Iterable[str]) -> list[str]:
+    """Replace the names of options by those used here; `--env NAME` becomes the positional world."""
+    out: list[str] = []
+    world: list[str] = []
+    given = iter(args)
+    for arg in given:
+        if not arg.startswith("--") or arg == "--":
+            out.append(arg)
+            continue
+        name, equals, value = arg[2:].partition("=")
+        name = name.replace("_", "-").lower()
+        if name in ANNEAL and not equals:
+            out += ["--learning-rate-schedule", ANNEAL[name]]
+        elif name in WORLD:
+            world.append(value if equals else next(given, ""))
+        else:
+            out.append(f"--{ALIASES.get(name, name)}{equals}{value}")
+    return world + out
+
+
+def choose(name: str, allowed: Iterable[str], what: str) -> str:
+    """The one of `allowed` that is meant by `name`: case, "-" and "_" do not matter.
+
+    Raises UsageError with the nearest one and all that there are.
+    """
+    plain = {_plain(one): one for one in allowed}
+    if _plain(name) in plain:
+        return plain[_plain(name)]
+    near = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.5)
+    hint = f"did you mean {plain[near[0]]}? " if near else ""
+    raise UsageError(f"unknown {what} {name!r}: {hint}(there are: {', '.join(plain.values())})")
+
+
+def whole(text: str) -> int:
+    """A whole number, also as 1e6 or 1_000_000. Raises ValueError."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.5
+    if not number.is_integer():  # neither are NaN and infinity
+        raise ValueError(f"{text!r} is not a whole number")
+    return int(number)
+
+
+def pairs(texts: Iterable[str]) -> dict[str, Any]:
+    """key=value pairs; a value is a Python literal, true, false, or else a string. Raises UsageError."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.isidentifier():
+            raise UsageError(f"--world-kwargs takes key=value pairs, such as gravity=-9.8, got {text!r}")
+        found[key] = _literal(value)
+    return found
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name).lower()
+
+
+def _literal(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,0 +1,43 @@
+"""`pgrad play DIR`."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from pgrad.cli.parse import parse
+from pgrad.errors import UsageError
+from pgrad.run import load
+
+
+@dataclass(frozen=True)
+class Play:
+    """Record a video (.mp4) of the agent of a run, without needing a display."""
+
+    run_dir: Annotated[Positional[str], arg(metavar="DIR", help_behavior_hint="(required)")] = ""
+    """the folder of the run"""
+    episodes: int = 1
+    """episodes to show"""
+    stochastic: FlagCreatePairsOff[bool] = False
+    """sample actions, as in training; otherwise the mode of the policy acts"""
+    checkpoint: Literal["latest", "best"] = "latest"
+    """the last agent, or the one with the best return during training"""
+    seed: int | None = None
+    """what the world and the sampling draw from; none: derived from the seed of the run"""
+    out: str | None = None
+    """the video to write; none: in the videos folder of the run, named by the steps of training"""
+
+
+def run(args: list[str]) -> int:
+    """Record, and print where the video is and the return of each episode."""
+    given: Play = parse(Play, "play", args)
+    if not given.run_dir:
+        raise UsageError("play which run? For example: pgrad play runs/ppo/CartPole-v1-seed0")
+    recording = load(given.run_dir, given.checkpoint).record(
+        given.out, episodes=given.episodes, deterministic=not given.stochastic, seed=given.seed
+    )
+    print(recording.path)
+    for number, (total, length) in enumerate(zip(recording.returns, recording.lengths, strict=True), 1):
+        cut = "" if recording.complete or number < len(recording.returns) else ", cut off there"
+        print(f"episode {number}: return {total:.1f}, {length:,} steps{cut}")
+    return 0

@@ -1,0 +1,41 @@
+"""`pgrad resume DIR`."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from pgrad.cli.finish import Output, finish
+from pgrad.cli.parse import parse
+from pgrad.errors import UsageError
+from pgrad.run import resume
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resume:
+    """Continue a run from its latest checkpoint, bit for bit as if it had never stopped."""
+
+    run_dir: Annotated[Positional[str], arg(metavar="DIR", help_behavior_hint="(required)")] = ""
+    """the folder of the run"""
+    total_timesteps: int | None = None
+    """train up to this many steps in all; none is what the run was started with"""
+    output: OmitArgPrefixes[Output]
+
+
+def run(args: list[str]) -> int:
+    """Continue, and say how it went and where everything is."""
+    given: Resume = parse(Resume, "resume", args)
+    if not given.run_dir:
+        raise UsageError("resume which run? For example: pgrad resume runs/ppo/CartPole-v1-seed0")
+    result = resume(
+        given.run_dir,
+        given.total_timesteps,
+        tensorboard=given.output.tensorboard,
+        wandb=given.output.wandb,
+        progress=not given.output.quiet,
+    )
+    if not result.history and not given.output.quiet:
+        done = f"{result.timesteps:,} of {result.config.options.total_timesteps:,} steps"
+        print(f"the run is complete: {done}; --total-timesteps trains it further")
+    finish(result, given.output)
+    return 0

@@ -1,0 +1,84 @@
+"""`pgrad train ALGORITHM WORLD`."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Generic, TypeVar
+
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
+
+from pgrad.algorithms import ALGORITHMS
+from pgrad.cli.finish import Output, finish
+from pgrad.cli.names import choose, pairs
+from pgrad.cli.parse import parse
+from pgrad.cli.summary import summary
+from pgrad.config import RunOptions
+from pgrad.errors import UsageError
+from pgrad.models import AgentSpec
+from pgrad.run import train
+
+A = TypeVar("A")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where the run is written, and what its world is made with."""
+
+    run_dir: str = "auto"
+    """a new folder for the run; auto makes runs/ALGORITHM/WORLD-seedSEED, with a number behind it if there is one"""
+    overwrite: FlagCreatePairsOff[bool] = False
+    """delete the run that is in the folder"""
+    world_kwargs: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...", help_behavior_hint="")] = ()
+    """arguments for the environment, such as gravity=-5 continuous=True"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Generic[A]):
+    """Everything a training can be told."""
+
+    world: Annotated[Positional[str], arg(metavar="WORLD", help_behavior_hint="(required)")] = ""
+    """a Gymnasium id (CartPole-v1, ALE/Pong-v5, module:Name-v0) or a tensor world (cartpole); see pgrad list"""
+    run: OmitArgPrefixes[RunOptions]
+    folder: OmitArgPrefixes[Folder]
+    output: OmitArgPrefixes[Output]
+    algorithm: OmitArgPrefixes[A]
+    agent: OmitArgPrefixes[AgentSpec]
+
+
+def run(args: list[str]) -> int:
+    """Train, and say how it went and where everything is."""
+    if args and args[0] in ("-h", "--help"):
+        print(usage(), end="")
+        return 0
+    if not args or args[0].startswith("-"):
+        example = "pgrad train ppo CartPole-v1"
+        raise UsageError(f"train which algorithm? For example: {example} (there are: {', '.join(ALGORITHMS)})")
+    name = choose(args[0], ALGORITHMS, "algorithm")
+    algorithm = ALGORITHMS[name]
+    given: Train = parse(Train[algorithm], f"train {name}", args[1:], summary(algorithm))  # type: ignore[valid-type]
+    if not given.world:
+        raise UsageError(f"train in which world? For example: pgrad train {name} CartPole-v1 (see: pgrad list)")
+    result = train(
+        given.algorithm,
+        given.world,
+        **dataclasses.asdict(given.run),
+        agent=given.agent,
+        run_dir=given.folder.run_dir,
+        overwrite=given.folder.overwrite,
+        world_kwargs=pairs(given.folder.world_kwargs),
+        tensorboard=given.output.tensorboard,
+        wandb=given.output.wandb,
+        progress=not given.output.quiet,
+    )
+    finish(result, given.output)
+    return 0
+
+
+def usage() -> str:
+    """Help on the choice of an algorithm."""
+    names = "\n".join(f"  {name:<14} {summary(one)}" for name, one in ALGORITHMS.items())
+    return (
+        "usage: pgrad train ALGORITHM WORLD [OPTIONS]\n\nTrain an algorithm in a world.\n\n"
+        f"algorithms:\n{names}\n\n"
+        "The options of each: pgrad train ppo --help. The worlds: pgrad list.\n"
+        "Example: pgrad train ppo CartPole-v1 --total-timesteps 100_000 --seed 1\n"
+    )
