@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pgrad.algorithms.metrics import critic_metrics, policy_metrics
+from pgrad.algorithms.metrics import critic_metrics, decision_metrics
 from pgrad.algorithms.ppo import PPO
 from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import validate
@@ -53,12 +53,16 @@ class A2C:
         policy = agent.policy(batch.obs)
         logp = policy.log_prob(batch.action)
         advantage = standardize(batch.advantage, batch.mask) if self.normalize_advantage else batch.advantage
-        objective = mean(score_function(logp, advantage), batch.mask)
-        value_loss = mean(squared_error(agent.value(batch.obs), batch.target), batch.mask)
-        entropy = mean(policy.entropy(), batch.mask)
-        loss = -objective + self.vf_coef * value_loss - self.ent_coef * entropy
-        metrics = policy_metrics(batch, logp, entropy, objective)
-        return loss, metrics | {"train/value_loss": value_loss.detach(), "train/loss": loss.detach()}
+        objective = score_function(logp, advantage)
+        value_error = squared_error(agent.value(batch.obs), batch.target)
+        entropy = policy.entropy()
+        loss = mean(self.vf_coef * value_error - objective - self.ent_coef * entropy, batch.mask)
+        metrics = {
+            "train/policy_gradient_loss": -objective,
+            "train/value_loss": value_error,
+            "train/entropy_loss": -entropy,
+        }
+        return loss, decision_metrics(batch, logp, metrics) | {"train/loss": loss.detach()}
 
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """One step on the whole window."""

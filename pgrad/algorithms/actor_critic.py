@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pgrad.algorithms.metrics import critic_metrics, policy_metrics
+from pgrad.algorithms.metrics import critic_metrics, decision_metrics
 from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Steps, Trajectory
@@ -55,10 +55,10 @@ class ActorCritic:
         """The actor's: the score function and the entropy bonus, to be descended."""
         policy = agent.policy(batch.obs)
         logp = policy.log_prob(batch.action)
-        objective = mean(score_function(logp, batch.advantage), batch.mask)
-        entropy = mean(policy.entropy(), batch.mask)
-        loss = -objective - self.ent_coef * entropy
-        return loss, policy_metrics(batch, logp, entropy, objective) | {"train/loss": loss.detach()}
+        objective, entropy = score_function(logp, batch.advantage), policy.entropy()
+        loss = mean(-objective - self.ent_coef * entropy, batch.mask)
+        metrics = {"train/policy_gradient_loss": -objective, "train/entropy_loss": -entropy}
+        return loss, decision_metrics(batch, logp, metrics) | {"train/loss": loss.detach()}
 
     def value_loss(self, agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:
         """The critic's: ½(V − target)², the target held fixed (semi-gradient)."""

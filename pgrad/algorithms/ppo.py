@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pgrad.algorithms.metrics import critic_metrics, policy_metrics
+from pgrad.algorithms.metrics import critic_metrics, decision_metrics
 from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import check_batch_size, validate
 from pgrad.data import Batch, Steps, Trajectory
@@ -64,15 +64,19 @@ class PPO:
         policy = agent.policy(batch.obs)
         logp = policy.log_prob(batch.action)
         advantage = standardize(batch.advantage, batch.mask) if self.normalize_advantage else batch.advantage
-        objective = mean(clipped(logp, batch.logp, advantage, self.clip_range, self.clip_range), batch.mask)
-        value_loss = mean(self.value_error(agent.value(batch.obs), batch), batch.mask)
-        entropy = mean(policy.entropy(), batch.mask)
-        loss = -objective + self.vf_coef * value_loss - self.ent_coef * entropy
+        objective = clipped(logp, batch.logp, advantage, self.clip_range, self.clip_range)
+        value_error = self.value_error(agent.value(batch.obs), batch)
+        entropy = policy.entropy()
+        loss = mean(self.vf_coef * value_error - objective - self.ent_coef * entropy, batch.mask)
 
-        outside = ((logp - batch.logp).detach().exp() - 1.0).abs() > self.clip_range
-        metrics = policy_metrics(batch, logp, entropy, objective)
-        metrics["train/clip_fraction"] = mean(outside.to(logp.dtype), batch.mask)
-        return loss, metrics | {"train/value_loss": value_loss.detach(), "train/loss": loss.detach()}
+        outside = ((logp - batch.logp).exp() - 1.0).abs() > self.clip_range
+        metrics = {
+            "train/policy_gradient_loss": -objective,
+            "train/value_loss": value_error,
+            "train/entropy_loss": -entropy,
+            "train/clip_fraction": outside.to(logp.dtype),
+        }
+        return loss, decision_metrics(batch, logp, metrics) | {"train/loss": loss.detach()}
 
     def value_error(self, value: Tensor, batch: Batch) -> Tensor:
         """(V − V̂)² per decision, its change clipped where asked for."""

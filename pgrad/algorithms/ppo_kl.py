@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pgrad.algorithms.metrics import critic_metrics, policy_metrics
+from pgrad.algorithms.metrics import critic_metrics, decision_metrics
 from pgrad.algorithms.ppo import PPO
 from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import check_batch_size, validate
@@ -62,16 +62,19 @@ class PPOKL:
         policy = agent.policy(batch.obs)
         logp = policy.log_prob(batch.action)
         advantage = standardize(batch.advantage, batch.mask) if self.normalize_advantage else batch.advantage
-        objective = mean(importance_weighted(logp, batch.logp, advantage), batch.mask)
-        kl = mean(batch.policy.kl(policy), batch.mask)
-        value_loss = mean(squared_error(agent.value(batch.obs), batch.target), batch.mask)
-        entropy = mean(policy.entropy(), batch.mask)
-        loss = -objective + self.beta * kl + self.vf_coef * value_loss - self.ent_coef * entropy
-        return loss, policy_metrics(batch, logp, entropy, objective) | {
-            "train/kl": kl.detach(),
-            "train/value_loss": value_loss.detach(),
-            "train/loss": loss.detach(),
+        objective = importance_weighted(logp, batch.logp, advantage)
+        kl = batch.policy.kl(policy)
+        value_error = squared_error(agent.value(batch.obs), batch.target)
+        entropy = policy.entropy()
+        gain = objective - self.beta * kl - self.vf_coef * value_error + self.ent_coef * entropy
+        loss = -mean(gain, batch.mask)
+        metrics = {
+            "train/policy_gradient_loss": -objective,
+            "train/kl": kl,
+            "train/value_loss": value_error,
+            "train/entropy_loss": -entropy,
         }
+        return loss, decision_metrics(batch, logp, metrics) | {"train/loss": loss.detach()}
 
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """Epochs of shuffled minibatches over one rollout, then β for the next."""

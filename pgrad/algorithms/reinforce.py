@@ -6,10 +6,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pgrad.algorithms.metrics import critic_metrics, policy_metrics
+from pgrad.algorithms.metrics import critic_metrics, decision_metrics
 from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Episodes, Trajectory
+from pgrad.errors import UsageError
 from pgrad.math import baselines
 from pgrad.math.credit import discount_weight, full_return, reward_to_go
 from pgrad.math.objectives import score_function, squared_error
@@ -44,6 +45,11 @@ class Reinforce:
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.discount_decisions and not self.reward_to_go:
+            raise UsageError(
+                "Reinforce: discount_decisions needs reward_to_go: the full return is discounted from the "
+                "start of the episode, so that its gradient is exact as it is"
+            )
 
     @property
     def needs_critic(self) -> bool:
@@ -68,8 +74,8 @@ class Reinforce:
     def baseline_of(self, agent: Agent, traj: Trajectory, ret: Tensor, value: Tensor) -> Tensor:
         """b for every decision, [T, N] or broadcastable to it: per step, or per episode for whole returns.
 
-        With reward-to-go the variance-optimal baseline still weighs returns by the scores of whole episodes: near
-        the optimum, not at it, for N backward passes instead of T·N.
+        With reward-to-go the variance-optimal baseline still weighs returns by the scores of whole episodes:
+        near the optimum, not at it, for N backward passes instead of T·N.
         """
         ret, weight = (ret, traj.mask) if self.reward_to_go else (ret[0], traj.mask[0])
         match self.baseline:
@@ -87,11 +93,11 @@ class Reinforce:
         policy = agent.policy(batch.obs)
         logp = policy.log_prob(batch.action)
         advantage = standardize(batch.advantage, batch.mask) if self.normalize_advantage else batch.advantage
+        objective, entropy = score_function(logp, advantage), policy.entropy()
         n_episodes = batch.mask[0].sum()
-        objective = constant(score_function(logp, advantage), batch.mask, n_episodes)
-        entropy = mean(policy.entropy(), batch.mask)
-        loss = -objective - self.ent_coef * entropy
-        return loss, policy_metrics(batch, logp, entropy, objective) | {"train/loss": loss.detach()}
+        loss = -constant(objective, batch.mask, n_episodes) - self.ent_coef * mean(entropy, batch.mask)
+        metrics = {"train/policy_gradient_loss": -objective, "train/entropy_loss": -entropy}
+        return loss, decision_metrics(batch, logp, metrics) | {"train/loss": loss.detach()}
 
     def value_loss(self, agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:
         """½(V − G)² of the learned baseline."""

@@ -37,7 +37,7 @@ RULES: dict[str, Rule] = {
 
 
 def validate(algorithm: Any) -> None:
-    """Check every hyperparameter that has a rule, a fixed choice or a yes or no; all errors are reported at once.
+    """Check every hyperparameter that has a rule, a fixed choice or a yes or no; all errors at once.
 
     Raises UsageError. Fields that are None are switched off, and pass, where their type says so.
     """

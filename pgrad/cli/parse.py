@@ -68,10 +68,11 @@ def parse(what: Any, command: str, args: Sequence[str], description: str | None 
         print(spoken.getvalue(), end="", file=sys.stderr)
         raise
     if unknown:
-        known = list(ALIASES)
-        for name, value in _options(found):
-            known += [name, f"no-{name}"] if isinstance(value, bool) else [name]
-        raise UsageError(_unknown(unknown[0], known, command))
+        options = dict(_options(found))
+        known = [*options, *(f"no-{name}" for name, value in options.items() if isinstance(value, bool))]
+        known += [alias for alias, name in ALIASES.items() if name in known]
+        asked = next((arg for arg in args if translate([arg])[:1] == unknown[:1]), unknown[0])
+        raise UsageError(_unknown(asked, known, command))
     return found
 
 
@@ -100,4 +101,4 @@ def _unknown(given: str, known: list[str], command: str) -> str:
         return f"unexpected argument {given!r} {help_text}"
     name = given.partition("=")[0]
     near = difflib.get_close_matches(name.lstrip("-"), known, n=1, cutoff=0.6)
-    return f"unknown option {name}: " + (f"did you mean --{near[0]}? " if near else "") + help_text
+    return f"unknown option {name}" + (f": did you mean --{near[0]}? " if near else " ") + help_text

@@ -81,7 +81,7 @@ def clipped_squared_error(
     Optional, and often harmful: `clip_range` is in units of value, so it depends on the scale of the reward.
 
     Not in the PPO paper: OpenAI baselines, `ppo2`. Andrychowicz et al., "What Matters for On-Policy Deep
-    Actor-Critic Methods?", 2021, find no benefit and recommend against it.
+    Actor-Critic Methods?", 2021, find that it hurts.
     """
     value_old, target = value_old.detach(), target.detach()
     near = value_old + torch.clamp(value - value_old, -clip_range, clip_range)  # type: ignore[arg-type]

@@ -27,6 +27,12 @@ def mean(
     return _sum(x, mask / (_positive(mask.sum()) if denominator is None else denominator))
 
 
+def means(x: Float[Tensor, " K *batch"], mask: Float[Tensor, "*batch"]) -> Float[Tensor, " K"]:
+    """`mean` of each of K stacked numbers per decision, for reports."""
+    kept = x.masked_fill(mask.logical_not(), 0.0) * mask
+    return kept.flatten(1).sum(1) / _positive(mask.sum())
+
+
 def per_sequence(
     x: Float[Tensor, "T B"], mask: Float[Tensor, "T B"], denominator: Denominator | None = None
 ) -> Float[Tensor, ""]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pgrad.recipes.recipe import Recipe
-from pgrad.report.plots import seed_curves
+from pgrad.report.plots import compare
 from pgrad.report.statistics import bootstrap_interval, interquartile_mean
 from pgrad.run import train
 from pgrad.train.versions import versions
@@ -48,8 +48,8 @@ def run_recipe(recipe: Recipe, seeds: Sequence[int], folder: Path, jobs: int) ->
         },
     }
     (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
-    reach = {} if recipe.reach is None else {"to reach": recipe.reach}
-    seed_curves(sorted(folder.glob("seed-*.csv")), folder / "curve.png", title=recipe.title, lines=reach)
+    curves = [folder / f"seed-{seed}.csv" for seed in seeds]
+    compare({recipe.name: curves}, folder / "curve.png", title=recipe.title)
     return result
 
 

@@ -132,16 +132,15 @@ class Console:
 
     def message(self, text: str) -> None:
         """Print a line, above the live table where there is one."""
-        if self._live is not None:
-            self._safely(self._screen.print, Text(self._encodable(text)))
-        else:
+        if self._live is None:
             self._print(text)
+        elif self._enabled:
+            self._safely(self._screen.print, Text(self._encodable(text)))
 
     def close(self) -> None:
         """Show the last state and leave it standing."""
         self._closed = True
         if self._live is not None:
-            self._safely(self._live.refresh)
             self._safely(self._live.stop)
         elif self._enabled and self._unprinted:
             self._print_line()

@@ -1,6 +1,6 @@
-"""Every algorithm finds the exact answers of the probe worlds: what each world isolates is told in `probes.py`.
+"""Every algorithm finds the exact answers of the probe worlds; `probes.py` tells what each world isolates.
 
-The networks are small and the learning rates large and falling, so that each run takes a fraction of a second.
+Networks are small and learning rates large and falling: each run takes a fraction of a second.
 """
 
 from typing import Any

@@ -244,11 +244,22 @@ def test_explained_variance_is_its_definition(table):
         assert reduce.explained_variance(-y, y, mask).item() == pytest.approx(-3, abs=1e-6)
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0, 123.456, -1e4])
-def test_targets_that_do_not_vary_have_nothing_to_explain(value):
-    y = torch.full((70,), value)
-    noise = torch.randn(70, generator=torch.Generator().manual_seed(0))
-    assert reduce.explained_variance(noise, y, torch.ones(70)).item() == 0
+@pytest.mark.parametrize("value", [0.0, 1.0, 123.456, -1e4 / 3])
+@pytest.mark.parametrize("count", [1, 3, 10, 70])
+def test_targets_that_do_not_vary_have_nothing_to_explain(value, count):
+    """10 times 123.456 vary by 8e-25 in float32, whichever way they are averaged."""
+    y = torch.full((count,), value)
+    noise = torch.randn(count, generator=torch.Generator().manual_seed(0))
+    assert reduce.explained_variance(noise, y, torch.ones(count)).item() == 0
+
+
+def test_means_are_the_means_of_each_and_masked_rows_may_hold_anything():
+    x = torch.randn(3, 4, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[1.0, 0.0], [2.0, 1.0], [0.0, 0.0], [0.5, 1.0]], dtype=F64)
+    x[:, 0, 1] = math.nan
+    expected = torch.stack([reduce.mean(row, mask) for row in x])
+    torch.testing.assert_close(reduce.means(x, mask), expected)
+    assert reduce.means(x, torch.zeros_like(mask)).tolist() == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -179,9 +178,10 @@ def test_without_the_kernel_the_process_id_decides(
     write(path)  # alive
     with pytest.raises(CheckpointError, match=f"in use by pid {os.getpid()} on .* since noon$"):
         acquire(path)
-    write(path, pid=dead_pid())
+    write(path, pid=dead_pid(), since="noon" * 99)
     lock = acquire(path)
     assert "of noon" in lock.note
+    assert json.loads(path.read_text())["pid"] == os.getpid()
     with pytest.raises(CheckpointError, match="in use"):
         acquire(path)
     lock.release()
@@ -195,13 +195,16 @@ def test_without_the_kernel_the_process_id_decides(
 
 
 def test_a_dead_process_that_nobody_waited_for_is_dead(tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
-    deadline = time.monotonic() + 10
-    while module._born(process.pid) != "dead" and time.monotonic() < deadline:
-        time.sleep(0.005)
-    write(tmp_path / "lock", pid=process.pid, born="123")
+    process = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
+    write(tmp_path / "lock", pid=process.pid, born=module._born(process.pid))
+    with pytest.raises(CheckpointError, match="in use"):
+        acquire(tmp_path / "lock")
+    process.kill()
+    os.waitid(
+        os.P_PID, process.pid, os.WEXITED | os.WNOWAIT
+    )  # it ended, and is still in the list of processes
     assert "took over" in acquire(tmp_path / "lock").note
-    process.wait()
+    process.communicate()
 
 
 @pytest.mark.parametrize(
