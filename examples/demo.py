@@ -33,7 +33,9 @@ def main() -> None:
     recording = run.record()
     print(f"learning curve  {run.path}/plots/learning_curve.png")
     print(f"video           {recording.path}  (return {recording.returns[0]:.0f})")
-    print(f"\nnext: {os.path.relpath(sys.executable)} -m pgrad train a2c CartPole-v1   (or --help, list, doctor)")
+    print(
+        f"\nnext: {os.path.relpath(sys.executable)} -m pgrad train a2c CartPole-v1 (or: --help, list, doctor)"
+    )
 
 
 if __name__ == "__main__":

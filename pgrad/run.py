@@ -80,12 +80,12 @@ class Run:
     ) -> Recording:
         """A video (.mp4) of the agent; its first episode is the first one that `evaluate` sees.
 
-        path: None writes into the videos folder of the run, named by the steps of training. Raises UsageError where
-        the world has no picture to show, WorldError.
+        path: None writes into the videos folder of the run, named by the steps of training. Raises UsageError
+        where the world has no picture to show, WorldError.
         """
         if path is None:
             if self.path is None:
-                raise UsageError("a run without a run directory needs to be told where the video goes: path=...")
+                raise UsageError("a run without a run directory must be told where the video goes: path=...")
             path = RunDir(self.path).videos / f"{self.timesteps:012}.mp4"
         with torch_threads(self.config, self.agent.observation_space):
             return video.record(

@@ -18,7 +18,7 @@ COMMANDS = {
     "list": "the algorithms and worlds there are",
     "doctor": "what this installation can do: versions, devices, extras",
 }
-"""Each is the function `run(arguments)` of the module of its name here, imported when it is asked for."""
+"""Each is the function `run(arguments)` of the module of its name in `commands`, imported when asked for."""
 
 HELP = """usage: pgrad COMMAND ...
 
@@ -45,8 +45,8 @@ INTERRUPTED, BROKEN_PIPE = 130, 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out a command line (by default that of this process) and return its exit code.
 
-    0 for success, 1 for an error in training, 2 for what the user can put right, 130 after Ctrl-C and 143 after
-    SIGTERM. What pgrad raises on purpose is one line on stderr.
+    0 for success, 1 for an error in training, 2 for what the user can put right, 130 after Ctrl-C and 143
+    after SIGTERM. What pgrad raises on purpose is one line on stderr.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     traceback = "--traceback" in args or os.environ.get("PGRAD_TRACEBACK", "0") not in ("", "0")
@@ -77,7 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _carry_out(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help", "help"):
-        print(HELP.format(commands="\n".join(f"  {name:<14} {what}" for name, what in COMMANDS.items())), end="")
+        print(
+            HELP.format(commands="\n".join(f"  {name:<14} {what}" for name, what in COMMANDS.items())), end=""
+        )
         return 0
     if args[0] in ("-V", "--version", "version"):
         from pgrad import __version__
@@ -85,5 +87,5 @@ def _carry_out(args: list[str]) -> int:
         print(f"pgrad {__version__}")
         return 0
     command = choose(args[0], COMMANDS, "command")
-    code: int = import_module(f"pgrad.cli.{command}").run(args[1:])
+    code: int = import_module(f"pgrad.cli.commands.{command}").run(args[1:])
     return code

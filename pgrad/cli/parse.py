@@ -49,8 +49,8 @@ def _nothing(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[None] | None:
 def parse(what: Any, command: str, args: Sequence[str], description: str | None = None) -> Any:
     """An instance of the dataclass `what` from the arguments after `pgrad command`.
 
-    Raises UsageError for an unknown option (with the nearest one) and for what the dataclasses refuse. After help,
-    and after saying which value cannot be read, raises SystemExit (0 or 2).
+    Raises UsageError for an unknown option (with the nearest one) and for what the dataclasses refuse. After
+    help, and after saying which value cannot be read, raises SystemExit (0 or 2).
     """
     spoken = io.StringIO()
     try:

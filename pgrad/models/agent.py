@@ -204,4 +204,4 @@ def _action(space: spaces.Space[Any], action: Tree) -> Any:
         x = np.clip(np.rint(x) if np.issubdtype(space.dtype, np.integer) else x, space.low, space.high)
     elif isinstance(space, spaces.MultiDiscrete):
         x = x + space.start
-    return x.astype(space.dtype)
+    return np.asarray(x, space.dtype)  # an array for a Box of shape () too

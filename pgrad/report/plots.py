@@ -1,4 +1,4 @@
-"""Pictures of runs: learning curves for one run and for several, readable in print and by the colour-blind."""
+"""Pictures of runs: learning curves of one run and of several, for print and for the colour-blind."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,17 @@ from pgrad.report.statistics import bootstrap_interval
 from pgrad.train.log import STEP, read
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe & Ito's palette, told apart by every kind of colour vision, in an order that greys differ too."""
+"""Okabe & Ito's palette, told apart by every kind of colour vision."""
 
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
 """Lines told apart without any colour."""
 
 TRAINING, EVALUATION = "rollout/ep_rew_mean", "eval/mean_reward"
-NAMES = {TRAINING: "episode return", EVALUATION: "episode return (evaluation)", "rollout/ep_len_mean": "episode length"}
+NAMES = {
+    TRAINING: "episode return",
+    EVALUATION: "episode return (evaluation)",
+    "rollout/ep_len_mean": "episode length",
+}
 GRID = 200  # points at which the runs of a group are averaged
 
 Points = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -28,34 +32,42 @@ Points = tuple[NDArray[np.float64], NDArray[np.float64]]
 def learning_curve(metrics: Path, picture: Path, *, title: str = "") -> Path:
     """Draw the returns of one run against its steps from metrics.csv; returns the picture's path.
 
-    The line is the mean return of the last 100 training episodes, the circles are evaluations. A run in which no
-    episode ended gets a picture that says so. Raises CheckpointError for metrics that cannot be read.
+    The line is the mean return of the last 100 training episodes, the circles are evaluations. A run in which
+    no episode ended gets a picture that says so. Raises CheckpointError for metrics that cannot be read.
     """
     columns = read(metrics)
     training, evaluation = points(columns, TRAINING), points(columns, EVALUATION)
     figure, axes = _canvas(title, "episode return")
     if len(training[0]):
         marker = "." if len(training[0]) == 1 else ""
-        axes.plot(*training, color=COLOURS[0], lw=1.8, marker=marker, label="training, mean of the last 100 episodes")
-    if len(evaluation[0]):
         axes.plot(
-            *evaluation, color=COLOURS[1], lw=1.2, marker="o", ms=4.5, mfc="white", label="evaluation, deterministic"
+            *training,
+            color=COLOURS[0],
+            lw=1.8,
+            marker=marker,
+            label="training, mean of the last 100 episodes",
         )
+    if len(evaluation[0]):
+        circles = {"marker": "o", "ms": 4.5, "mfc": "white"}
+        axes.plot(*evaluation, color=COLOURS[1], lw=1.2, label="evaluation, deterministic", **circles)
     if len(training[0]) + len(evaluation[0]):
         axes.legend(frameon=False, fontsize=9)
     else:
         steps = int(max(columns[STEP], default=0))
         axes.set_xlim(0, max(steps, 1))
-        axes.text(0.5, 0.5, f"no episode ended in {steps:,} steps", transform=axes.transAxes, ha="center", color="0.4")
+        text = f"no episode ended in {steps:,} steps"
+        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", color="0.4")
         axes.set_yticks([])
     return _save(figure, picture)
 
 
-def compare(groups: Mapping[str, Sequence[Path]], picture: Path, *, metric: str = "", title: str = "") -> Path:
+def compare(
+    groups: Mapping[str, Sequence[Path]], picture: Path, *, metric: str = "", title: str = ""
+) -> Path:
     """Draw the curves of several runs in one picture; returns its path.
 
-    groups: label → the metrics.csv of runs that differ only in their seed. Each run is a thin line; more than one
-    get a thick line, their mean over the steps that all of them have, in a 95 % bootstrap interval over the runs.
+    groups: label → the metrics.csv of runs that differ only in their seed. Each run is a thin line; more than
+        one get a thick line, their mean where all have values, in a 95 % bootstrap interval over the runs.
     metric: a column of metrics.csv; by default evaluations where every run has some, else training returns.
 
     Raises UsageError where a metric is in none of the runs.
@@ -81,8 +93,10 @@ def points(columns: Mapping[str, Sequence[float]], metric: str) -> Points:
     return both[:, 0], both[:, 1]
 
 
-def mean_curve(curves: Sequence[Points]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Steps [G], mean [G] and 95 % interval [2, G] of several curves, interpolated, where all of them have values.
+def mean_curve(
+    curves: Sequence[Points],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Steps [G], mean [G] and 95 % interval [2, G] of several curves, interpolated, where all have values.
 
     Empty where the curves have no steps in common.
     """

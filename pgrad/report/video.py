@@ -56,8 +56,8 @@ def record(
     fps: pictures per second; None takes the world's own `render_fps`, so that it runs at its true speed.
     max_steps: an episode that is longer ends the video.
 
-    MuJoCo draws without a display through EGL. Raises UsageError where the world has no picture to show or the video
-    cannot be written, WorldError where the environment breaks its contract.
+    MuJoCo draws without a display through EGL. Raises UsageError where the world has no picture to show or
+    the video cannot be written, WorldError where the environment breaks its contract.
     """
     if episodes < 1 or max_steps < 1:
         raise UsageError(f"episodes and max_steps must be at least 1, got {episodes} and {max_steps}")
@@ -118,7 +118,9 @@ def _open(world: Any, seed: int, kwargs: dict[str, Any]) -> tuple[World, float]:
     if env.render_mode != "rgb_array" or (isinstance(world, str) and "rgb_array" not in modes):
         env.close()
         hint = "" if isinstance(world, str) else ": its function must take render_mode and hand it on"
-        raise UsageError(f"{recipe.name} has no picture to record (its render modes: {', '.join(modes) or 'none'}){hint}")
+        raise UsageError(
+            f"{recipe.name} has no picture to record (its render modes: {', '.join(modes) or 'none'}){hint}"
+        )
     _lighten(env)
     return make(lambda: env, seed=seed), float(env.metadata.get("render_fps") or FPS)
 
@@ -166,4 +168,5 @@ def _film(path: Path, shape: tuple[int, ...], fps: float) -> Iterator[Callable[[
     except OSError as error:
         raise UsageError(f"cannot write the video {path}: {str(error).splitlines()[0]}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()

@@ -142,7 +142,7 @@ class Console:
         self._closed = True
         if self._live is not None:
             self._safely(self._live.stop)
-        elif self._enabled and self._unprinted:
+        elif self._unprinted:
             self._print_line()
         self._live = None
 

@@ -93,7 +93,7 @@ class Learner:
         columns |= {key: [value] for key, value in extra.items()}
         first = {key: values[0] for key, values in columns.items() if key == "train/max_log_ratio"}
         device = self._flat.values.device
-        means = [torch.stack(values).mean().to(device, torch.float32) for values in columns.values()]
+        means = [torch.stack(values).to(torch.float32).mean().to(device) for values in columns.values()]
         means += [value.to(torch.float32) for value in first.values()]
         numbers: list[float] = torch.stack(means).tolist() if means else []
         metrics = dict(zip(columns, numbers, strict=False))

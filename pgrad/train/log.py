@@ -128,6 +128,7 @@ class WandbLog:
             import wandb
         except ImportError as error:
             raise UsageError("Weights & Biases is not installed: pip install 'pgrad[wandb]'") from error
+        folder.mkdir(parents=True, exist_ok=True)  # else wandb takes a temporary one
         self._run: Any = wandb.init(dir=str(folder), project=project, name=name, config=dict(config))
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:

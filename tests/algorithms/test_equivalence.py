@@ -1,4 +1,5 @@
-"""Different algorithms, the same numbers: where two of them are the same mathematics they train the same agent."""
+"""Different algorithms, the same numbers: where two of them are the same mathematics they train the same
+agent."""
 
 import math
 from typing import Any
@@ -70,8 +71,14 @@ def test_ppo_without_clip_is_ppo_kl_without_penalty(world: str) -> None:
 
 
 def test_batch_actor_critic_with_one_critic_step_is_a2c() -> None:
-    """With targets to the end of the window, a critic that has not moved yet, and rates of their own: A2C split."""
-    common: dict[str, Any] = {"n_steps": N_STEPS, "ent_coef": 0.0, "optimizer": "adam", "max_grad_norm": math.inf}
+    """With targets to the end of the window, a critic that has not moved yet, and rates of their own: A2C
+    split."""
+    common: dict[str, Any] = {
+        "n_steps": N_STEPS,
+        "ent_coef": 0.0,
+        "optimizer": "adam",
+        "max_grad_norm": math.inf,
+    }
     kept: dict[str, Any] = {"learning_rate": 3e-3, "critic_learning_rate": 0.0}
     a2c = trained(pg.A2C(**common, **kept), "cartpole")
     split = trained(pg.ActorCritic(bootstrap_steps=None, n_critic_updates=1, **common, **kept), "cartpole")

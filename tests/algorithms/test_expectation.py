@@ -22,7 +22,8 @@ GAMMA = 0.9
 
 
 def everything(theta: Tensor = THETA_OLD) -> Trajectory:
-    """All trajectories as columns; an observation is 3·t + s, of which the actor sees s and the critic all."""
+    """All trajectories as columns; an observation is 3·t + s, of which the actor sees s and the critic
+    all."""
     state = torch.cat([LAB.state, torch.zeros(1, 1296, dtype=torch.int64)])
     obs = state + 3 * torch.arange(5).unsqueeze(1)
     return Trajectory(
@@ -55,7 +56,8 @@ def ascent(algorithm: Any, who: Table) -> Tensor:
 @pytest.mark.parametrize("baseline", ["none", "mean", "optimal", "value"])
 @pytest.mark.parametrize("form", [{"discount_decisions": True}, {"reward_to_go": False}])
 def test_reinforce_is_the_gradient(form: dict[str, bool], baseline: Any) -> None:
-    """E[ĝ] = ∇J for γᵗ·G and for the full return, with any baseline (weights are exact, so none is a sample's)."""
+    """E[ĝ] = ∇J for γᵗ·G and for the full return, with any baseline (weights are exact, so none is a
+    sample's)."""
     algorithm = Reinforce(gamma=GAMMA, baseline=baseline, **form)
     truth = LAB.gradient(THETA_OLD, GAMMA)
     assert relative_error(ascent(algorithm, agent()), truth) < 1e-12
@@ -88,7 +90,8 @@ def test_the_full_return_is_discounted_already() -> None:
     ],
 )
 def test_variances(form: dict[str, bool], baseline: Any, expected: float) -> None:
-    """The trace of the covariance of one trajectory's estimate (L-05, L-13, L-16): V is worse than nothing here."""
+    """The trace of the covariance of one trajectory's estimate (L-05, L-13, L-16): V is worse than nothing
+    here."""
     who = agent(critic=exact_critic(GAMMA))
     batch = Reinforce(gamma=GAMMA, baseline=baseline, **form).credit(who, everything())
     assert LAB.moments(THETA_OLD, batch.advantage)[1] == pytest.approx(expected, abs=1e-4)
@@ -104,7 +107,8 @@ def test_the_optimal_baseline() -> None:
 @pytest.mark.parametrize(("baseline", "factor"), [("none", 1.0), ("mean", 0.5), ("leave-one-out", 1.0)])
 @pytest.mark.parametrize("reward_to_go", [True, False])
 def test_own_return_in_the_mean(baseline: Any, factor: float, reward_to_go: bool) -> None:
-    """Over all pairs of two-step episodes: E[ĝ] = (1 − 1/N)·∇J for the batch mean, ∇J for the mean of the others."""
+    """Over all pairs of two-step episodes: E[ĝ] = (1 − 1/N)·∇J for the batch mean, ∇J for the mean of the
+    others."""
     theta = torch.tensor([[0.3, -0.5], [0.7, 0.1]], dtype=torch.float64)
     reward = torch.tensor([[1.0, -2.0], [3.0, 0.5]], dtype=torch.float64)
     algorithm = Reinforce(gamma=1.0, baseline=baseline, reward_to_go=reward_to_go)
@@ -154,7 +158,8 @@ def test_any_lambda_is_unbiased_with_an_exact_critic(gae_lambda: float) -> None:
 
 
 def test_the_critics_fixed_point_is_the_value() -> None:
-    """At V = V^π the expected TD error of every state is 0, and that of Monte-Carlo returns too (M-30, M-31, M-41)."""
+    """At V = V^π the expected TD error of every state is 0, and that of Monte-Carlo returns too (M-30,
+    M-31, M-41)."""
     who = agent(critic=exact_critic(GAMMA))
     for n in (1, 2, None):
         algorithm = ActorCritic(gamma=GAMMA, n_steps=4, bootstrap_steps=n)
@@ -190,7 +195,8 @@ def test_signs_over_fifty_steps() -> None:
 
 
 def test_kl_penalty_optimum() -> None:
-    """On a bandit, ascending E_old[r·A] − β·KL(π_old‖π) ends where π = β·π_old/(λ − A), λ from Σπ = 1 (eq. 8)."""
+    """On a bandit, ascending E_old[r·A] − β·KL(π_old‖π) ends where π = β·π_old/(λ − A), λ from Σπ = 1 (eq.
+    8)."""
     old = torch.tensor([[0.2, 0.5, 0.3]], dtype=torch.float64)
     advantage, beta = torch.tensor([[1.0, -0.4, 0.0]], dtype=torch.float64), 0.8
     who = Table(old.log(), torch.zeros(1, dtype=torch.float64))
@@ -205,7 +211,9 @@ def test_kl_penalty_optimum() -> None:
     low, high = float(advantage.max()) + 1e-9, 10.0
     while high - low > 1e-12:
         middle = (low + high) / 2
-        low, high = (middle, high) if float((beta * old / (middle - advantage)).sum()) > 1.0 else (low, middle)
+        low, high = (
+            (middle, high) if float((beta * old / (middle - advantage)).sum()) > 1.0 else (low, middle)
+        )
     expected = beta * old / (low - advantage)
     assert torch.allclose(who.theta.detach().softmax(1), expected, atol=1e-6)
     assert math.isclose(float(expected.sum()), 1.0, abs_tol=1e-9)

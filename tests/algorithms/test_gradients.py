@@ -1,4 +1,5 @@
-"""The gradient of every loss is the one written out by hand: signs, coefficients, weights, and what is held fixed."""
+"""The gradient of every loss is the one written out by hand: signs, coefficients, weights, and what is held
+fixed."""
 
 import math
 from collections.abc import Callable
@@ -54,7 +55,9 @@ def softmax_gradient(agent: Table, traj: Trajectory, weight: Tensor, c2: float) 
     return total
 
 
-def gaussian_gradient(agent: GaussianTable, traj: Trajectory, weight: Tensor, c2: float) -> tuple[Tensor, Tensor]:
+def gaussian_gradient(
+    agent: GaussianTable, traj: Trajectory, weight: Tensor, c2: float
+) -> tuple[Tensor, Tensor]:
     """The same for a Gaussian: (a − μ)/σ² for μ, ((a − μ)/σ)² − 1 for log σ, and ∂H/∂log σ = 1."""
     mean, log_std = torch.zeros_like(agent.mean), torch.zeros_like(agent.log_std)
     for t, b in (traj.mask > 0).nonzero().tolist():
@@ -123,7 +126,8 @@ def test_standardised_advantages(name: str) -> None:
 
 
 def test_actor_critic_losses() -> None:
-    """The actor's has no critic in it; the critic's is ½(V − y)² with the target fixed (semi-gradient, E-35)."""
+    """The actor's has no critic in it; the critic's is ½(V − y)² with the target fixed (semi-gradient,
+    E-35)."""
     agent = table(2)
     traj = window(agent, seed=2)
     algorithm = ActorCritic(gamma=GAMMA, ent_coef=C2, bootstrap_steps=1)
@@ -168,7 +172,8 @@ def episodes(agent: Table) -> Trajectory:
 def with_graph(batch: Batch) -> tuple[Batch, list[Tensor]]:
     """The batch with everything that a loss must hold fixed in the graph."""
     parts = {
-        name: getattr(batch, name).clone().requires_grad_() for name in ("logp", "advantage", "value", "target")
+        name: getattr(batch, name).clone().requires_grad_()
+        for name in ("logp", "advantage", "value", "target")
     }
     return replace(batch, **parts), list(parts.values())
 
@@ -187,7 +192,8 @@ def with_graph(batch: Batch) -> tuple[Batch, list[Tensor]]:
     ],
 )
 def test_credit_gets_no_gradient(loss: Callable[[Any, Batch], tuple[Tensor, Any]]) -> None:
-    """Advantages, targets, old values and old log-probabilities are constants, even if a graph hangs on them."""
+    """Advantages, targets, old values and old log-probabilities are constants, even if a graph hangs on
+    them."""
     agent = table(4)
     batch, fixed = with_graph(PPO().credit(agent, episodes(agent)))
     scalar, metrics = loss(agent, batch)

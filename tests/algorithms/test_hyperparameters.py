@@ -24,7 +24,13 @@ def test_defaults_of_the_notes() -> None:
     assert (a2c.learning_rate, a2c.n_steps, a2c.gae_lambda) == (7e-4, 5, 1.0)
     assert (a2c.optimizer, a2c.normalize_advantage) == ("rmsprop", False)
     kl = pg.PPOKL()
-    assert (kl.vf_coef, kl.ent_coef, kl.gamma, kl.gae_lambda, kl.max_grad_norm) == (0.5, 0.01, 0.99, 0.95, 0.5)
+    assert (kl.vf_coef, kl.ent_coef, kl.gamma, kl.gae_lambda, kl.max_grad_norm) == (
+        0.5,
+        0.01,
+        0.99,
+        0.95,
+        0.5,
+    )
     for algorithm in (pg.Reinforce(), pg.ActorCritic()):
         assert (algorithm.gamma, algorithm.max_grad_norm) == (0.99, 0.5)
     assert pg.ActorCritic().ent_coef == 0.01
@@ -137,4 +143,6 @@ def test_batches_that_do_not_divide(cls: Any, n_steps: int, n_envs: int, batch_s
 def test_a_critic_is_asked_for_where_it_is_used() -> None:
     assert all(cls().needs_critic for cls in (pg.PPO, pg.PPOKL, pg.A2C, pg.ActorCritic))
     assert pg.Reinforce(baseline="value").needs_critic
-    assert not any(pg.Reinforce(baseline=b).needs_critic for b in ("none", "mean", "leave-one-out", "optimal"))  # type: ignore[arg-type]
+    assert not any(
+        pg.Reinforce(baseline=b).needs_critic for b in ("none", "mean", "leave-one-out", "optimal")
+    )  # type: ignore[arg-type]

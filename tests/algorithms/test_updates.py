@@ -32,7 +32,8 @@ def transition(s: int, a: int, r: float, after: int, terminated: bool, agent: Ta
 
 @pytest.mark.parametrize("terminated", [True, False])
 def test_online_actor_critic_by_hand(terminated: bool) -> None:
-    """One transition (M-37): V(s) moves to r + γV(s′); then θ moves along δ·∇log π, δ of the critic that moved."""
+    """One transition (M-37): V(s) moves to r + γV(s′); then θ moves along δ·∇log π, δ of the critic that
+    moved."""
     agent = Table(torch.tensor([[0.0, 1.0], [0.5, 0.0]]).double(), torch.tensor([2.0, 4.0]).double())
     gamma, r = 0.9, 1.5
     after = 0.0 if terminated else 4.0
@@ -48,7 +49,8 @@ def test_online_actor_critic_by_hand(terminated: bool) -> None:
 
 
 def test_batch_actor_critic_by_hand() -> None:
-    """Two critic steps on fresh targets, then the actor's on the fitted critic (M-36): the loop written out."""
+    """Two critic steps on fresh targets, then the actor's on the fitted critic (M-36): the loop written
+    out."""
     agent = table(0)
     traj = window(agent, T=6, B=3, seed=3)
     gamma, n = 0.9, float(traj.mask.sum())
@@ -77,7 +79,8 @@ def test_batch_actor_critic_by_hand() -> None:
 
 
 def test_reinforce_steps_first_and_fits_after() -> None:
-    """The learned baseline never saw the returns it judges: actor, then critic steps on the targets of before."""
+    """The learned baseline never saw the returns it judges: actor, then critic steps on the targets of
+    before."""
     agent = table(1)
     traj = replace(window(agent, T=3, B=4, seed=1), mask=torch.ones(3, 4, dtype=torch.float64))
     learner = Descent(agent, RATE)
@@ -122,7 +125,8 @@ def test_every_decision_once_an_epoch(algorithm: Any) -> None:
 
 
 def test_recomputed_advantages() -> None:
-    """With recompute_advantage the second epoch sees the credit of the critic as it is by then; logp stays."""
+    """With recompute_advantage the second epoch sees the credit of the critic as it is by then; logp
+    stays."""
     traj = window(table(3))
     first: dict[bool, list[Batch]] = {}
     for recompute in (False, True):
@@ -163,9 +167,12 @@ class Recorder(Descent):
 
 @pytest.mark.parametrize(("schedule", "expected"), [("constant", 0.2), ("linear", 0.05)])
 def test_clip_range_schedule(schedule: Any, expected: float) -> None:
-    """At three quarters of the budget the linear schedule leaves a quarter of ε, in the loss and in the metrics."""
+    """At three quarters of the budget the linear schedule leaves a quarter of ε, in the loss and in the
+    metrics."""
     learner = Recorder(table(5), RATE, progress=0.75)
-    metrics = PPO(batch_size=60, n_epochs=1, clip_range_schedule=schedule).update(learner, window(learner.agent))
+    metrics = PPO(batch_size=60, n_epochs=1, clip_range_schedule=schedule).update(
+        learner, window(learner.agent)
+    )
     assert learner.losses[0].__self__.clip_range == pytest.approx(expected)
     assert metrics["train/clip_range"] == pytest.approx(expected)
     learner = Recorder(table(5), RATE, progress=1.0)
@@ -174,7 +181,8 @@ def test_clip_range_schedule(schedule: Any, expected: float) -> None:
 
 @pytest.mark.parametrize(("rate", "factor"), [(0.0, 0.5), (3.0, 2.0)])
 def test_beta_adapts(rate: float, factor: float) -> None:
-    """β halves after an update whose KL stayed below target/1.5, doubles above 1.5·target, for the next update."""
+    """β halves after an update whose KL stayed below target/1.5, doubles above 1.5·target, for the next
+    update."""
     learner = Recorder(table(6), rate)
     algorithm = PPOKL(batch_size=60, n_epochs=2, beta=0.8, target_kl=0.01)
     metrics = algorithm.update(learner, window(learner.agent))
@@ -182,13 +190,17 @@ def test_beta_adapts(rate: float, factor: float) -> None:
     assert float(learner.variables["beta"]) == pytest.approx(0.8 * factor)
     assert (float(metrics["train/kl_after"]) > 0.015) == (factor > 1)
     algorithm.update(learner, window(learner.agent))
-    assert [loss.__self__.beta for loss in learner.losses] == pytest.approx([0.8, 0.8, 0.8 * factor, 0.8 * factor])
+    assert [loss.__self__.beta for loss in learner.losses] == pytest.approx(
+        [0.8, 0.8, 0.8 * factor, 0.8 * factor]
+    )
 
 
 def test_beta_stays_within_the_band_and_without_a_target() -> None:
     for target in (None, 0.008):
         learner = Recorder(table(6), 0.9)
-        metrics = PPOKL(batch_size=60, n_epochs=3, beta=0.8, target_kl=target).update(learner, window(learner.agent))
+        metrics = PPOKL(batch_size=60, n_epochs=3, beta=0.8, target_kl=target).update(
+            learner, window(learner.agent)
+        )
         if target is not None:
             assert target / 1.5 < float(metrics["train/kl_after"]) < 1.5 * target, "choose another rate"
         assert float(learner.variables["beta"]) == pytest.approx(0.8)
@@ -232,7 +244,8 @@ def test_metrics_under_their_usual_names(algorithm: Any) -> None:
 
 
 def test_values_of_the_metrics() -> None:
-    """approx_kl is mean((r − 1) − log r) ≥ 0, clip_fraction counts |r − 1| > ε, entropy_loss is −H: by hand."""
+    """approx_kl is mean((r − 1) − log r) ≥ 0, clip_fraction counts |r − 1| > ε, entropy_loss is −H: by
+    hand."""
     agent = table(9)
     traj = window(agent)
     shift = torch.randn(12, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 0.3
@@ -243,7 +256,9 @@ def test_values_of_the_metrics() -> None:
     pi = agent.theta.detach().softmax(1)
     entropy = -(pi * pi.log()).sum(1)[traj.obs[:-1][on]]
     assert float(metrics["train/approx_kl"]) == pytest.approx(float((ratio - 1 - shift[on]).mean()))
-    assert float(metrics["train/clip_fraction"]) == pytest.approx(float(((ratio - 1).abs() > 0.2).double().mean()))
+    assert float(metrics["train/clip_fraction"]) == pytest.approx(
+        float(((ratio - 1).abs() > 0.2).double().mean())
+    )
     assert float(metrics["train/entropy_loss"]) == pytest.approx(-float(entropy.mean()))
     assert float(metrics["train/max_log_ratio"]) == pytest.approx(float(shift[on].abs().max()))
 
@@ -256,7 +271,9 @@ def explained(batch: Batch) -> Tensor:
     return 1.0 - (y - v).var(correction=0) / y.var(correction=0)
 
 
-@pytest.mark.parametrize("algorithm", [A2C(), PPO(batch_size=60), PPOKL(batch_size=60), ActorCritic(), Reinforce()])
+@pytest.mark.parametrize(
+    "algorithm", [A2C(), PPO(batch_size=60), PPOKL(batch_size=60), ActorCritic(), Reinforce()]
+)
 def test_explained_variance_is_of_the_critic_before_it_learned(algorithm: Any) -> None:
     learner = Descent(table(10), RATE)
     traj = window(learner.agent)

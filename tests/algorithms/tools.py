@@ -12,7 +12,8 @@ from pgrad.math.distributions import Categorical, Gaussian
 
 
 class Table(nn.Module):
-    """π(·|s) = softmax(thetaₛ) and V(s) = criticₛ for observations s = 0, 1, …; the actor sees s mod len(theta)."""
+    """π(·|s) = softmax(thetaₛ) and V(s) = criticₛ for observations s = 0, 1, …; the actor sees s mod
+    len(theta)."""
 
     def __init__(self, theta: Tensor, critic: Tensor) -> None:
         super().__init__()
@@ -55,7 +56,8 @@ def gaussian_table(seed: int = 0, *, dtype: torch.dtype = torch.float64) -> Gaus
 
 
 def window(agent: Any, T: int = 12, B: int = 5, seed: int = 0) -> Trajectory:
-    """A window as a collector makes it: terminated and truncated episodes, reset rows, some of them at its borders."""
+    """A window as a collector makes it: terminated and truncated episodes, reset rows, some of them at its
+    borders."""
     draw = Generator().manual_seed(seed)
     dtype = agent.critic.dtype
     obs = torch.randint(4, (T + 1, B), generator=draw)
@@ -87,7 +89,9 @@ class Descent:
         self.steps.append((group, batch))
         scalar, metrics = loss(self.agent, batch)
         own = [
-            p for name, p in self.agent.named_parameters() if group in (None, "critic" if name == "critic" else "actor")
+            p
+            for name, p in self.agent.named_parameters()
+            if group in (None, "critic" if name == "critic" else "actor")
         ]
         grads = torch.autograd.grad(scalar, own, allow_unused=True)
         with torch.no_grad():
@@ -105,4 +109,6 @@ def gradients(agent: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     """∇loss for every parameter, zeros where it is not used."""
     names, parameters = zip(*agent.named_parameters(), strict=True)
     grads = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return {n: torch.zeros_like(p) if g is None else g for n, p, g in zip(names, parameters, grads, strict=True)}
+    return {
+        n: torch.zeros_like(p) if g is None else g for n, p, g in zip(names, parameters, grads, strict=True)
+    }

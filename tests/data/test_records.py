@@ -1,4 +1,5 @@
-"""Trees keep their structure; a Batch keeps its rows together, whatever observations, actions and policies are."""
+"""Trees keep their structure; a Batch keeps its rows together, whatever observations, actions and policies
+are."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -71,7 +72,9 @@ def test_decisions_leave_out_the_last_observation() -> None:
 
 def batch(policy: Any = None) -> Batch:
     traj = trajectory()
-    return Batch(traj.decisions, (traj.action, numbered(3, 2, 4)), traj.logp, traj.mask, traj.reward, policy=policy)
+    return Batch(
+        traj.decisions, (traj.action, numbered(3, 2, 4)), traj.logp, traj.mask, traj.reward, policy=policy
+    )
 
 
 def rows_agree(small: Batch, index: list[int]) -> None:
@@ -99,13 +102,19 @@ def test_flatten_select_and_rows_keep_a_decision_together() -> None:
         Categorical(torch.randn(3, 2, 4)),
         MultiCategorical(torch.randn(3, 2, 5), (2, 3)),
         Gaussian(torch.randn(3, 2, 4), torch.zeros(4).expand(3, 2, 4)),
-        Product({"a": Categorical(torch.randn(3, 2, 4)), "b": Gaussian(torch.randn(3, 2, 1), torch.zeros(3, 2, 1))}),
+        Product(
+            {
+                "a": Categorical(torch.randn(3, 2, 4)),
+                "b": Gaussian(torch.randn(3, 2, 1), torch.zeros(3, 2, 1)),
+            }
+        ),
         Product((MultiCategorical(torch.randn(3, 2, 5), (2, 3)), Categorical(torch.randn(3, 2, 4)))),
     ],
     ids=lambda policy: type(policy).__name__,
 )
 def test_a_policy_goes_along(policy: Any) -> None:
-    """Distributions are trees: π_old of every decision follows it into its minibatch, names and sizes unchanged."""
+    """Distributions are trees: π_old of every decision follows it into its minibatch, names and sizes
+    unchanged."""
     picked = batch(policy).flatten().select(torch.tensor([4, 0])).policy
     assert type(picked) is type(policy)
     generator = torch.Generator().manual_seed(0)

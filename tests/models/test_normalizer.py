@@ -14,7 +14,8 @@ EPS = 1e-8
 
 
 def batches(seed: int, shape: tuple[int, ...], n: int = 5) -> list[tuple[Tensor, Tensor]]:
-    """Windows of different lengths, some rows of weight 0 that hold garbage; one window has none that counts."""
+    """Windows of different lengths, some rows of weight 0 that hold garbage; one window has none that
+    counts."""
     rng = np.random.default_rng(seed)
     out = []
     for k in range(n):
@@ -105,8 +106,8 @@ def test_only_boxes_that_are_no_images_in_any_structure() -> None:
     out = normalizer(obs)
     assert list(out) == list(space.spaces)
     for x in (out["values"].flatten(0, 1), out["nested.key"][1].flatten()):
-        assert x.mean(0) == pytest.approx(torch.zeros_like(x[0]), abs=1e-5)
-        assert x.std(0, correction=0) == pytest.approx(torch.ones_like(x[0]), abs=1e-4)
+        assert x.mean(0).abs().max() < 1e-5
+        assert (x.std(0, correction=0) - 1).abs().max() < 1e-4
     assert out["nested.key"][0] is obs["nested.key"][0]
     assert all(out[key] is obs[key] for key in ("picture", "bits", "choices"))
 
@@ -130,7 +131,8 @@ def reward_windows(seed: int, B: int = 3) -> list[tuple[Tensor, Tensor, Tensor]]
 
 @pytest.mark.parametrize("seed", range(5))
 def test_rewards_are_scaled_by_the_deviation_of_the_running_return(seed: int) -> None:
-    """R ← r + γ·R while the episode goes on, of each environment on its own, across windows; then r/std(R), clipped."""
+    """R ← r + γ·R while the episode goes on, of each environment on its own, across windows; then r/std(R),
+    clipped."""
     gamma, B = 0.9, 3
     scaler = RewardScaler(gamma)
     running, returns = [0.0] * B, []
@@ -165,7 +167,14 @@ def test_statistics_are_saved_and_come_back() -> None:
     reward, done, mask = reward_windows(0)[0]
     scaler.update(reward, done, mask)
     state = scaler.state_dict()
-    assert {"running", "moments.count", "moments.mean", "moments.m2", "moments.shift", "moments.scale"} == state.keys()
+    assert {
+        "running",
+        "moments.count",
+        "moments.mean",
+        "moments.m2",
+        "moments.shift",
+        "moments.scale",
+    } == state.keys()
     other.running = torch.empty_like(state["running"])
     other.load_state_dict(state)
     for window in reward_windows(1)[1:]:

@@ -235,10 +235,11 @@ def test_weights_and_biases_gets_the_same_rows(tmp_path: Path, monkeypatch: pyte
     fake = types.ModuleType("wandb")
     fake.init = lambda **options: calls.append(options) or run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    log = WandbLog(tmp_path, "project", "run-1", {"seed": 1})
+    log = WandbLog(tmp_path / "wandb", "project", "run-1", {"seed": 1})
+    assert (tmp_path / "wandb").is_dir()
     log.write(8, {"a": 1.0})
     log.close()
-    options = {"dir": str(tmp_path), "project": "project", "name": "run-1", "config": {"seed": 1}}
+    options = {"dir": str(tmp_path / "wandb"), "project": "project", "name": "run-1", "config": {"seed": 1}}
     assert calls == [options, (8, {"a": 1.0}), "finish"]
 
 

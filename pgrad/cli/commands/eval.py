@@ -35,7 +35,7 @@ def run(args: list[str]) -> int:
         raise UsageError("evaluate which run? For example: pgrad eval runs/ppo/CartPole-v1-seed0")
     loaded = load(given.run_dir, given.checkpoint)
     result = loaded.evaluate(given.episodes, not given.stochastic, seed=given.seed, n_envs=given.n_envs)
-    config = loaded.config
-    print(f"{config.algorithm_name} · {config.world_name} · {given.checkpoint} agent, {loaded.timesteps:,} steps")
+    what = f"{loaded.config.algorithm_name} · {loaded.config.world_name}"
+    print(f"{what} · {given.checkpoint} agent, {loaded.timesteps:,} steps")
     print(result)
     return 0

@@ -2,6 +2,7 @@
 
 import textwrap
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Annotated
 
@@ -55,7 +56,7 @@ def run(args: list[str]) -> int:
             print(f"  {name:<16} not installed: pip install '{install}'")
         elif ids:
             print(f"  {name:<16} {', '.join(ids[:4])}{f', ... ({len(ids)})' if len(ids) > 4 else ''}")
-    print("\nAll that have something in their name: pgrad list cart. Also: factories and vector environments in Python.")
+    print("\nAll worlds with something in their name: pgrad list cart. In Python, factories are worlds too.")
     return 0
 
 
@@ -63,14 +64,9 @@ def _registered() -> dict[str, str]:
     """Every id that Gymnasium knows, with the module that defines it."""
     import gymnasium
 
-    if find_spec("ale_py"):
-        import ale_py
-
-        gymnasium.register_envs(ale_py)
-    if find_spec("minigrid"):
-        import minigrid
-
-        gymnasium.register_envs(minigrid)
+    for package in ("ale_py", "minigrid"):
+        if find_spec(package):
+            gymnasium.register_envs(import_module(package))
     return {key: str(spec.entry_point) for key, spec in gymnasium.registry.items()}
 
 

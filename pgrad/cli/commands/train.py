@@ -24,7 +24,7 @@ class Folder:
     """Where the run is written, and what its world is made with."""
 
     run_dir: str = "auto"
-    """a new folder for the run; auto makes runs/ALGORITHM/WORLD-seedSEED, with a number behind it if there is one"""
+    """a new folder for the run; auto makes runs/ALGORITHM/WORLD-seedSEED, numbered where there is one"""
     overwrite: FlagCreatePairsOff[bool] = False
     """delete the run that is in the folder"""
     world_kwargs: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...", help_behavior_hint="")] = ()
@@ -36,7 +36,7 @@ class Train(Generic[A]):
     """Everything a training can be told."""
 
     world: Annotated[Positional[str], arg(metavar="WORLD", help_behavior_hint="(required)")] = ""
-    """a Gymnasium id (CartPole-v1, ALE/Pong-v5, module:Name-v0) or a tensor world (cartpole); see pgrad list"""
+    """a Gymnasium id (CartPole-v1, ALE/Pong-v5, module:Name-v0) or a tensor world (cartpole): pgrad list"""
     run: OmitArgPrefixes[RunOptions]
     folder: OmitArgPrefixes[Folder]
     output: OmitArgPrefixes[Output]
@@ -51,12 +51,16 @@ def run(args: list[str]) -> int:
         return 0
     if not args or args[0].startswith("-"):
         example = "pgrad train ppo CartPole-v1"
-        raise UsageError(f"train which algorithm? For example: {example} (there are: {', '.join(ALGORITHMS)})")
+        raise UsageError(
+            f"train which algorithm? For example: {example} (there are: {', '.join(ALGORITHMS)})"
+        )
     name = choose(args[0], ALGORITHMS, "algorithm")
     algorithm = ALGORITHMS[name]
     given: Train = parse(Train[algorithm], f"train {name}", args[1:], summary(algorithm))  # type: ignore[valid-type]
     if not given.world:
-        raise UsageError(f"train in which world? For example: pgrad train {name} CartPole-v1 (see: pgrad list)")
+        raise UsageError(
+            f"train in which world? For example: pgrad train {name} CartPole-v1 (see: pgrad list)"
+        )
     result = train(
         given.algorithm,
         given.world,

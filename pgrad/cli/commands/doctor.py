@@ -16,8 +16,8 @@ PICTURE = "import gymnasium; e = gymnasium.make({!r}, render_mode='rgb_array'); 
 VIDEO = """
 import imageio_ffmpeg, tempfile, os
 with tempfile.TemporaryDirectory() as d:
-    w = imageio_ffmpeg.write_frames(d + '/x.mp4', (32, 32), macro_block_size=2); w.send(None); w.send(bytes(3072))
-    w.close(); assert os.path.getsize(d + '/x.mp4')
+    w = imageio_ffmpeg.write_frames(d + '/x.mp4', (32, 32), macro_block_size=2)
+    w.send(None); w.send(bytes(3072)); w.close(); assert os.path.getsize(d + '/x.mp4')
 """
 PLOT = """
 import io
@@ -39,7 +39,11 @@ TRIALS = (
     ("Box2D", ENVIRONMENT.format("LunarLander-v3"), "pgrad[box2d]"),
     ("MuJoCo", ENVIRONMENT.format("HalfCheetah-v5"), "pgrad[mujoco]"),
     ("MuJoCo pictures", PICTURE.format("HalfCheetah-v5"), "pgrad[mujoco]"),
-    ("Atari", "import ale_py, gymnasium; gymnasium.register_envs(ale_py); " + ENVIRONMENT.format("ALE/Pong-v5"), "pgrad[atari]"),
+    (
+        "Atari",
+        "import ale_py, gymnasium; gymnasium.register_envs(ale_py); " + ENVIRONMENT.format("ALE/Pong-v5"),
+        "pgrad[atari]",
+    ),
     ("TensorBoard", TENSORBOARD, "pgrad[tensorboard]"),
     ("Weights & Biases", "import wandb; wandb.init", "pgrad[wandb]"),
 )
@@ -89,21 +93,25 @@ def _devices() -> dict[str, str]:
 
 
 def _try(trial: tuple[str, str, str]) -> str:
-    """Run a trial in a process of its own, which may crash; returns its last words, or "" if all went well."""
+    """Run a trial in a process of its own, which may crash; returns its last words, or "" if all is well."""
     environment = dict(os.environ)
     if sys.platform == "linux" and not environment.get("DISPLAY"):
         environment.setdefault("MUJOCO_GL", "egl")
         environment.setdefault("SDL_VIDEODRIVER", "dummy")
     command = [sys.executable, "-W", "ignore", "-c", trial[1]]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, env=environment, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT, env=environment, check=False
+        )
     except subprocess.TimeoutExpired:
         return f"no answer in {TIMEOUT} seconds"
     except OSError as error:
         return f"cannot be tried: {error}"
     if done.returncode == 0:
         return ""
-    words = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("Exception ignored")]
+    words = [
+        line for line in done.stderr.splitlines() if line.strip() and not line.startswith("Exception ignored")
+    ]
     return _line(words[-1]) if words else f"ended with code {done.returncode}"
 
 

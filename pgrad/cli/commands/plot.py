@@ -19,9 +19,11 @@ DECISIVE = ("algorithm", "hyperparameters", "world", "world_kwargs", "agent")
 
 @dataclass(frozen=True)
 class Plot:
-    """Draw the learning curves of runs in one picture: runs that differ only in their seed, and their mean."""
+    """Draw the learning curves of runs in one picture, and the mean of those that differ by seed only."""
 
-    run_dirs: Annotated[Positional[tuple[str, ...]], arg(metavar="DIR [DIR ...]", help_behavior_hint="(required)")] = ()
+    run_dirs: Annotated[
+        Positional[tuple[str, ...]], arg(metavar="DIR [DIR ...]", help_behavior_hint="(required)")
+    ] = ()
     """folders of runs, or folders in which there are runs"""
     out: str = "learning_curves.png"
     """the picture to write; its kind by its ending: .png, .pdf, .svg"""

@@ -1,0 +1,69 @@
+"""Help: what a person reads before the first run."""
+
+import dataclasses
+import re
+
+import pytest
+
+import pgrad as pg
+from pgrad.algorithms import ALGORITHMS
+from pgrad.cli import COMMANDS
+from pgrad.config import RunOptions
+from pgrad.models import AgentSpec
+from tests.cli.tools import cli
+
+
+def plain(text: str) -> str:
+    """Help without boxes and line breaks."""
+    return re.sub(r"[\s│╭╮╰╯─]+", " ", text)
+
+
+@pytest.mark.parametrize("command", ["", "-h", "--help", "help"])
+def test_bare_and_help_name_every_command(command: str) -> None:
+    answer = cli(command)
+    assert (answer.code, answer.err) == (0, "")
+    for name, what in COMMANDS.items():
+        assert re.search(rf"^  {name} +{what}$", answer.out, re.MULTILINE)
+
+
+def test_version() -> None:
+    assert cli("--version") == (0, f"pgrad {pg.__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    answer = cli(f"{command} --help")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.startswith(f"usage: pgrad {command}")
+
+
+def test_help_on_training_names_every_algorithm() -> None:
+    out = cli("train --help").out
+    for name, algorithm in ALGORITHMS.items():
+        line = next(line for line in out.splitlines() if line.startswith(f"  {name} "))
+        assert len(line.split()) > 4, algorithm
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_field_is_an_option_with_words_and_its_default(name: str) -> None:
+    answer = cli(f"train {name} --help")
+    assert (answer.code, answer.err) == (0, "")
+    text = plain(answer.out)
+    for source in (ALGORITHMS[name], RunOptions, AgentSpec):
+        for field in dataclasses.fields(source):  # type: ignore[arg-type]
+            option = "--" + field.name.replace("_", "-")
+            found = re.search(rf"{option},? .*?\(default: (.*?)\)", text)
+            assert found, option
+            default = "none" if field.default is None else field.default
+            shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+            assert found[1] == shown, option
+            assert len(found[0].split()) >= 5, f"{option} has no words of help"
+
+
+def test_help_shows_each_options_own_comment() -> None:
+    text = plain(cli("train ppo --help").out)
+    assert "--n-epochs INT passes over each rollout (default: 10)" in text
+    assert "--keep INT checkpoints to keep (default: 3)" in text
+    assert (
+        "--target-kl none|FLOAT end the epochs once approx_kl passes 1.5 times this (default: none)" in text
+    )

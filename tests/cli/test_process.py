@@ -1,0 +1,56 @@
+"""The command line as a process: exit codes, signals, pipes."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pgrad.train.log import read
+from tests.cli.tools import cli, start
+
+FOREVER = ("train", "a2c", "probe-both", "--total-timesteps", "1e12", "--save-every", "1e9")
+
+
+def wait_for_progress(process: "subprocess.Popen[str]") -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "steps/s" in line:
+            return
+    raise AssertionError(process.communicate()[1])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_run_can_be_resumed(number: int, code: int, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with start(*FOREVER, "--log-every", "100", "--run-dir", folder) as process:
+        wait_for_progress(process)
+        os.killpg(process.pid, number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert err.count("\n") == 1
+    done = int(err.split()[2].replace(",", ""))
+    assert err == f"stopped at {done:,} steps; continue with: pgrad resume {folder}\n"
+    assert not (folder / "lock").exists()
+    assert cli("resume --quiet --total-timesteps", done + 1000, folder) == (0, "", "")
+    steps = read(folder / "metrics.csv")["time/total_timesteps"]
+    assert steps == sorted(set(steps))
+    assert done + 1000 <= steps[-1] < done + 1100
+
+
+def test_python_m_pgrad_returns_the_exit_code(tmp_path: Path) -> None:
+    with start("eval", tmp_path / "nothing") as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert err == f"pgrad: error: there is no run at {tmp_path}/nothing\n"
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    with start("list") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        err = process.stderr.read()
+        process.wait(timeout=60)
+    assert (process.returncode, err) == (141, "")

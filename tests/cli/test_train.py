@@ -1,0 +1,128 @@
+"""`pgrad train` and `pgrad resume`: what reaches the run, where it goes, what is said."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgrad.algorithms import ALGORITHMS
+from pgrad.train.log import read
+from tests.cli.tools import cli
+
+SMALL = "probe-both --total-timesteps 128 --n-envs 4 --final-eval-episodes 0 --quiet"
+WINDOW = "--n-steps 16"
+
+
+def config(path: Path) -> dict[str, Any]:
+    return json.loads((path / "config.json").read_text())["config"]  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_trains_from_the_command_line(name: str, here: Path) -> None:
+    window = "--n-episodes 8" if name == "reinforce" else WINDOW
+    answer = cli(f"train {name} {SMALL} {window} --seed 3")
+    assert answer == (0, "", "")
+    folder = here / "runs" / name / "probe-both-seed3"
+    assert config(folder)["algorithm"] == name
+    assert max(read(folder / "metrics.csv")["time/total_timesteps"]) >= 128
+    assert len(list((folder / "checkpoints").iterdir())) >= 1
+    assert (folder / "plots" / "learning_curve.png").exists()
+
+
+def test_every_kind_of_option_reaches_the_run(here: Path) -> None:
+    answer = cli(
+        f"train PPO {SMALL} --n_steps 16 --batch-size 32 --clip-coef 0.3 --target-kl 0.5 "
+        "--clip-range-vf none --no-normalize-advantage --anneal-lr --net-arch 8 16 --activation relu "
+        "--normalize-obs --log-std-init=-1 --gae-lambda 0.5 --save-every 1e2 --keep 7 --seed 1_0"
+    )
+    assert answer == (0, "", "")
+    saved = config(here / "runs/ppo/probe-both-seed10")
+    hyperparameters, agent, options = saved["hyperparameters"], saved["agent"], saved["options"]
+    assert hyperparameters["clip_range"] == 0.3
+    assert hyperparameters["target_kl"] == 0.5
+    assert hyperparameters["clip_range_vf"] is None
+    assert hyperparameters["normalize_advantage"] is False
+    assert hyperparameters["learning_rate_schedule"] == "linear"
+    assert hyperparameters["gae_lambda"] == 0.5
+    assert agent["net_arch"] == [8, 16]
+    assert agent["activation"] == "relu"
+    assert agent["normalize_obs"] is True
+    assert agent["log_std_init"] == -1.0
+    assert options["save_every"] == 100
+    assert (options["keep"], options["seed"], options["n_envs"]) == (7, 10, 4)
+
+
+def test_defaults_are_those_of_the_dataclasses(here: Path) -> None:
+    assert cli("train ppo cartpole --total-timesteps 1 --quiet").code == 0
+    saved = config(here / "runs/ppo/cartpole-seed0")
+    fresh = ALGORITHMS["ppo"]()
+    assert saved["hyperparameters"] == {key: getattr(fresh, key) for key in saved["hyperparameters"]}
+
+
+def test_world_kwargs_reach_the_environment(here: Path) -> None:
+    command = (
+        f"train a2c Pendulum-v1 {WINDOW} --total-timesteps 64 --n-envs 1 --quiet --world-kwargs g=5 --seed 2"
+    )
+    assert cli(command) == (0, "", "")
+    assert config(here / "runs/a2c/Pendulum-v1-seed2")["world_kwargs"] == {"g": 5}
+
+
+def test_a_second_run_gets_a_folder_of_its_own_and_overwrite_replaces_the_first(here: Path) -> None:
+    for _ in range(2):
+        assert cli(f"train a2c {SMALL} {WINDOW}").code == 0
+    folders = here / "runs/a2c"
+    assert sorted(path.name for path in folders.iterdir()) == ["probe-both-seed0", "probe-both-seed0-2"]
+    assert cli(f"train a2c {SMALL} {WINDOW} --gamma 0.5 --overwrite").code == 0
+    assert sorted(path.name for path in folders.iterdir()) == ["probe-both-seed0", "probe-both-seed0-2"]
+    assert config(folders / "probe-both-seed0")["hyperparameters"]["gamma"] == 0.5
+
+
+def test_a_run_says_how_it_went_and_where_everything_is(here: Path) -> None:
+    answer = cli(
+        f"train a2c probe-both --total-timesteps 128 --n-envs 4 {WINDOW} --final-eval-episodes 5 --video"
+    )
+    assert (answer.code, answer.err) == (0, "")
+    said = dict(line.split(maxsplit=1) for line in answer.out.splitlines() if line and line[0].isalpha())
+    folder = Path(said["run"])
+    assert folder == Path("runs/a2c/probe-both-seed0")
+    for what in ("curve", "checkpoint", "video"):
+        assert folder in Path(said[what]).parents
+        assert Path(said[what]).exists()
+    assert "over 5 deterministic episodes" in said["evaluation"]
+    assert said["next"] == f"pgrad play {folder}"
+    assert "steps/s" in answer.out  # the plain lines of progress
+
+
+def test_resume_goes_on_to_a_larger_budget(here: Path) -> None:
+    assert cli(f"train a2c {SMALL} {WINDOW} --seed 5").code == 0
+    folder = here / "runs/a2c/probe-both-seed5"
+    before = read(folder / "metrics.csv")["time/total_timesteps"]
+    assert cli("resume", folder, "--total-timesteps", "1e3", "--quiet") == (0, "", "")
+    after = read(folder / "metrics.csv")["time/total_timesteps"]
+    assert after[: len(before)] == before
+    assert after[-1] >= 1000
+    assert after == sorted(set(after))
+
+
+def test_resuming_a_complete_run_says_so_and_keeps_it(here: Path) -> None:
+    assert cli(f"train a2c {SMALL} {WINDOW}").code == 0
+    folder = here / "runs/a2c/probe-both-seed0"
+    before = (folder / "metrics.csv").read_bytes()
+    answer = cli("resume", folder, "--final-eval-episodes", "0")
+    assert (answer.code, answer.err) == (0, "")
+    assert "the run is complete: " in answer.out
+    assert "--total-timesteps trains it further" in answer.out
+    assert (folder / "metrics.csv").read_bytes() == before
+
+
+def test_tensorboard_writes_into_the_run(here: Path) -> None:
+    pytest.importorskip("tensorboard")
+    assert cli(f"train a2c {SMALL} {WINDOW} --tensorboard").code == 0
+    assert list((here / "runs/a2c/probe-both-seed0/tensorboard").glob("events*"))

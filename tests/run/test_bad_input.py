@@ -1,0 +1,237 @@
+"""What cannot be done is told in one line, with what is allowed, before anything is written or lost."""
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+import pgrad as pg
+from pgrad.errors import PgradError, TrainingError, UsageError, WorldError
+from pgrad.train.checkpoint import checkpoints
+
+PPO = pg.PPO(n_steps=16, batch_size=16, n_epochs=1)
+
+
+def refused(error: type[PgradError], algorithm: Any = PPO, world: Any = "cartpole", **arguments: Any) -> str:
+    """The text of the error, one line; nothing is left behind."""
+    with pytest.raises(PgradError) as caught:
+        pg.train(algorithm, world, **{"total_timesteps": 64, "n_envs": 2, **arguments})
+    assert type(caught.value) is error
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("world", "hint"),
+    [
+        ("CartPol-v1", "did you mean CartPole-v1"),
+        ("cartpol", "did you mean cartpole"),
+        ("probe-actoin", "did you mean probe-action"),
+        ("LunarLander-v2", "LunarLander-v3"),
+        ("nonsense", "unknown world 'nonsense'"),
+        ("nomodule:Name-v0", "'nomodule' of 'nomodule:Name-v0' cannot be imported"),
+        (7, "a world is an id, a factory, a VectorEnv or a World, got a int"),
+        (gymnasium.make("CartPole-v1"), "give its id, or a function that makes it"),
+    ],
+)
+def test_worlds_that_are_none(world: Any, hint: str) -> None:
+    assert hint in refused(UsageError, world=world)
+
+
+def test_missing_extras_name_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "Box2D", None)
+    for name in [m for m in sys.modules if m.startswith("gymnasium.envs.box2d")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert "pip install 'pgrad[box2d]'" in refused(UsageError, world="LunarLander-v3")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"total_timesteps": 0}, "total_timesteps must be a whole number ≥ 1, got 0"),
+        ({"total_timesteps": 1e5}, "total_timesteps must be a whole number ≥ 1, got 100000.0"),
+        ({"total_timesteps": math.nan}, "total_timesteps must be a whole number ≥ 1, got nan"),
+        ({"n_envs": 0}, "n_envs must be a whole number ≥ 1, got 0"),
+        ({"n_envs": -2}, "n_envs must be a whole number ≥ 1, got -2"),
+        ({"n_envs": True}, "n_envs must be a whole number ≥ 1, got True"),
+        ({"seed": -1}, "seed must be a whole number ≥ 0, got -1"),
+        ({"seed": None}, "seed must be a whole number ≥ 0, got None"),
+        ({"keep": 0}, "keep must be a whole number ≥ 1, got 0"),
+        ({"eval_every": -1}, "eval_every must be a whole number ≥ 0, got -1"),
+        ({"eval_episodes": 0}, "eval_episodes must be a whole number ≥ 1, got 0"),
+        ({"workers": -1}, "workers must be a whole number ≥ 0, got -1"),
+        ({"threads": 1.5}, "threads must be a whole number ≥ 0, got 1.5"),
+        ({"device": "tpu"}, "device 'tpu' is unknown; allowed: auto, cpu, cuda, cuda:0, ..."),
+        (
+            {"device": "meta"},
+            "device 'meta' is not available: PyTorch sees 0 meta device(s); use cpu or auto",
+        ),
+        ({"device": None}, "device must be a name such as 'cpu', 'cuda' or 'auto', got None"),
+    ],
+)
+def test_options(arguments: dict[str, Any], text: str) -> None:
+    assert refused(UsageError, **arguments) == text
+
+
+def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Explicit `cuda` fails where there is none, and cuda:9 where there are fewer; auto takes what is
+    there."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    text = refused(UsageError, device="cuda")
+    assert text == "device 'cuda' is not available: PyTorch sees 0 cuda device(s); use cpu or auto"
+    pg.train(PPO, "cartpole", total_timesteps=16, n_envs=1, device="auto")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert "device 'cuda:9' is not available: PyTorch sees 2 cuda" in refused(UsageError, device="cuda:9")
+
+
+@pytest.mark.parametrize("algorithm", [pg.PPO, "ppo", None])
+def test_algorithms_that_are_none(algorithm: Any) -> None:
+    text = refused(UsageError, algorithm=algorithm)
+    assert text == f"algorithm must be an instance such as PPO(), got {algorithm!r}"
+
+
+def test_batches_that_do_not_divide() -> None:
+    text = refused(UsageError, algorithm=pg.PPO(n_steps=100, batch_size=64), n_envs=8)
+    assert (
+        text
+        == "batch_size 64 does not divide n_steps · n_envs = 100 · 8 = 800; the nearest that do are 50 and 80"
+    )
+
+
+def test_hyperparameters_are_refused_where_they_are_written() -> None:
+    with pytest.raises(UsageError, match=r"PPO: gamma must be in \[0, 1\], got 1\.2"):
+        pg.PPO(gamma=1.2)
+
+
+def test_agents_that_do_not_fit() -> None:
+    """No method, no critic, other spaces: told before a shape error could be."""
+    assert "agent str has no method policy(obs)" in refused(UsageError, agent="mlp")
+    cart = pg.train(pg.Reinforce(baseline="none", n_episodes=2), "cartpole", total_timesteps=20, n_envs=2)
+    assert "built without a critic, which this algorithm needs" in refused(UsageError, agent=cart.agent)
+    text = refused(UsageError, algorithm=pg.Reinforce(baseline="none"), world="pendulum", agent=cart.agent)
+    assert "the agent was made for the observation space Box" in text
+    with pytest.raises(UsageError, match="the agent was made for the observation space"):
+        cart.evaluate(2, world="pendulum")
+    with pytest.raises(UsageError, match="action space"):
+        cart.evaluate(2, world=lambda: Fails("action space"))
+    assert len(cart.evaluate(2, world="CartPole-v1").returns) == 2, "bounds may differ"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"episodes": 0}, "episodes must be a whole number ≥ 1, got 0"),
+        ({"episodes": 2.5}, "episodes must be a whole number ≥ 1, got 2.5"),
+        ({"n_envs": 0}, "n_envs must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_evaluations_that_are_none(arguments: dict[str, Any], text: str) -> None:
+    run = pg.train(PPO, "cartpole", total_timesteps=16, n_envs=1)
+    with pytest.raises(UsageError) as error:
+        run.evaluate(**arguments)
+    assert str(error.value) == text
+
+
+def test_what_cannot_be_written_down(tmp_path: Path) -> None:
+    """Told before the directory is made: arguments that are no JSON, a log without a directory."""
+    text = refused(
+        UsageError, world="Pendulum-v1", world_kwargs={"g": np.float32(9)}, run_dir=tmp_path / "run"
+    )
+    assert "Object of type float32 is not JSON serializable" in text
+    assert not (tmp_path / "run").exists()
+    assert "give run_dir" in refused(UsageError, tensorboard=True)
+
+
+def test_a_folder_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    text = refused(UsageError, run_dir=tmp_path, overwrite=True)
+    assert "not empty and not a pgrad run directory" in text
+    assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+class Fails(gymnasium.Env[Any, Any]):
+    """Works until its thirtieth step, then fails in the given way."""
+
+    observation_space, action_space = spaces.Box(-1.0, 1.0, (4,)), spaces.Discrete(2)
+
+    def __init__(self, how: str) -> None:
+        self.how, self.t = how, 0
+        if how == "action space":
+            self.action_space = spaces.Discrete(3)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return np.zeros(4, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.t += 1
+        obs, reward = np.zeros(4, np.float32), 1.0
+        if self.t == 30:
+            match self.how:
+                case "nan observation":
+                    obs[2] = np.nan
+                case "nan reward":
+                    reward = math.nan
+                case "infinite reward":
+                    reward = math.inf
+                case "shape":
+                    obs = np.zeros(3, np.float32)
+                case "dtype":
+                    obs = np.array(["a"] * 4)
+                case "raises":
+                    raise ZeroDivisionError("division by zero")
+                case "text reward":
+                    return obs, "1.0", False, False, {}
+                case "old api":
+                    return obs, 1.0, False, {}
+        return obs, reward, self.t % 7 == 0, False, {}
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("nan observation", ("observation[2] is nan",)),
+        ("nan reward", ("reward is nan",)),
+        ("infinite reward", ("reward is inf",)),
+        ("shape", ("(3,)", "(4,)")),
+        ("dtype", ("<U1",)),
+        ("raises", ("ZeroDivisionError: division by zero",)),
+        ("text reward", ("reward", "'1.0'")),
+        ("old api", ("4 values", "old Gym API")),
+    ],
+)
+@pytest.mark.parametrize("algorithm", [PPO, pg.Reinforce(n_episodes=2)], ids=["ppo", "reinforce"])
+def test_environments_that_break(how: str, words: tuple[str, ...], algorithm: Any, tmp_path: Path) -> None:
+    """Which environment, which step, what came: and the checkpoint of before is intact, the lock gone."""
+    text = refused(
+        WorldError, algorithm=algorithm, world=lambda: Fails(how), run_dir=tmp_path / "run", save_every=10
+    )
+    assert "Fails, environment 0, step 2 of its episode" in text
+    assert all(word in text for word in words), text
+    assert not (tmp_path / "run" / "lock").exists()
+    assert checkpoints(tmp_path / "run" / "checkpoints")
+    assert pg.load(tmp_path / "run", world=lambda: Fails("not at all")).timesteps > 0
+
+
+def test_training_that_blows_up(tmp_path: Path) -> None:
+    """One line, exit code 1, the states before are kept and finite."""
+    text = refused(
+        TrainingError,
+        algorithm=pg.PPO(n_steps=16, batch_size=16, n_epochs=1, learning_rate=1e30),
+        run_dir=tmp_path,
+        save_every=10,
+    )
+    assert "not finite after" in text
+    assert "too large a learning rate" in text
+    assert TrainingError.exit_code == 1
+    assert UsageError.exit_code == WorldError.exit_code == 2
+    for path in checkpoints(tmp_path / "checkpoints"):
+        assert path.exists()

@@ -1,0 +1,262 @@
+"""Stopping and continuing changes nothing, bit for bit, through files: for every algorithm and kind of
+world."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import pgrad as pg
+from pgrad.errors import CheckpointError, UsageError
+from pgrad.train.checkpoint import checkpoints
+from pgrad.train.rundir import RunDir
+from tests.run.tools import differences, final_state, rows
+
+pytestmark = pytest.mark.usefixtures("no_plots")
+
+LINEAR: dict[str, Any] = {"learning_rate_schedule": "linear"}
+ALGORITHMS: dict[str, Any] = {
+    "ppo": pg.PPO(n_steps=16, batch_size=16, n_epochs=2, clip_range_schedule="linear", **LINEAR),
+    "ppo-kl": pg.PPOKL(n_steps=16, batch_size=16, n_epochs=2, **LINEAR),
+    "a2c": pg.A2C(n_steps=16, **LINEAR),
+    "actor-critic": pg.ActorCritic(n_steps=16, n_critic_updates=2, **LINEAR),
+    "online": pg.ActorCritic(n_steps=1, n_critic_updates=1, **LINEAR),
+    "reinforce": pg.Reinforce(n_episodes=3, n_critic_updates=2, **LINEAR),
+    "reinforce, optimal": pg.Reinforce(n_episodes=3, baseline="optimal", **LINEAR),
+}
+PLAIN = pg.AgentSpec(net_arch=(8,))
+NORMALIZED = pg.AgentSpec(net_arch=(8,), normalize_obs=True, normalize_reward=True)
+
+# World, agent, steps of the whole run.
+WORLDS = {"cartpole": (PLAIN, 130), "CartPole-v1": (PLAIN, 130), "pendulum": (NORMALIZED, 700)}
+EXTRAS = {"LunarLander-v3": "Box2D", "HalfCheetah-v5": "mujoco"}
+EXPENSIVE = {"LunarLander-v3": (NORMALIZED, 160), "HalfCheetah-v5": (NORMALIZED, 96)}
+CASES = [(world, name) for world in WORLDS for name in ALGORITHMS]
+CASES += [(world, name) for world in EXPENSIVE for name in ALGORITHMS if not name.startswith("reinforce")]
+CASES += [("LunarLander-v3", "reinforce")]  # an episode of HalfCheetah-v5 has 1000 steps
+
+
+def stop_after(timesteps: int) -> Callable[[dict[str, float]], bool]:
+    return lambda row: row["time/total_timesteps"] < timesteps
+
+
+def in_mid_episode(world: dict[str, Any]) -> bool:
+    """Whether the state of a world shows an episode that has begun and not ended."""
+    begun = world["steps"] if "steps" in world else world["length"]
+    return bool((begun[~world["ended"]] > 0).any())
+
+
+@pytest.mark.parametrize(("world", "name"), CASES)
+def test_a_run_that_stopped_ends_where_it_would_have(world: str, name: str, tmp_path: Path) -> None:
+    """train(2N) = train(N) + resume: every tensor of the last checkpoint, every number, every row of
+    metrics."""
+    if world in EXTRAS:
+        pytest.importorskip(EXTRAS[world])
+    agent, total = (WORLDS | EXPENSIVE)[world]
+    if name.startswith("reinforce") and world != "cartpole" and world != "CartPole-v1":
+        total = 1300 if world == "pendulum" else 1000
+    setting: dict[str, Any] = {
+        "total_timesteps": total,
+        "n_envs": 2,
+        "seed": 3,
+        "agent": agent,
+        "log_every": 1,
+    }
+    if name == "online" and world == "pendulum":
+        setting["total_timesteps"] = total = 420  # past the end of an episode
+    whole = pg.train(ALGORITHMS[name], world, run_dir=tmp_path / "whole", **setting)
+    half = pg.train(
+        ALGORITHMS[name], world, run_dir=tmp_path / "half", callback=stop_after(total // 2), **setting
+    )
+    assert half.timesteps < whole.timesteps
+    stopped = final_state(tmp_path / "half")
+    if not name.startswith("reinforce"):  # between updates its episodes are whole
+        assert in_mid_episode(stopped["collector"]["world"])
+    rest = pg.resume(tmp_path / "half")
+    assert rest.timesteps == whole.timesteps
+    assert differences(final_state(tmp_path / "whole"), final_state(tmp_path / "half")) == []
+    assert differences(stopped, final_state(tmp_path / "half")) != [], "the comparison can fail"
+    assert rows(tmp_path / "whole") == rows(tmp_path / "half")
+    for name_, p in whole.agent.state_dict().items():
+        assert torch.equal(p, rest.agent.state_dict()[name_])
+
+
+def test_what_the_state_holds(tmp_path: Path) -> None:
+    """Parameters, moments, normalisers, three generators, the world, β, the counts: all that moves."""
+    pg.train(
+        ALGORITHMS["ppo-kl"],
+        "pendulum",
+        total_timesteps=64,
+        n_envs=2,
+        agent=NORMALIZED,
+        run_dir=tmp_path / "a",
+    )
+    state = final_state(tmp_path / "a")
+    assert {"normalizer.moments.mean", "reward_scaler.running", "network.actor.0.0.weight"} <= state[
+        "agent"
+    ].keys()
+    assert state["learner"]["optimizers"].keys() == {"actor", "critic"}
+    assert state["learner"]["optimizers"]["actor"].keys() == {"step", "exp_avg", "exp_avg_sq"}
+    assert state["learner"]["variables"].keys() == {"beta"}
+    for generator in (state["learner"]["generator"], state["collector"]["generator"]):
+        assert generator.dtype == torch.uint8
+    assert state["collector"]["world"]["generator"].dtype == torch.uint8
+    assert state["timesteps"] == 64
+
+
+def test_stopping_twice_and_crashing_in_between(tmp_path: Path) -> None:
+    """Three legs, the second cut off by an exception after a checkpoint: still the same run."""
+    setting: dict[str, Any] = {
+        "total_timesteps": 300,
+        "n_envs": 2,
+        "seed": 1,
+        "agent": NORMALIZED,
+        "log_every": 1,
+    }
+    pg.train(ALGORITHMS["ppo"], "cartpole", run_dir=tmp_path / "whole", save_every=50, **setting)
+    pg.train(
+        ALGORITHMS["ppo"],
+        "cartpole",
+        run_dir=tmp_path / "b",
+        save_every=50,
+        callback=stop_after(60),
+        **setting,
+    )
+
+    def crash(row: dict[str, float]) -> None:
+        if row["time/total_timesteps"] > 200:
+            raise RuntimeError("power failure")
+
+    with pytest.raises(RuntimeError, match="power failure"):
+        pg.resume(tmp_path / "b", callback=crash)
+    newest = int(checkpoints(tmp_path / "b" / "checkpoints")[-1].name)
+    assert max(int(float(row["time/total_timesteps"])) for row in rows(tmp_path / "b")) > newest, (
+        "rows ran ahead"
+    )
+    pg.resume(tmp_path / "b")
+    assert differences(final_state(tmp_path / "whole"), final_state(tmp_path / "b")) == []
+    assert rows(tmp_path / "whole") == rows(tmp_path / "b")
+
+
+def test_a_larger_budget(tmp_path: Path) -> None:
+    """Without a schedule, training on equals having trained longer; the new budget is written down."""
+    algorithm = replace(ALGORITHMS["a2c"], learning_rate_schedule="constant")
+    setting: dict[str, Any] = {"n_envs": 2, "agent": PLAIN, "log_every": 1}
+    pg.train(algorithm, "cartpole", total_timesteps=100, run_dir=tmp_path / "a", **setting)
+    pg.resume(tmp_path / "a", 200)
+    pg.train(algorithm, "cartpole", total_timesteps=200, run_dir=tmp_path / "b", **setting)
+    assert differences(final_state(tmp_path / "a"), final_state(tmp_path / "b")) == []
+    assert RunDir(tmp_path / "a").config()["options"]["total_timesteps"] == 200
+
+
+def test_a_run_that_is_finished_stays_as_it_is(tmp_path: Path) -> None:
+    pg.train(ALGORITHMS["a2c"], "cartpole", total_timesteps=64, n_envs=2, agent=PLAIN, run_dir=tmp_path / "a")
+    before = final_state(tmp_path / "a"), rows(tmp_path / "a")
+    assert pg.resume(tmp_path / "a").history == []
+    assert differences(before[0], final_state(tmp_path / "a")) == []
+    assert rows(tmp_path / "a") == before[1]
+    with pytest.raises(UsageError, match="timesteps already: total_timesteps must be at least that, got 10"):
+        pg.resume(tmp_path / "a", 10)
+    assert RunDir(tmp_path / "a").config()["options"]["total_timesteps"] == 64
+
+
+def test_workers_and_this_process_take_turns(tmp_path: Path) -> None:
+    """The state of a world does not depend on how many processes step it: here none, then two."""
+    setting: dict[str, Any] = {"total_timesteps": 128, "n_envs": 2, "agent": PLAIN, "log_every": 1}
+    pg.train(ALGORITHMS["a2c"], "CartPole-v1", run_dir=tmp_path / "a", workers=2, **setting)
+    pg.train(ALGORITHMS["a2c"], "CartPole-v1", run_dir=tmp_path / "b", **setting)
+    assert differences(final_state(tmp_path / "a"), final_state(tmp_path / "b")) == []
+
+
+def test_damaged_checkpoints(tmp_path: Path) -> None:
+    """Nothing starts over in silence: the damage is told, and the newest intact one is named."""
+    pg.train(
+        ALGORITHMS["a2c"], "cartpole", total_timesteps=120, n_envs=2, run_dir=tmp_path / "a", save_every=40
+    )
+    kept = checkpoints(tmp_path / "a" / "checkpoints")
+    assert len(kept) == 3
+    tensors = kept[-1] / "tensors.safetensors"
+    data = bytearray(tensors.read_bytes())
+    data[-5] ^= 1
+    tensors.write_bytes(bytes(data))
+    for attempt in (pg.resume, pg.load):
+        with pytest.raises(CheckpointError) as error:
+            attempt(tmp_path / "a")
+        assert "damaged: the checksum of tensors.safetensors does not match" in str(error.value)
+        assert f"newest intact one: {kept[-2]}" in str(error.value)
+
+
+class Tweaked(pg.A2C):
+    """An algorithm of the user's own."""
+
+
+def test_what_is_the_users_own_must_be_given_again(tmp_path: Path) -> None:
+    """Algorithm, world and agent: missing, they are asked for by name; given again, the run goes on
+    exactly."""
+
+    def factory() -> Any:
+        import gymnasium
+
+        return gymnasium.make("CartPole-v1")
+
+    def module() -> torch.nn.Module:
+        torch.manual_seed(0)
+        return Linear()
+
+    own: dict[str, Any] = {"algorithm": Tweaked(n_steps=16), "world": factory}
+    setting: dict[str, Any] = {"total_timesteps": 120, "n_envs": 2, "log_every": 1}
+    pg.train(own["algorithm"], factory, agent=module(), run_dir=tmp_path / "a", **setting)
+    pg.train(
+        own["algorithm"], factory, agent=module(), run_dir=tmp_path / "b", callback=stop_after(60), **setting
+    )
+    for missing in ("algorithm", "world", "agent"):
+        given = {key: x for key, x in (own | {"agent": module()}).items() if key != missing}
+        with pytest.raises(UsageError, match=f"made with its own {missing}: give it again, {missing}="):
+            pg.resume(tmp_path / "b", **given)
+    pg.resume(tmp_path / "b", agent=module(), **own)
+    assert differences(final_state(tmp_path / "a"), final_state(tmp_path / "b")) == []
+    loaded = pg.load(tmp_path / "b", agent=module(), **own)
+    assert loaded.agent.act([0.0, 0.0, 0.0, 0.0]) in (0, 1)
+
+
+class Linear(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.actor, self.critic = torch.nn.Linear(4, 2), torch.nn.Linear(4, 1)
+
+    def policy(self, obs: torch.Tensor) -> Any:
+        from pgrad.math.distributions import Categorical
+
+        return Categorical(self.actor(obs))
+
+    def value(self, obs: torch.Tensor) -> torch.Tensor:
+        return self.critic(obs).squeeze(-1)
+
+
+def test_changed_settings_are_shown_as_a_difference(tmp_path: Path) -> None:
+    pg.train(pg.A2C(), "cartpole", total_timesteps=40, n_envs=2, run_dir=tmp_path / "a")
+    with pytest.raises(UsageError) as error:
+        pg.resume(tmp_path / "a", algorithm=pg.A2C(gamma=0.9, n_steps=7))
+    text = str(error.value)
+    assert "was started with another configuration" in text
+    assert [line.split() for line in text.splitlines() if "hyperparameters" in line] == [
+        ["hyperparameters.gamma", "0.99", "0.9"],
+        ["hyperparameters.n_steps", "5", "7"],
+    ]
+    pg.resume(tmp_path / "a", algorithm=pg.A2C())
+
+
+def test_places_without_a_run(tmp_path: Path) -> None:
+    (tmp_path / "cartpole-1").mkdir()
+    for attempt in (pg.resume, pg.load):
+        with pytest.raises(
+            CheckpointError, match=r"there is no run at .*cartpole-2; did you mean .*cartpole-1\?"
+        ):
+            attempt(tmp_path / "cartpole-2")
+        with pytest.raises(CheckpointError, match="not a pgrad run directory"):
+            attempt(tmp_path / "cartpole-1")
+    with pytest.raises(UsageError, match="checkpoint must be 'latest' or 'best', got 'newest'"):
+        pg.load(tmp_path / "cartpole-1", "newest")  # type: ignore[arg-type]

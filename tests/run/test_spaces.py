@@ -1,0 +1,117 @@
+"""Every observation and action space through whole iterations of training, and back into the environment."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+import pgrad as pg
+from tests.models.spaces import ACTIONS, OBSERVATIONS
+
+
+class Any2Any(gymnasium.Env[Any, Any]):
+    """Random observations of a space; insists on actions of a space; a reward and an end now and then."""
+
+    def __init__(self, observation: spaces.Space[Any], action: spaces.Space[Any]) -> None:
+        self.observation_space, self.action_space = observation, action
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        self.t = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Any:
+        assert member(self.action_space, action), f"{action!r} is not in {self.action_space}"
+        self.t += 1
+        reward = float(self.np_random.normal())
+        return self.observation_space.sample(), reward, self.t == 5, self.t == 4 and reward > 0, {}
+
+
+def member(space: spaces.Space[Any], action: Any) -> bool:
+    """Whether `action` is one of `space`; a Box of shape () may come as a number of its dtype."""
+    return space.contains(
+        np.asarray(action, space.dtype) if space.shape == () and space.dtype != int else action
+    )
+
+
+PPO = pg.PPO(n_steps=8, batch_size=8, n_epochs=2)
+KL = pg.PPOKL(n_steps=8, batch_size=8, n_epochs=2)
+REINFORCE = pg.Reinforce(n_episodes=3, n_critic_updates=2)
+
+
+def train(algorithm: Any, observation: spaces.Space[Any], action: spaces.Space[Any]) -> pg.Run:
+    spec = pg.AgentSpec(net_arch=(8,), normalize_obs=True, normalize_reward=True)
+    return pg.train(
+        algorithm,
+        lambda: Any2Any(observation, action),
+        total_timesteps=40,
+        n_envs=2,
+        agent=spec,
+        log_every=1,
+        threads=1,
+    )
+
+
+def check(run: pg.Run) -> None:
+    """Learned, finite, moved; acts within the space on raw observations; evaluates."""
+    assert len(run.history) >= 2
+    assert all(np.isfinite(x) for row in run.history for x in row.values())
+    assert all(p.isfinite().all() for p in run.agent.parameters())
+    generator = torch.Generator().manual_seed(0)
+    for deterministic in (True, False):
+        obs = run.agent.observation_space.sample()
+        action = run.agent.act(obs, deterministic=deterministic, generator=generator)
+        assert run.agent.action_space.contains(action)
+    result = run.evaluate(3, deterministic=False, n_envs=2)
+    assert all(4 <= n <= 5 for n in result.lengths)
+
+
+@pytest.mark.parametrize("name", OBSERVATIONS)
+def test_every_observation_space(name: str) -> None:
+    check(train(PPO, OBSERVATIONS[name], spaces.Discrete(2)))
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+@pytest.mark.parametrize("algorithm", [KL, REINFORCE], ids=["ppo-kl", "reinforce"])
+def test_every_action_space(name: str, algorithm: Any) -> None:
+    """PPOKL needs the whole distribution, Reinforce whole episodes."""
+    check(train(algorithm, spaces.Box(-1.0, 1.0, (3,)), ACTIONS[name]))
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        PPO,
+        KL,
+        REINFORCE,
+        pg.A2C(),
+        pg.ActorCritic(n_steps=8),
+        pg.ActorCritic(n_steps=1),
+        pg.Reinforce(n_episodes=3, baseline="optimal"),
+        pg.Reinforce(n_episodes=3, baseline="leave-one-out"),
+    ],
+    ids=lambda algorithm: type(algorithm).__name__,
+)
+def test_structures_with_every_algorithm(algorithm: Any) -> None:
+    check(train(algorithm, OBSERVATIONS["dict"], ACTIONS["dict"]))
+
+
+@pytest.mark.parametrize(
+    "odd", [spaces.Text(4), spaces.Graph(spaces.Discrete(2), None), spaces.Sequence(spaces.Discrete(2))]
+)
+@pytest.mark.parametrize("where", ["observation", "action"])
+def test_unsupported_spaces_are_told(odd: spaces.Space[Any], where: str) -> None:
+    """In one line that names the space, where it is, and what is supported, also inside a Dict."""
+    inside = spaces.Dict({"fine": spaces.Discrete(2), "odd": odd})
+    pair = (inside, spaces.Discrete(2)) if where == "observation" else (spaces.Discrete(2), inside)
+    with pytest.raises(pg.UsageError) as error:
+        train(PPO, *pair)
+    text = str(error.value)
+    assert f"its {where}['odd'] space is a {type(odd).__name__}" in text
+    assert "Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple" in text
+    assert "\n" not in text
