@@ -2,13 +2,12 @@
 
 import signal
 import sys
-import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 
 from pgrad.assemble import evaluate_fresh, torch_threads
 from pgrad.config import RunConfig
-from pgrad.errors import CheckpointError, WorldError
+from pgrad.errors import CheckpointError
 from pgrad.report.plots import learning_curve
 from pgrad.train.checkpoint import checkpoint_info, checkpoints, save_checkpoint
 from pgrad.train.console import Console

@@ -7,7 +7,6 @@ from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.utils import skip_init
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
@@ -22,13 +21,12 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 def linear(n_in: int, n_out: int, gain: float, generator: Generator) -> nn.Linear:
     """A linear layer with an orthogonal weight of the given gain and zero bias (Saxe et al. 2014)."""
-    layer = skip_init(nn.Linear, n_in, n_out)  # type: ignore[no-untyped-call]
-    return _orthogonal(layer, gain, generator)
+    return _orthogonal(nn.Linear(n_in, n_out, device="meta"), gain, generator)
 
 
 def conv(n_in: int, n_out: int, kernel: int, stride: int, padding: int, generator: Generator) -> nn.Conv2d:
     """A convolution with an orthogonal weight of gain √2 and zero bias."""
-    layer = skip_init(nn.Conv2d, n_in, n_out, kernel, stride=stride, padding=padding)  # type: ignore[no-untyped-call]
+    layer = nn.Conv2d(n_in, n_out, kernel, stride=stride, padding=padding, device="meta")
     return _orthogonal(layer, math.sqrt(2), generator)
 
 
@@ -80,7 +78,8 @@ class ImageBody(nn.Module):
 
 
 def _orthogonal(layer: Layer, gain: float, generator: Generator) -> Layer:
+    """Fill a layer that was made without memory, and so without drawing from the global generator."""
+    layer.weight = nn.Parameter(torch.empty(layer.weight.shape))
     nn.init.orthogonal_(layer.weight, gain, generator=generator)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+    layer.bias = nn.Parameter(torch.zeros(layer.weight.shape[0]))
     return layer

@@ -26,6 +26,7 @@ class Learner:
         self.variables: dict[str, Tensor] = {}
         self.progress = 0.0
         self.n_updates = 0
+        self._share = 1.0
         self._schedule = algorithm.learning_rate_schedule
         self._max_grad_norm = algorithm.max_grad_norm
         critic_rate = algorithm.critic_learning_rate
@@ -39,14 +40,16 @@ class Learner:
     def begin(self, progress: float) -> None:
         """Start an update with this share of the budget used: sets the learning rates."""
         self.progress = progress
-        share = 1.0 - progress if self._schedule == "linear" else 1.0
-        for group in self._flat.groups.values():
-            group.set_learning_rate(share)
+        self._share = 1.0 - progress if self._schedule == "linear" else 1.0
         self._records.clear()
 
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """What each group steps with in this update."""
+        return {name: group.learning_rate * self._share for name, group in self._flat.groups.items()}
+
     def descend(self, loss: Loss, batch: Batch, group: str | None = None) -> Metrics:
-        """One step down the gradient of `loss` on `batch`, clipped to `max_grad_norm`; all groups, or only
-        one.
+        """One step down the gradient of `loss` on `batch`, clipped to `max_grad_norm`; one group, or all.
 
         A gradient that is not finite counts as zero, so that parameters stay finite; `read` then raises.
         """
@@ -56,8 +59,7 @@ class Learner:
                 f"the agent has no parameter with {group!r} in its name, which this algorithm steps alone"
             )
         groups = list(flat.groups.values()) if group is None else [flat.groups[group]]
-        grads = flat.grads if group is None else groups[0].slice.grad
-        assert grads is not None
+        grads = flat.grads if group is None else groups[0].grads
         flat.grads.zero_()
         scalar, metrics = loss(self.agent, batch)
         torch.autograd.backward(scalar)
@@ -66,7 +68,7 @@ class Learner:
             scale = (self._max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
             grads.copy_(torch.where(norm.isfinite(), grads * scale, 0.0))
         for one in groups:
-            one.optimizer.step()
+            one.optimizer.step(one.learning_rate * self._share)
         self._records.append({**metrics, "train/grad_norm": norm})
         self.n_updates += 1
         return metrics
@@ -80,8 +82,7 @@ class Learner:
             yield shuffled.rows(start, start + batch_size)
 
     def read(self, extra: Metrics) -> dict[str, float]:
-        """The means over the update's steps, and `extra`, as numbers: the one synchronisation of an
-        iteration.
+        """The means over the update's steps, and `extra`, as numbers: an iteration's one synchronisation.
 
         Raises TrainingError where a gradient was not finite, or the policy that is trained did not agree with
         the policy that acted before the first step.
@@ -99,8 +100,7 @@ class Learner:
         metrics = dict(zip(columns, numbers, strict=False))
         self._check(metrics, numbers[len(columns)] if first else 0.0)
         metrics.pop("train/max_log_ratio", None)
-        rates = {name: group.optimizer.param_groups[0]["lr"] for name, group in self._flat.groups.items()}
-        metrics["train/learning_rate"] = rates.get("actor", 0.0)
+        metrics["train/learning_rate"] = self.learning_rates.get("actor", 0.0)
         metrics["train/n_updates"] = self.n_updates
         return metrics
 
@@ -122,7 +122,7 @@ class Learner:
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides the next step, beside the agent's own tensors."""
         return {
-            "optimizers": {name: group.state_dict() for name, group in self._flat.groups.items()},
+            "optimizers": {name: group.optimizer.state_dict() for name, group in self._flat.groups.items()},
             "generator": self.generator.get_state(),
             "variables": dict(self.variables),
             "n_updates": self.n_updates,
@@ -131,7 +131,7 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put a state back, bit for bit."""
         for name, group in self._flat.groups.items():
-            group.load_state_dict(state["optimizers"].get(name, {}))
+            group.optimizer.load_state_dict(state["optimizers"][name])
         self.generator.set_state(state["generator"].cpu())
         self.variables = dict(state["variables"])
         self.n_updates = state["n_updates"]

@@ -8,34 +8,74 @@ from torch import Tensor, nn
 from pgrad.algorithms.protocol import Optimizer
 from pgrad.errors import UsageError
 
+EPS, BETAS, ALPHA = 1e-5, (0.9, 0.999), 0.99
+"""The values of the reference implementations of A2C and PPO."""
+
+
+class Adam:
+    """θ ← θ − α·m̂/(√v̂ + ε) on one tensor (Kingma & Ba 2015, algorithm 1), equal to `torch.optim.Adam`.
+
+    Written out because `torch.optim` loads the compiler when it is first used, a third of the time to a run's
+    first update, and because one flat tensor needs nothing else of it.
+    """
+
+    def __init__(self, values: Tensor, grads: Tensor) -> None:
+        self.values, self.grads = values, grads
+        self.step_count = 0
+        self.exp_avg, self.exp_avg_sq = torch.zeros_like(values), torch.zeros_like(values)
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """One step down the gradient."""
+        self.step_count += 1
+        first, second = BETAS
+        self.exp_avg.lerp_(self.grads, 1.0 - first)
+        self.exp_avg_sq.mul_(second).addcmul_(self.grads, self.grads, value=1.0 - second)
+        root = (1.0 - second**self.step_count) ** 0.5
+        denominator = self.exp_avg_sq.sqrt().div_(root).add_(EPS)
+        self.values.addcdiv_(self.exp_avg, denominator, value=-learning_rate / (1.0 - first**self.step_count))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Both moments and the number of steps."""
+        step = torch.tensor(self.step_count)
+        return {"step": step, "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Put them back, bit for bit."""
+        self.step_count = int(state["step"])
+        self.exp_avg.copy_(state["exp_avg"])
+        self.exp_avg_sq.copy_(state["exp_avg_sq"])
+
+
+class RMSprop:
+    """θ ← θ − α·g/(√v + ε) on one tensor (Tieleman & Hinton 2012), equal to `torch.optim.RMSprop`."""
+
+    def __init__(self, values: Tensor, grads: Tensor) -> None:
+        self.values, self.grads = values, grads
+        self.square_avg = torch.zeros_like(values)
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """One step down the gradient."""
+        self.square_avg.mul_(ALPHA).addcmul_(self.grads, self.grads, value=1.0 - ALPHA)
+        self.values.addcdiv_(self.grads, self.square_avg.sqrt().add_(EPS), value=-learning_rate)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The running mean of squared gradients."""
+        return {"square_avg": self.square_avg}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Put it back, bit for bit."""
+        self.square_avg.copy_(state["square_avg"])
+
 
 @dataclass(frozen=True)
 class Group:
-    """A slice of the flat parameters with its own optimiser and first learning rate."""
+    """A slice of the flat parameters: its gradient, its optimiser and its first learning rate."""
 
-    slice: nn.Parameter
-    optimizer: torch.optim.Optimizer
+    grads: Tensor
+    optimizer: Adam | RMSprop
     learning_rate: float
-
-    def set_learning_rate(self, share: float) -> None:
-        """Run at this share of the first learning rate from now on."""
-        for settings in self.optimizer.param_groups:
-            settings["lr"] = self.learning_rate * share
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The optimiser's moments and step count."""
-        return {
-            key: value for key, value in self.optimizer.state[self.slice].items() if isinstance(value, Tensor)
-        }
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Put moments and step count back, bit for bit."""
-        own = self.optimizer.state[self.slice]
-        own.clear()
-        # The step count lives on the CPU where steps are not fused; everything else with the parameters.
-        fused = bool(self.optimizer.param_groups[0].get("fused"))
-        for key, value in state.items():
-            own[key] = value.to(self.slice.device if value.ndim or fused else "cpu", copy=True)
 
 
 @dataclass(frozen=True)
@@ -79,14 +119,7 @@ def flatten_parameters(module: nn.Module, rates: dict[str, float], optimizer: Op
             p.grad = grads[start:stop].view_as(p)
             start = stop
         if start > first:
-            part = nn.Parameter(values[first:start])
-            part.grad = grads[first:start]
-            groups[group] = Group(part, _make(optimizer, part, rates[group]), rates[group])
+            part = values[first:start], grads[first:start]
+            made = Adam(*part) if optimizer == "adam" else RMSprop(*part)
+            groups[group] = Group(part[1], made, rates[group])
     return FlatParameters(values, grads, groups)
-
-
-def _make(optimizer: Optimizer, part: nn.Parameter, rate: float) -> torch.optim.Optimizer:
-    # eps 1e-5 and alpha 0.99: the values of the A2C and PPO reference implementations.
-    if optimizer == "adam":
-        return torch.optim.Adam([part], lr=rate, eps=1e-5, fused=True)
-    return torch.optim.RMSprop([part], lr=rate, alpha=0.99, eps=1e-5, foreach=False)

@@ -126,7 +126,7 @@ def test_a_step_of_one_group_moves_only_that(group: str) -> None:
         0.5, abs=1e-5
     )
     state = made.state_dict()["optimizers"]
-    assert {name for name, part in state.items() if part} == {group}
+    assert {name for name, part in state.items() if part["step"] > 0} == {group}
 
 
 def test_groups_that_are_not_there() -> None:
@@ -153,8 +153,7 @@ def test_learning_rates_follow_the_schedule(schedule: Any, share: float) -> None
     made.descend(lambda net, batch: (net.body.bias.sum() + net.critic.bias.sum(), {}), batch())
     assert made.read({})["train/learning_rate"] == pytest.approx(0.01 * share)
     assert (before - net.body.bias).detach() == pytest.approx(torch.full((4,), 0.01 * share), rel=1e-3)
-    rates = {name: group.optimizer.param_groups[0]["lr"] for name, group in made._flat.groups.items()}
-    assert rates == pytest.approx({"actor": 0.01 * share, "critic": 0.04 * share})
+    assert made.learning_rates == pytest.approx({"actor": 0.01 * share, "critic": 0.04 * share})
 
 
 @pytest.mark.parametrize(("n", "size"), [(12, 4), (12, 12), (12, 1), (10, 4)])
