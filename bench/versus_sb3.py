@@ -49,7 +49,9 @@ def pgrad_side(row: dict) -> dict:
     def note(metrics: dict[str, float]) -> None:
         times.append((int(metrics["time/total_timesteps"]), time.time()))
 
-    algorithm = pg.PPO(n_steps=row["n_steps"], n_epochs=row["n_epochs"], batch_size=row["batch_size"], ent_coef=0.0)
+    algorithm = pg.PPO(
+        n_steps=row["n_steps"], n_epochs=row["n_epochs"], batch_size=row["batch_size"], ent_coef=0.0
+    )
     agent = pg.AgentSpec(normalize_obs=row["normalize"], normalize_reward=row["normalize"])
     pg.train(
         algorithm,
@@ -121,7 +123,9 @@ def measure(side: str, row: str) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--side", choices=("pgrad", "sb3"), help=argparse.SUPPRESS)
@@ -150,7 +154,9 @@ def main() -> None:
         print(row)
         for key, numbers in entry.items():
             low, middle, high = numbers["ratio"]
-            print(f"  {key:17} pgrad {numbers['pgrad']:>9}  sb3 {numbers['sb3']:>9}  ratio {middle} ({low} … {high})")
+            print(
+                f"  {key:17} pgrad {numbers['pgrad']:>9}  sb3 {numbers['sb3']:>9}  ratio {middle} ({low} … {high})"
+            )
     if options.out:
         options.out.write_text(json.dumps(result, indent=2) + "\n")
 

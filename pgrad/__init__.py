@@ -1,8 +1,8 @@
 """pgrad: policy-gradient reinforcement learning, from REINFORCE to GRPO.
 
-    import pgrad as pg
-    run = pg.train(pg.PPO(clip_range=0.1), "CartPole-v1", total_timesteps=100_000, seed=1)
-    run.evaluate(episodes=100)
+import pgrad as pg
+run = pg.train(pg.PPO(clip_range=0.1), "CartPole-v1", total_timesteps=100_000, seed=1)
+run.evaluate(episodes=100)
 """
 
 from pgrad.algorithms import A2C, PPO, PPOKL, ActorCritic, Reinforce

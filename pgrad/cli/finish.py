@@ -7,8 +7,8 @@ from typing import Annotated
 from tyro.conf import FlagCreatePairsOff, arg
 
 from pgrad.run import Run
-from pgrad.train.checkpoint import latest_checkpoint
-from pgrad.train.rundir import RunDir
+from pgrad.training.disk.checkpoint import latest_checkpoint
+from pgrad.training.disk.rundir import RunDir
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,4 @@
-"""Trees: a tensor, or a dict, tuple or dataclass of trees. Observations, actions and distributions are trees.
-"""
+"""Trees: a tensor, or a dict, tuple or dataclass of trees. Observations, actions and distributions are trees."""
 
 import dataclasses
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Published results that anyone can run again: one file each, with its numbers, seeds and what it must reach."""
+"""Published results that anyone can run again: one file each, with its numbers and what it must reach."""
 
 from pgrad.recipes import (
     a2c_cartpole,

@@ -1,4 +1,4 @@
-"""Actor-critic on CartPole-v1: batch with returns as far as the window shows them, and online, step by step."""
+"""Actor-critic on CartPole-v1: batch, with returns as far as the window shows them, and online."""
 
 from pgrad.algorithms import ActorCritic
 from pgrad.recipes.recipe import Recipe

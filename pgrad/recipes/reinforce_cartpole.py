@@ -13,5 +13,7 @@ RECIPES = (
         "CartPole-v1",
         total_timesteps=300_000,
     ),
-    Recipe("reinforce-optimal-cartpole", Reinforce(baseline="optimal"), "CartPole-v1", total_timesteps=300_000),
+    Recipe(
+        "reinforce-optimal-cartpole", Reinforce(baseline="optimal"), "CartPole-v1", total_timesteps=300_000
+    ),
 )

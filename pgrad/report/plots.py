@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pgrad.errors import UsageError
 from pgrad.report.statistics import bootstrap_interval
-from pgrad.train.log import STEP, read
+from pgrad.training.disk.log import STEP, read
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe & Ito's palette, told apart by every kind of colour vision."""

@@ -19,8 +19,8 @@ from pgrad.data import map_tree
 from pgrad.errors import PgradError, UsageError, WorldError
 from pgrad.models import Agent
 from pgrad.worlds import World, make
-from pgrad.worlds.create import Recipe, create, find
-from pgrad.worlds.tensor import TENSOR_WORLDS
+from pgrad.worlds.gym.create import Recipe, create, find
+from pgrad.worlds.tensors.tensor import TENSOR_WORLDS
 
 FPS = 30.0
 """Pictures per second of a world that does not say how many it shows."""

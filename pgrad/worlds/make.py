@@ -9,11 +9,11 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from pgrad.errors import UsageError
-from pgrad.worlds.create import Recipe, find
-from pgrad.worlds.gymnasium import GymnasiumWorld, environment_seeds
+from pgrad.worlds.gym.create import Recipe, find
+from pgrad.worlds.gym.gymnasium import GymnasiumWorld, environment_seeds
+from pgrad.worlds.gym.vector import VectorWorld
+from pgrad.worlds.gym.workers import WorkerWorld
 from pgrad.worlds.protocol import World
-from pgrad.worlds.vector import VectorWorld
-from pgrad.worlds.workers import WorkerWorld
 
 
 def make(
@@ -55,7 +55,7 @@ def make(
             )
         return VectorWorld(world, seed=seed, device=where)
     if isinstance(world, str):
-        tensor = import_module("pgrad.worlds.tensor")
+        tensor = import_module("pgrad.worlds.tensors.tensor")
         maker = tensor.tensor_world(world)
         if maker is not None:
             if workers or kwargs:

@@ -10,8 +10,7 @@ from pgrad.data.tree import Tree
 
 
 class Step(NamedTuple):
-    """What a world answered to one batch of actions. Views of the world's buffers: copy before the next step.
-    """
+    """What a world answered to one batch of actions. Views of the world's buffers: copy before the next step."""
 
     obs: Tree  # [B, ...]
     reward: Tensor  # [B] float32

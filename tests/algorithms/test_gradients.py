@@ -158,6 +158,42 @@ def test_reinforce(reward_to_go: bool) -> None:
     assert torch.allclose(grads["theta"], -softmax_gradient(agent, traj, weight, 0.0) / 4, atol=1e-12)
 
 
+@pytest.mark.parametrize("baseline", ["mean", "leave-one-out", "optimal"])
+def test_baselines_of_whole_returns(baseline: Any) -> None:
+    """One number an episode: means of R(τᵢ) over all episodes, long or short, the optimal one by |Σₜ ∇log
+    π|²."""
+    agent = table(3)
+    traj = episodes(agent)
+    ret = [sum(GAMMA**t * float(traj.reward[t, i]) for t in range(5)) for i in range(4)]
+    one = [softmax_gradient(agent, only(traj, i), torch.ones(5, 4), 0.0).square().sum() for i in range(4)]
+    expected = {
+        "mean": [sum(ret) / 4] * 4,
+        "leave-one-out": [(sum(ret) - r) / 3 for r in ret],
+        "optimal": [sum(s * r for s, r in zip(one, ret, strict=True)) / sum(one)] * 4,
+    }[baseline]
+    batch = Reinforce(gamma=GAMMA, baseline=baseline, reward_to_go=False).credit(agent, traj)
+    for t, i in traj.mask.nonzero().tolist():
+        assert float(batch.advantage[t, i]) == pytest.approx(ret[i] - float(expected[i]))
+
+
+@pytest.mark.parametrize("baseline", ["mean", "leave-one-out"])
+def test_baselines_of_rewards_to_go(baseline: Any) -> None:
+    """One number a time step: means over the episodes that got that far; 0 where there is no other."""
+    agent = table(3)
+    traj = episodes(agent)
+    ret = Reinforce(gamma=GAMMA, baseline="none").credit(agent, traj).advantage
+    batch = Reinforce(gamma=GAMMA, baseline=baseline).credit(agent, traj)
+    for t, i in traj.mask.nonzero().tolist():
+        there = [float(ret[t, j]) for j in range(4) if traj.mask[t, j] and (baseline == "mean" or j != i)]
+        expected = float(ret[t, i]) - (sum(there) / len(there) if there else 0.0)
+        assert float(batch.advantage[t, i]) == pytest.approx(expected)
+
+
+def only(traj: Trajectory, i: int) -> Trajectory:
+    """The decisions of episode i."""
+    return replace(traj, mask=traj.mask * (torch.arange(4) == i))
+
+
 def episodes(agent: Table) -> Trajectory:
     """Four whole episodes of lengths 1, 5, 3 and 2 side by side, padded."""
     traj = window(agent, T=5, B=4, seed=7)

@@ -10,7 +10,7 @@ import torch
 
 import pgrad as pg
 from pgrad.algorithms.reinforce import Baseline
-from pgrad.worlds.probes import PROBES
+from pgrad.worlds.tensors.probes import PROBES
 
 GAMMA = 0.5
 COMMON: dict[str, Any] = {

@@ -12,8 +12,8 @@ import torch
 
 from pgrad.cli import main
 from pgrad.errors import UsageError
-from pgrad.train import checkpoint
-from pgrad.train.rundir import RunDir
+from pgrad.training import checkpoint
+from pgrad.training.disk.rundir import RunDir
 from tests.cli.tools import cli
 
 

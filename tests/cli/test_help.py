@@ -8,8 +8,8 @@ import pytest
 import pgrad as pg
 from pgrad.algorithms import ALGORITHMS
 from pgrad.cli import COMMANDS
-from pgrad.config import RunOptions
 from pgrad.models import AgentSpec
+from pgrad.run.config import RunOptions
 from tests.cli.tools import cli
 
 

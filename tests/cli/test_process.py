@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pgrad.train.log import read
+from pgrad.training.disk.log import read
 from tests.cli.tools import cli, start
 
 FOREVER = ("train", "a2c", "probe-both", "--total-timesteps", "1e12", "--save-every", "1e9")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pgrad.algorithms import ALGORITHMS
-from pgrad.train.log import read
+from pgrad.training.disk.log import read
 from tests.cli.tools import cli
 
 SMALL = "probe-both --total-timesteps 128 --n-envs 4 --final-eval-episodes 0 --quiet"

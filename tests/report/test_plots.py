@@ -13,7 +13,7 @@ from pgrad.errors import CheckpointError, UsageError
 from pgrad.report import plots
 from pgrad.report.plots import COLOURS, compare, learning_curve, mean_curve, points, thousands
 from pgrad.report.statistics import bootstrap_interval
-from pgrad.train.log import MetricsLog
+from pgrad.training.disk.log import MetricsLog
 
 RETURN, EVAL = "rollout/ep_rew_mean", "eval/mean_reward"
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 import pgrad as pg
-from pgrad.assemble import make_agent, make_world
-from pgrad.config import RunConfig, RunOptions
 from pgrad.errors import UsageError, WorldError
 from pgrad.models import Agent
 from pgrad.report.video import record
+from pgrad.run.assemble import make_agent, make_world
+from pgrad.run.config import RunConfig, RunOptions
 from pgrad.worlds import make
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-import pgrad.conduct
+import pgrad.run.conduct
 
 
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pgrad.conduct, "learning_curve", lambda *args, **kwargs: None)
+    monkeypatch.setattr(pgrad.run.conduct, "learning_curve", lambda *args, **kwargs: None)

@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 import pgrad as pg
 from pgrad.errors import PgradError, TrainingError, UsageError, WorldError
-from pgrad.train.checkpoint import checkpoints
+from pgrad.training.disk.checkpoint import checkpoints
 
 PPO = pg.PPO(n_steps=16, batch_size=16, n_epochs=1)
 

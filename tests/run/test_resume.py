@@ -11,8 +11,8 @@ import torch
 
 import pgrad as pg
 from pgrad.errors import CheckpointError, UsageError
-from pgrad.train.checkpoint import checkpoints
-from pgrad.train.rundir import RunDir
+from pgrad.training.disk.checkpoint import checkpoints
+from pgrad.training.disk.rundir import RunDir
 from tests.run.tools import differences, final_state, rows
 
 pytestmark = pytest.mark.usefixtures("no_plots")

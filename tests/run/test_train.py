@@ -2,8 +2,6 @@
 
 import csv
 import os
-import signal
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,12 @@ import pytest
 import torch
 
 import pgrad as pg
-import pgrad.conduct
+import pgrad.run.conduct
 from pgrad.errors import CheckpointError
-from pgrad.train.checkpoint import checkpoint_info, checkpoints
-from pgrad.train.rundir import RunDir
-from tests.run.tools import differences, final_state, rows
+from pgrad.training.disk.checkpoint import checkpoint_info, checkpoints
+from pgrad.training.disk.rundir import RunDir
+from pgrad.training.loop import Seeds
+from tests.run.tools import differences, final_state
 from tests.worlds.fakes import TERMINATED, counting_factory
 
 PPO = pg.PPO(n_steps=16, batch_size=16, n_epochs=2)
@@ -124,15 +123,17 @@ def test_the_best_checkpoint(tmp_path: Path) -> None:
     """Of all evaluations the best is kept, with the agent that was evaluated; it loads by name."""
     scores = iter([5.0, 9.0, 7.0, 9.0])
     seen: list[dict[str, torch.Tensor]] = []
-    original = pgrad.conduct.evaluate_fresh
+    seeds: list[int] = []
+    original = pgrad.run.conduct.evaluate_fresh
 
     def scored(config: Any, agent: Any, **kwargs: Any) -> Any:
         seen.append({name: x.clone() for name, x in agent.state_dict().items()})
+        seeds.append(kwargs["seed"])
         return replace(original(config, agent, **kwargs), returns=(next(scores),), lengths=(1,))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pgrad.conduct, "evaluate_fresh", scored)
-        patch.setattr(pgrad.conduct, "learning_curve", lambda *args, **kwargs: None)
+        patch.setattr(pgrad.run.conduct, "evaluate_fresh", scored)
+        patch.setattr(pgrad.run.conduct, "learning_curve", lambda *args, **kwargs: None)
         run = pg.train(
             pg.A2C(n_steps=10),
             "pendulum",
@@ -147,6 +148,12 @@ def test_the_best_checkpoint(tmp_path: Path) -> None:
     assert best.timesteps == 40, "the first of two equals"
     assert differences(parameters(best), seen[1]) == []
     assert pg.load(tmp_path).timesteps == 80
+    streams = Seeds.spawn(0)
+    assert seeds == [streams.evaluation] * 4, "always the same episodes"
+    assert streams.evaluation not in (streams.world, streams.evaluation + 1)
+    assert (
+        best.evaluate(2) == best.evaluate(2, seed=streams.evaluation + 1) != best.evaluate(2, seed=seeds[0])
+    )
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -230,74 +237,6 @@ def test_rows_are_spread_over_the_run() -> None:
     assert len(usual.history) in (199, 200)
     updates = pg.train(pg.A2C(n_steps=50), "pendulum", total_timesteps=600, n_envs=1)
     assert len(updates.history) == updates.history[-1]["train/n_updates"]
-
-
-@pytest.mark.usefixtures("no_plots")
-@pytest.mark.parametrize(
-    ("number", "error", "code"), [(signal.SIGINT, KeyboardInterrupt, None), (signal.SIGTERM, SystemExit, 143)]
-)
-def test_signals_finish_the_update_and_save(
-    number: int, error: type[BaseException], code: int | None, tmp_path: Path, capsys: Any
-) -> None:
-    """Then the program ends as it would have, and the run goes on from there exactly."""
-    setting = SMALL | {"log_every": 1}
-    pg.train(PPO, "cartpole", run_dir=tmp_path / "whole", **setting)
-
-    def interrupt(row: dict[str, float]) -> None:
-        os.kill(os.getpid(), number)
-
-    with pytest.raises(error) as caught:
-        pg.train(PPO, "cartpole", run_dir=tmp_path / "cut", callback=interrupt, **setting)
-    if code is not None:
-        assert caught.value.code == code  # type: ignore[attr-defined]
-    assert f"continue with: pgrad resume {tmp_path / 'cut'}" in capsys.readouterr().err
-    assert 0 < final_state(tmp_path / "cut")["timesteps"] < final_state(tmp_path / "whole")["timesteps"]
-    assert not (tmp_path / "cut" / "lock").exists()
-    pg.resume(tmp_path / "cut")
-    assert differences(final_state(tmp_path / "whole"), final_state(tmp_path / "cut")) == []
-    assert rows(tmp_path / "whole") == rows(tmp_path / "cut")
-
-
-def failing(monkeypatch: pytest.MonkeyPatch, fails: Callable[[Path], bool]) -> None:
-    original = pgrad.conduct.save_checkpoint
-
-    def save(folder: Path, *args: Any, **kwargs: Any) -> Path:
-        if fails(folder):
-            raise CheckpointError("disk full: needs 12 MB, 3 MB free")
-        return original(folder, *args, **kwargs)
-
-    monkeypatch.setattr(pgrad.conduct, "save_checkpoint", save)
-
-
-@pytest.mark.usefixtures("no_plots")
-def test_a_full_disk_on_the_way_does_not_stop_a_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    """It is told, training goes on, and the last state is saved once there is space."""
-    full = iter([True, True])
-    failing(monkeypatch, lambda folder: next(full, False))
-    run = pg.train(PPO, "cartpole", run_dir=tmp_path, save_every=20, progress=True, **SMALL)
-    assert run.timesteps >= 100
-    assert final_state(tmp_path)["timesteps"] == run.timesteps
-    assert "warning: disk full: needs 12 MB, 3 MB free; training goes on" in capsys.readouterr().out
-
-
-@pytest.mark.usefixtures("no_plots")
-def test_a_full_disk_at_the_best_checkpoint_does_not_either(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    failing(monkeypatch, lambda folder: folder.name == "best")
-    run = pg.train(PPO, "cartpole", run_dir=tmp_path, eval_every=30, eval_episodes=1, **SMALL)
-    assert final_state(tmp_path)["timesteps"] == run.timesteps
-    assert checkpoints(tmp_path / "best") == []
-
-
-@pytest.mark.usefixtures("no_plots")
-def test_a_full_disk_at_the_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failing(monkeypatch, lambda folder: folder.name == "checkpoints")
-    with pytest.raises(CheckpointError, match="disk full"):
-        pg.train(PPO, "cartpole", run_dir=tmp_path, **SMALL)
-    assert len(rows(tmp_path)) > 0, "and the rows are kept"
 
 
 def test_a_vector_environment_of_the_users() -> None:

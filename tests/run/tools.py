@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from pgrad.train.checkpoint import latest_checkpoint, load_checkpoint
-from pgrad.train.rundir import RunDir
+from pgrad.training.disk.checkpoint import latest_checkpoint, load_checkpoint
+from pgrad.training.disk.rundir import RunDir
 
 CLOCK = ("time/time_elapsed", "time/fps")
 

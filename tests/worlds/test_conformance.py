@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from pgrad.data.tree import Tree
-from pgrad.worlds.cartpole import CartPole
-from pgrad.worlds.pendulum import Pendulum
 from pgrad.worlds.protocol import Step
-from pgrad.worlds.tensor import TensorWorld
+from pgrad.worlds.tensors.cartpole import CartPole
+from pgrad.worlds.tensors.pendulum import Pendulum
+from pgrad.worlds.tensors.tensor import TensorWorld
 from tests.worlds.conformance import check_world
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from pgrad.worlds.cartpole import CartPole
-from pgrad.worlds.draw import canvas, paint
-from pgrad.worlds.pendulum import Pendulum
+from pgrad.worlds.tensors.cartpole import CartPole
+from pgrad.worlds.tensors.draw import canvas, paint
+from pgrad.worlds.tensors.pendulum import Pendulum
 
 BLACK = (0, 0, 0)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pgrad.errors import WorldError
 from pgrad.worlds import make, replay
-from pgrad.worlds.gymnasium import environment_seeds
+from pgrad.worlds.gym.gymnasium import environment_seeds
 from tests.worlds.conformance import check_state, check_world
 from tests.worlds.fakes import BOTH, TERMINATED, TRUNCATED, StructuredEnv, check_counting, counting_factory
 from tests.worlds.tools import advance, copy, same, sampler, through_file

@@ -13,9 +13,9 @@ from gymnasium.spaces import Box, Discrete
 
 from pgrad.errors import UsageError, WorldError
 from pgrad.worlds import World, make
-from pgrad.worlds.gymnasium import GymnasiumWorld
-from pgrad.worlds.tensor import TENSOR_WORLDS, TensorWorld
-from pgrad.worlds.vector import VectorWorld
+from pgrad.worlds.gym.gymnasium import GymnasiumWorld
+from pgrad.worlds.gym.vector import VectorWorld
+from pgrad.worlds.tensors.tensor import TENSOR_WORLDS, TensorWorld
 
 
 class Small(gymnasium.Env[Any, Any]):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgrad.worlds.probes import PROBES, TARGET, Probe
-from pgrad.worlds.tensor import TensorWorld
+from pgrad.worlds.tensors.probes import PROBES, TARGET, Probe
+from pgrad.worlds.tensors.tensor import TensorWorld
 
 GAMMA = 0.9
 NAMES = ["constant", "observation", "discount", "action", "both"]

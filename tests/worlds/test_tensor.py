@@ -10,11 +10,11 @@ from gymnasium import Space, spaces
 from torch import Tensor
 
 from pgrad.errors import UsageError, WorldError
-from pgrad.worlds.cartpole import CartPole
-from pgrad.worlds.draw import Picture, canvas
-from pgrad.worlds.pendulum import Pendulum
-from pgrad.worlds.probes import PROBES
-from pgrad.worlds.tensor import TENSOR_WORLDS, Dynamics, TensorWorld, tensor_world
+from pgrad.worlds.tensors.cartpole import CartPole
+from pgrad.worlds.tensors.draw import Picture, canvas
+from pgrad.worlds.tensors.pendulum import Pendulum
+from pgrad.worlds.tensors.probes import PROBES
+from pgrad.worlds.tensors.tensor import TENSOR_WORLDS, Dynamics, TensorWorld, tensor_world
 from tests.worlds.conformance import check_world
 from tests.worlds.tools import advance, sampler
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pgrad.cli.parse import parse
-from pgrad.train.versions import cores, devices, versions
+from pgrad.training.versions import cores, devices, versions
 
 TIMEOUT = 60  # seconds for one trial
 

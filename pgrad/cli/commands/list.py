@@ -12,7 +12,7 @@ from pgrad.algorithms import ALGORITHMS
 from pgrad.cli.parse import parse
 from pgrad.cli.summary import summary
 from pgrad.errors import UsageError
-from pgrad.worlds.tensor import TENSOR_WORLDS
+from pgrad.worlds.tensors.tensor import TENSOR_WORLDS
 
 FAMILIES = (
     ("classic control", "gymnasium.envs.classic_control", "pygame", "pygame-ce"),

@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 from pgrad.cli.parse import parse
 from pgrad.errors import UsageError
 from pgrad.report.plots import compare
-from pgrad.train.rundir import RunDir
+from pgrad.training.disk.rundir import RunDir
 
 DECISIVE = ("algorithm", "hyperparameters", "world", "world_kwargs", "agent")
 """What tells groups of runs apart; runs that differ in nothing of it are seeds of the same group."""

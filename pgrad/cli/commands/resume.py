@@ -19,6 +19,8 @@ class Resume:
     """the folder of the run"""
     total_timesteps: int | None = None
     """train up to this many steps in all; none is what the run was started with"""
+    checkpoint: str | None = None
+    """folder of the checkpoint to continue from; none is the latest"""
     output: OmitArgPrefixes[Output]
 
 
@@ -30,6 +32,7 @@ def run(args: list[str]) -> int:
     result = resume(
         given.run_dir,
         given.total_timesteps,
+        checkpoint=given.checkpoint,
         tensorboard=given.output.tensorboard,
         wandb=given.output.wandb,
         progress=not given.output.quiet,

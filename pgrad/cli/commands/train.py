@@ -11,10 +11,10 @@ from pgrad.cli.finish import Output, finish
 from pgrad.cli.names import choose, pairs
 from pgrad.cli.parse import parse
 from pgrad.cli.summary import summary
-from pgrad.config import RunOptions
 from pgrad.errors import UsageError
 from pgrad.models import AgentSpec
 from pgrad.run import train
+from pgrad.run.config import RunOptions
 
 A = TypeVar("A")
 

@@ -1,0 +1,130 @@
+"""From a configuration to a world, an agent and a training that can begin."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+
+from pgrad.data import Tree
+from pgrad.errors import UsageError
+from pgrad.models import Agent, build_agent
+from pgrad.models.encoder import is_image
+from pgrad.report.evaluate import Evaluation, evaluate
+from pgrad.run.config import RunConfig, resolve_device
+from pgrad.training.loop import Seeds, Training, generator
+from pgrad.training.versions import cores
+from pgrad.worlds import World, make
+from pgrad.worlds.spaces import space_leaves
+from pgrad.worlds.tensors.tensor import TENSOR_WORLDS
+
+LARGE_BATCH = 1024
+"""From this many environments on, a tensor world is worth a GPU."""
+
+
+def make_world(config: RunConfig, *, n_envs: int, seed: int, workers: int = 0) -> World:
+    """The world of a configuration, with other numbers."""
+    large = (
+        config.world in TENSOR_WORLDS and n_envs >= LARGE_BATCH if isinstance(config.world, str) else False
+    )
+    device = resolve_device(config.options.device, large) if large else torch.device("cpu")
+    return make(
+        config.world, n_envs=n_envs, seed=seed, workers=workers, device=device, kwargs=config.world_kwargs
+    )
+
+
+def make_agent(config: RunConfig, world: World) -> Agent:
+    """The agent for a world, on its device, with weights from the run's seed."""
+    algorithm, seeds = config.algorithm, Seeds.spawn(config.options.seed)
+    device = resolve_device(
+        config.options.device, has_images(world.observation_space) or world.device.type != "cpu"
+    )
+    with torch_threads(config, world.observation_space):  # orthogonal weights depend on the number of threads
+        agent = build_agent(
+            world.observation_space,
+            world.action_space,
+            config.agent,
+            gamma=algorithm.gamma,
+            critic=algorithm.needs_critic,
+            generator=generator(seeds.agent),
+        )
+    _require_fit(agent, world)
+    return agent.to(device)
+
+
+def make_training(config: RunConfig) -> Training:
+    """Everything in its first state. Raises UsageError where the parts do not fit."""
+    options, seeds = config.options, Seeds.spawn(config.options.seed)
+    config.algorithm.collects(options.n_envs)  # what does not fit is told before anything is built
+    world = make_world(config, n_envs=options.n_envs, seed=seeds.world, workers=options.workers)
+    try:
+        agent = make_agent(config, world)
+        device = next(agent.parameters()).device
+        return Training(config.algorithm, world, agent, seeds, options.total_timesteps, device)
+    except BaseException:
+        world.close()
+        raise
+
+
+def evaluate_fresh(
+    config: RunConfig, agent: Agent, *, episodes: int, deterministic: bool, seed: int, n_envs: int
+) -> Evaluation:
+    """Evaluate in worlds of their own, made for it and closed after it."""
+    if not isinstance(episodes, int) or episodes < 1:
+        raise UsageError(f"episodes must be a whole number ≥ 1, got {episodes!r}")
+    world = make_world(config, n_envs=min(episodes, n_envs), seed=seed)
+    device = next(agent.parameters()).device
+    try:
+        _require_fit(agent, world)
+        return evaluate(
+            agent, world, episodes=episodes, deterministic=deterministic, generator=generator(seed, device)
+        )
+    finally:
+        world.close()
+
+
+def exists(world: Any) -> bool:
+    """Whether `world` is one that is there already, not a way to make as many as needed."""
+    return isinstance(world, VectorEnv) or (not isinstance(world, str) and isinstance(world, World))
+
+
+def _require_fit(agent: Agent, world: World) -> None:
+    pairs = [
+        (role, getattr(agent, f"{role}_space"), getattr(world, f"{role}_space"))
+        for role in ("observation", "action")
+    ]
+    for role, own, other in pairs:
+        if _form(own) != _form(other):
+            raise UsageError(
+                f"the agent was made for the {role} space {own}; that of {world.name} is {other}"
+            )
+
+
+def _form(space: spaces.Space[Any]) -> list[Any]:
+    """What networks see of a space: everything but bounds."""
+    sizes = ("shape", "n", "nvec", "start")
+    return [
+        (path, type(leaf), *(str(getattr(leaf, name, None)) for name in sizes))
+        for path, leaf in space_leaves(space, "")
+    ]
+
+
+@contextmanager
+def torch_threads(config: RunConfig, observation_space: spaces.Space[Any]) -> Iterator[None]:
+    """Small networks are several times slower on all cores than on one (and images are not)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(config.options.threads or (cores() if has_images(observation_space) else 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def has_images(space: spaces.Space[Any]) -> bool:
+    """Whether an observation holds a picture."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        parts: Tree = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
+        return any(has_images(part) for part in parts)
+    return is_image(space)

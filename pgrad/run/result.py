@@ -1,0 +1,92 @@
+"""A trained agent and what can be asked of it."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pgrad.errors import UsageError
+from pgrad.models import Agent
+from pgrad.report import video
+from pgrad.report.evaluate import Evaluation
+from pgrad.report.video import Recording
+from pgrad.run.assemble import evaluate_fresh, exists, torch_threads
+from pgrad.run.config import RunConfig
+from pgrad.training.disk.rundir import RunDir
+from pgrad.training.loop import Seeds
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained agent and where it came from."""
+
+    config: RunConfig
+    agent: Agent
+    timesteps: int
+    path: Path | None = None
+    history: list[dict[str, float]] = field(default_factory=list, repr=False)
+    """the rows of metrics of this process"""
+
+    def evaluate(
+        self,
+        episodes: int = 100,
+        deterministic: bool = True,
+        *,
+        seed: int | None = None,
+        world: Any = None,
+        n_envs: int = 8,
+    ) -> Evaluation:
+        """Whole episodes in fresh worlds; nothing of the training is touched. The same call, the same numbers.
+
+        The seed is not that of the evaluations during training, which chose the best checkpoint. `world`
+        replaces the world of the run: needed where that was a vector environment. Raises UsageError,
+        WorldError.
+        """
+        if world is None and exists(self.config.world):
+            raise UsageError(
+                "a world that was given ready-made cannot be made anew: evaluate(world=...) needs another"
+            )
+        config = self.config if world is None else dataclasses.replace(self.config, world=world)
+        with torch_threads(config, self.agent.observation_space):
+            return evaluate_fresh(
+                config,
+                self.agent,
+                episodes=episodes,
+                deterministic=deterministic,
+                seed=self._evaluation_seed if seed is None else seed,
+                n_envs=n_envs,
+            )
+
+    def record(
+        self,
+        path: str | Path | None = None,
+        *,
+        episodes: int = 1,
+        deterministic: bool = True,
+        seed: int | None = None,
+        world: Any = None,
+    ) -> Recording:
+        """A video (.mp4) of the agent; its first episode is the first one that `evaluate` sees.
+
+        path: None writes into the videos folder of the run, named by the steps of training. Raises UsageError
+        where the world has no picture to show, WorldError.
+        """
+        if path is None:
+            if self.path is None:
+                raise UsageError("a run without a run directory must be told where the video goes: path=...")
+            path = RunDir(self.path).videos / f"{self.timesteps:012}.mp4"
+        with torch_threads(self.config, self.agent.observation_space):
+            return video.record(
+                self.agent,
+                self.config.world if world is None else world,
+                path,
+                episodes=episodes,
+                deterministic=deterministic,
+                seed=self._evaluation_seed if seed is None else seed,
+                world_kwargs=self.config.world_kwargs,
+            )
+
+    @property
+    def _evaluation_seed(self) -> int:
+        """Not that of the evaluations during training, which chose the best checkpoint."""
+        return Seeds.spawn(self.config.options.seed).evaluation + 1

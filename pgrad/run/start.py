@@ -1,0 +1,240 @@
+"""Train, resume, load."""
+
+import dataclasses
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from gymnasium.vector import VectorEnv
+from torch import nn
+
+from pgrad.algorithms import Algorithm
+from pgrad.errors import CheckpointError, UsageError
+from pgrad.models import AgentSpec
+from pgrad.run.assemble import exists, make_agent, make_training, make_world
+from pgrad.run.conduct import Callback, conduct
+from pgrad.run.config import RunConfig, RunOptions
+from pgrad.run.result import Run
+from pgrad.training.disk.checkpoint import latest_checkpoint, load_checkpoint
+from pgrad.training.disk.difference import config_difference, difference_text
+from pgrad.training.disk.log import MetricsLog, Sink, TensorBoardLog, WandbLog
+from pgrad.training.disk.rundir import RunDir
+from pgrad.training.loop import Training, load_agent
+from pgrad.training.versions import versions
+
+
+def train(
+    algorithm: Algorithm,
+    world: Any,
+    *,
+    total_timesteps: int,
+    n_envs: int | None = None,
+    seed: int = 0,
+    agent: AgentSpec | nn.Module | None = None,
+    device: str = "auto",
+    run_dir: str | Path | None = None,
+    world_kwargs: dict[str, Any] | None = None,
+    workers: int = 0,
+    threads: int = 0,
+    eval_every: int = 0,
+    eval_episodes: int = 10,
+    save_every: int = 0,
+    log_every: int = 0,
+    keep: int = 3,
+    overwrite: bool = False,
+    tensorboard: bool = False,
+    wandb: str | None = None,
+    progress: bool | None = None,
+    callback: Callback | None = None,
+) -> Run:
+    """Train `algorithm` in `world` and return the run.
+
+    world: a Gymnasium id, the name of a tensor world, a factory of one `gymnasium.Env`, or a
+        `gymnasium.vector` one (whose state cannot be saved: such a run can be loaded, not resumed).
+    n_envs: environments side by side; None for 8, or for what a vector environment brings.
+    agent: how to build the networks, or a module with `policy(obs)` and `value(obs)`.
+    run_dir: a new folder for configuration, metrics, checkpoints and plots; None writes nothing, "auto" makes
+        runs/ALGORITHM/WORLD-seedSEED, with a number behind it where that exists.
+    progress: show a live table; None does so on a terminal. wandb: the project to log to.
+    callback: called with each row of metrics; returning False ends the training after that update.
+    The rest is as in `RunOptions`. Raises UsageError for what cannot be done, WorldError where the environment
+    breaks its contract, TrainingError where training stops being sound.
+    """
+    if exists(world) and eval_every > 0:
+        raise UsageError("eval_every needs worlds that can be made anew: give an id or a factory")
+    options = RunOptions(
+        total_timesteps=total_timesteps,
+        n_envs=own_size(world) if n_envs is None else n_envs,
+        seed=seed,
+        workers=workers,
+        device=device,
+        threads=threads,
+        eval_every=eval_every,
+        eval_episodes=eval_episodes,
+        save_every=save_every,
+        log_every=log_every,
+        keep=keep,
+    )
+    config = RunConfig(algorithm, world, AgentSpec() if agent is None else agent, options, world_kwargs or {})
+    _require_installed(tensorboard, wandb)
+    training = make_training(config)
+    try:
+        if run_dir is None:
+            if tensorboard or wandb:
+                raise UsageError("tensorboard and wandb write into a run directory: give run_dir")
+            rows = conduct(config, training, None, sinks=[], progress=_shown(progress), callback=callback)
+            return Run(config, training.agent, training.timesteps, None, rows)
+        record = config.to_json()
+        with _new_directory(config, run_dir, overwrite) as directory:
+            directory.write_config(record)
+            return _carry_out(config, training, directory, tensorboard, wandb, progress, callback)
+    finally:
+        training.world.close()
+
+
+def resume(
+    run_dir: str | Path,
+    total_timesteps: int | None = None,
+    *,
+    checkpoint: str | Path | None = None,
+    algorithm: Algorithm | None = None,
+    world: Any = None,
+    agent: nn.Module | None = None,
+    tensorboard: bool = False,
+    wandb: str | None = None,
+    progress: bool | None = None,
+    callback: Callback | None = None,
+) -> Run:
+    """Continue a run from its latest checkpoint, bit for bit, up to its own or a larger budget.
+
+    checkpoint: the folder of another one, such as an intact one after the latest was damaged; what came after
+        it is dropped.
+    What is custom in a run (algorithm, factory, module) must be given again. Raises UsageError with the
+    differences where what is given is not what the run was started with, CheckpointError where a checkpoint is
+    damaged.
+    """
+    _require_installed(tensorboard, wandb)
+    with RunDir.open(Path(run_dir)) as directory:
+        saved = directory.config()
+        config = RunConfig.from_json(saved, algorithm, world, agent)
+        differences = config_difference(saved, config.to_json())
+        if differences:
+            raise UsageError(difference_text(directory.path, differences))
+        chosen = latest_checkpoint(directory.checkpoints) if checkpoint is None else Path(checkpoint)
+        state, info = load_checkpoint(chosen)
+        _require_same(config, info)
+        if total_timesteps is not None:
+            if total_timesteps < state["timesteps"]:
+                raise UsageError(
+                    f"{directory.path} is at {state['timesteps']} timesteps already: total_timesteps must be at "
+                    f"least that, got {total_timesteps}"
+                )
+            options = dataclasses.replace(config.options, total_timesteps=total_timesteps)
+            config = dataclasses.replace(config, options=options)
+        training = make_training(config)
+        try:
+            training.load_state_dict(state)
+            directory.write_config(config.to_json())
+            return _carry_out(config, training, directory, tensorboard, wandb, progress, callback)
+        finally:
+            training.world.close()
+
+
+def load(
+    run_dir: str | Path,
+    checkpoint: Literal["latest", "best"] = "latest",
+    *,
+    algorithm: Algorithm | None = None,
+    world: Any = None,
+    agent: nn.Module | None = None,
+) -> Run:
+    """The agent of a run, to evaluate or to act with; the run directory is only read.
+
+    Raises CheckpointError.
+    """
+    if checkpoint not in ("latest", "best"):
+        raise UsageError(f"checkpoint must be 'latest' or 'best', got {checkpoint!r}")
+    directory = RunDir.open(Path(run_dir), locked=False)
+    config = RunConfig.from_json(directory.config(), algorithm, world, agent)
+    folder = directory.best if checkpoint == "best" else directory.checkpoints
+    state, info = load_checkpoint(latest_checkpoint(folder))
+    _require_same(config, info)
+    one = make_world(config, n_envs=own_size(config.world) if exists(config.world) else 1, seed=0)
+    try:
+        loaded = make_agent(config, one)
+    finally:
+        if not exists(config.world):
+            one.close()
+    load_agent(loaded, state["agent"])
+    return Run(config, loaded, state["timesteps"], directory.path)
+
+
+def own_size(world: Any) -> int:
+    """How many environments a world brings that is there already, or the default."""
+    if isinstance(world, VectorEnv):
+        return int(world.num_envs)
+    return int(world.n_envs) if exists(world) else RunOptions.n_envs
+
+
+def _require_installed(tensorboard: bool, wandb: str | None) -> None:
+    """Tell what is missing before a run directory is made."""
+    for wanted, package in ((tensorboard, "tensorboard"), (wandb, "wandb")):
+        if wanted and find_spec(package) is None:
+            raise UsageError(f"{package} is not installed: pip install 'pgrad[{package}]'")
+
+
+def _new_directory(config: RunConfig, run_dir: str | Path, overwrite: bool) -> RunDir:
+    if run_dir != "auto":
+        return RunDir.create(Path(run_dir), overwrite)
+    base = Path("runs") / config.algorithm_name
+    name = re.sub(r"[^\w.+=-]+", "-", f"{config.world_name}-seed{config.options.seed}")
+    return RunDir.create(base / name, overwrite) if overwrite else RunDir.default(base, name)
+
+
+def _carry_out(
+    config: RunConfig,
+    training: Training,
+    directory: RunDir,
+    tensorboard: bool,
+    wandb: str | None,
+    progress: bool | None,
+    callback: Callback | None,
+) -> Run:
+    directory.add_command(sys.argv)
+    directory.write_versions(versions())
+    with _sinks(config, directory, training.timesteps, tensorboard, wandb) as sinks:
+        rows = conduct(config, training, directory, sinks=sinks, progress=_shown(progress), callback=callback)
+    return Run(config, training.agent, training.timesteps, directory.path, rows)
+
+
+@contextmanager
+def _sinks(
+    config: RunConfig, directory: RunDir, timesteps: int, tensorboard: bool, wandb: str | None
+) -> Iterator[list[Sink]]:
+    """Where rows of metrics go, without what was written after `timesteps`."""
+    sinks: list[Sink] = []
+    try:
+        log = MetricsLog(directory.metrics)
+        sinks.append(log)
+        log.truncate_after(timesteps)
+        if tensorboard:
+            sinks.append(TensorBoardLog(directory.tensorboard, purge_step=timesteps))
+        if wandb:
+            sinks.append(WandbLog(directory.path / "wandb", wandb, directory.path.name, config.to_json()))
+        yield sinks
+    finally:
+        for sink in sinks:
+            sink.close()
+
+
+def _shown(progress: bool | None) -> bool:
+    return sys.stdout.isatty() if progress is None else progress
+
+
+def _require_same(config: RunConfig, info: dict[str, Any]) -> None:
+    if info["algorithm"] != config.algorithm_name:
+        raise CheckpointError(f"the checkpoint is of {info['algorithm']}, the run of {config.algorithm_name}")

@@ -1,0 +1,191 @@
+"""From a world and an agent to trajectories: facts only."""
+
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from pgrad.data import Episodes, Steps, Trajectory, Tree, leaves, map_tree
+from pgrad.errors import CheckpointError, TrainingError, UsageError, WorldError
+from pgrad.models import Agent
+from pgrad.training.episodes import EpisodeStatistics
+from pgrad.worlds.protocol import World
+
+LONGEST_EPISODE = 1_000_000
+
+
+class Collector:
+    """Lets the agent act in the world, with a generator of its own for the sampling.
+
+    Trajectories of windows share one storage, overwritten by the next window.
+    """
+
+    def __init__(self, world: World, agent: Agent, generator: Generator) -> None:
+        self.world, self.agent, self.generator = world, agent, generator
+        self.episodes = EpisodeStatistics()
+        self._obs: Tree | None = None
+        self._storage: Trajectory | None = None
+        self._logp: Tensor | None = None  # of the actions that were taken last
+
+    @torch.no_grad()
+    def collect(self, request: Steps | Episodes) -> Trajectory:
+        """What an algorithm asked for, acted by the agent as it is now."""
+        try:
+            traj = self._window(request.n) if isinstance(request, Steps) else self._whole(request.n)
+        except WorldError:
+            if self._logp is not None:
+                _require_finite(self._logp)  # the world broke on what the policy broke
+            raise
+        _require_finite(traj.logp)
+        self.episodes.update(traj)
+        return traj
+
+    def _window(self, n: int) -> Trajectory:
+        obs = self.world.reset() if self._obs is None else self._obs
+        storage = self._storage
+        fresh = torch.empty(n, self.world.n_envs, dtype=torch.bool, device=self._device)
+        for t in range(n):
+            obs, action, logp = self._act(obs)
+            if storage is None or len(storage.reward) != n:
+                storage = self._storage = allocate(n, obs, action, self._device)
+            put(storage.obs, t, obs)
+            put(storage.action, t, action)
+            storage.logp[t] = logp
+            fresh[t] = ~self.world.ended
+            step = self.world.step(self._to_world(action))
+            storage.reward[t] = step.reward
+            storage.terminated[t] = step.terminated
+            storage.done[t] = step.truncated
+            obs = step.obs
+        assert storage is not None
+        put(storage.obs, n, obs)
+        self._obs = obs
+        # The row that only resets is an episode of its own, of weight zero.
+        storage.done.logical_or_(storage.terminated).logical_or_(~fresh)
+        storage.mask.copy_(fresh)
+        return storage
+
+    def _whole(self, n: int) -> Trajectory:
+        """Rounds of one episode per environment, side by side as columns, padded to the longest."""
+        n_envs = self.world.n_envs
+        rounds = [self._round(min(n_envs, n - first)) for first in range(0, n, n_envs)]
+        longest = max(len(traj.reward) for traj in rounds)
+        return join([pad(traj, longest) for traj in rounds])
+
+    def _round(self, n: int) -> Trajectory:
+        obs = self.world.reset()
+        active = torch.arange(self.world.n_envs, device=self.world.device) < n
+        rows: list[tuple[Tree, ...]] = []
+        while bool(active.any()):
+            obs, action, logp = self._act(obs)
+            obs = map_tree(torch.clone, obs)
+            step = self.world.step(self._to_world(action), active)
+            over = step.terminated | step.truncated
+            rows.append(
+                (obs, action, logp, *map_tree(torch.clone, tuple(step[1:3])), over | ~active, active.float())
+            )
+            active = active & ~over
+            obs = step.obs
+            if len(rows) > LONGEST_EPISODE:
+                raise UsageError(
+                    f"no end to an episode of {self.world.name} in {LONGEST_EPISODE} steps: add a time limit"
+                )
+        self._obs = None
+        device = self._device
+        columns = map_tree(lambda *x: torch.stack(x).to(device)[:, :n], rows[0], *rows[1:])
+        last = map_tree(lambda x: x[None, :n].to(device), obs)
+        whole = map_tree(lambda x, y: torch.cat([x, y]), columns[0], last)
+        return Trajectory(whole, *columns[1:])
+
+    def _act(self, obs: Tree) -> tuple[Tree, Tree, Tensor]:
+        """The observations where the agent is, actions and their log-probabilities."""
+        obs = map_tree(lambda x: x.to(self._device), obs)
+        policy = self.agent.policy(obs)
+        action = policy.sample(self.generator)
+        self._logp = policy.log_prob(action)
+        return obs, action, self._logp
+
+    def _to_world(self, action: Tree) -> Tree:
+        return map_tree(lambda x: x.to(self.world.device), action)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.generator.device
+
+    def state_dict(self) -> dict[str, Any]:
+        """The world's exact state, the generator and the running statistics."""
+        return {
+            "world": self._world_state(),
+            "generator": self.generator.get_state(),
+            "episodes": self.episodes.state_dict(),
+            "started": self._obs is not None,
+        }
+
+    def _world_state(self) -> dict[str, Any] | None:
+        """None for a world that cannot tell: someone else's vector environment."""
+        try:
+            return self.world.state_dict()
+        except WorldError:
+            return None
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put a state back, in mid-episode too. Raises CheckpointError where the world's was not kept."""
+        if state["world"] is None:
+            raise CheckpointError(
+                f"the state of {self.world.name} could not be saved: this run can be loaded, not continued"
+            )
+        obs = self.world.load_state_dict(state["world"])
+        self._obs = obs if state["started"] else None
+        self.generator.set_state(state["generator"].cpu())
+        self.episodes.load_state_dict(state["episodes"])
+
+
+def _require_finite(logp: Tensor) -> None:
+    if not bool(logp.isfinite().all()):
+        raise TrainingError(
+            "the policy produced actions of log-probability that is not finite (NaN or infinite)"
+        )
+
+
+def allocate(n: int, obs: Tree, action: Tree, device: torch.device) -> Trajectory:
+    """Storage for n steps of observations and actions like these."""
+    n_envs = next(iter(leaves(obs))).shape[0]
+
+    def rows(count: int) -> Any:
+        return lambda x: torch.empty((count, *x.shape), dtype=x.dtype, device=device)
+
+    def column(dtype: torch.dtype) -> Tensor:
+        return torch.empty((n, n_envs), dtype=dtype, device=device)
+
+    flags = column(torch.bool), column(torch.bool)
+    numbers = column(torch.float32), column(torch.float32)
+    return Trajectory(
+        map_tree(rows(n + 1), obs), map_tree(rows(n), action), *numbers, *flags, column(torch.float32)
+    )
+
+
+def put(storage: Tree, t: int, value: Tree) -> None:
+    """Copy one row into storage."""
+    map_tree(lambda whole, row: whole[t].copy_(row), storage, value)
+
+
+def pad(traj: Trajectory, n: int) -> Trajectory:
+    """Lengthen to n rows with decisions of weight 0, each an episode of its own; the last observation
+    repeats.
+    """
+    missing = n - len(traj.reward)
+    if not missing:
+        return traj
+
+    def repeat(x: Tensor) -> Tensor:
+        return torch.cat([x, x[-1:].expand(missing, *x.shape[1:])])
+
+    padded = map_tree(repeat, traj)
+    for name, filler in (("reward", 0.0), ("terminated", False), ("done", True), ("mask", 0.0)):
+        getattr(padded, name)[-missing:] = filler
+    return padded
+
+
+def join(parts: list[Trajectory]) -> Trajectory:
+    """Trajectories of equal length side by side."""
+    return map_tree(lambda *x: torch.cat(x, dim=1), parts[0], *parts[1:])

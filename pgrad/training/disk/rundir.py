@@ -1,0 +1,219 @@
+"""A run directory: everything one run writes, in one folder that no other run writes into."""
+
+import difflib
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pgrad.errors import CheckpointError, PgradError, UsageError
+from pgrad.training.disk.files import is_disk_full, reason, write_atomic
+from pgrad.training.disk.lock import Lock, acquire
+
+FORMAT, VERSION = "pgrad run", 1
+CONFIG = "config.json"
+FILES = ("command.txt", "versions.json", "metrics.csv")
+FOLDERS = ("checkpoints", "best", "videos", "plots", "tensorboard", "wandb")
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The folder of one run. In a `with` statement, the end releases its lock.
+
+    It holds config.json (the resolved configuration), command.txt, versions.json, metrics.csv, checkpoints/,
+    best/, videos/, plots/, and `lock` while a process trains in it.
+    """
+
+    path: Path
+    lock: Lock | None = None
+
+    @classmethod
+    def create(cls, path: Path, overwrite: bool = False) -> Self:
+        """Make a run directory and lock it. `overwrite` removes what an earlier run wrote there, no more.
+
+        Raises UsageError where the folder already holds a run or something else, CheckpointError if it is
+        in use.
+        """
+        path = Path(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            _require_ours(path)
+            run = cls(path, acquire(path / "lock"))
+            try:
+                if (path / CONFIG).exists() and not overwrite:
+                    raise UsageError(
+                        f"{path} already holds a run: resume it, choose another run directory, or delete it "
+                        "with overwrite=True (--overwrite)"
+                    )
+                run._lay_out()
+            except BaseException:
+                run.release()
+                raise
+        except OSError as error:
+            raise UsageError(f"cannot create the run directory {path}: {_problem(error)}") from error
+        return run
+
+    @classmethod
+    def default(cls, base: Path, name: str) -> Self:
+        """Make and lock `base/name`, or `base/name-2`, `base/name-3`, ... where that exists.
+
+        Characters that do not belong into a file's name become "-": "ALE/Pong-v5-seed1" is one folder.
+        """
+        name = re.sub(r"[^\w.+=-]+", "-", name)
+        number = 1
+        while True:
+            path = Path(base) / (name if number == 1 else f"{name}-{number}")
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                number += 1
+            except OSError as error:
+                raise UsageError(f"cannot create the run directory {path}: {_problem(error)}") from error
+            else:
+                return cls.create(path)
+
+    @classmethod
+    def open(cls, path: Path, *, locked: bool = True) -> Self:
+        """An existing run directory; locked to continue the run, not locked to read it.
+
+        Raises CheckpointError where it is missing, foreign, damaged or in use.
+        """
+        run = cls(Path(path))
+        run.config()
+        return cls(run.path, acquire(run.path / "lock")) if locked else run
+
+    @property
+    def note(self) -> str:
+        """What to tell about how the directory was opened (a dead process's lock was taken over), or ""."""
+        return self.lock.note if self.lock else ""
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder for `save_checkpoint`, the latest few."""
+        return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """The folder for `save_checkpoint(..., keep=1)` of the best agent so far."""
+        return self.path / "best"
+
+    @property
+    def videos(self) -> Path:
+        """The folder for videos."""
+        return self.path / "videos"
+
+    @property
+    def plots(self) -> Path:
+        """The folder for plots."""
+        return self.path / "plots"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder for TensorBoard's files, made when asked for."""
+        return self.path / "tensorboard"
+
+    @property
+    def metrics(self) -> Path:
+        """The file for `MetricsLog`."""
+        return self.path / "metrics.csv"
+
+    def config(self) -> dict[str, Any]:
+        """The configuration that `write_config` wrote. Raises CheckpointError."""
+        file = self.path / CONFIG
+        try:
+            content = json.loads(file.read_bytes())
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise CheckpointError(_no_run(self.path)) from error
+        except OSError as error:
+            raise CheckpointError(f"cannot read {file}: {reason(error)}") from error
+        except ValueError as error:
+            raise CheckpointError(f"{file} is damaged: it is not JSON") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise CheckpointError(
+                f"{self.path} is not a pgrad run directory: its {CONFIG} is of another format"
+            )
+        if content.get("version") != VERSION:
+            versions = f"format version {content.get('version')}, this one reads version {VERSION}"
+            raise CheckpointError(
+                f"{self.path} was written by a newer pgrad ({versions}): upgrade pgrad to read it"
+            )
+        config: dict[str, Any] = content["config"]
+        return config
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write the resolved configuration: JSON values (tuples become lists), keys sorted."""
+        _write_json(self.path / CONFIG, {"format": FORMAT, "version": VERSION, "config": config})
+
+    def write_versions(self, versions: Mapping[str, str | None]) -> None:
+        """Write what the run is made with, from `versions()`."""
+        _write_json(self.path / "versions.json", versions)
+
+    def add_command(self, arguments: Sequence[str]) -> None:
+        """Add the command that started or continued the run to command.txt, quoted for a shell."""
+        try:
+            with open(self.path / "command.txt", "a", encoding="utf-8") as file:
+                file.write(shlex.join(arguments) + "\n")
+        except OSError as error:
+            raise CheckpointError(f"cannot write {self.path / 'command.txt'}: {_problem(error)}") from error
+
+    def release(self) -> None:
+        """Let other processes use the directory."""
+        if self.lock:
+            self.lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _lay_out(self) -> None:
+        """Remove what an earlier run left, config.json last: by that file the folder is known as a run's."""
+        for name in FILES:
+            (self.path / name).unlink(missing_ok=True)
+        for name in FOLDERS:
+            folder = self.path / name
+            if folder.is_symlink():
+                folder.unlink()  # and leave alone what it points to
+            elif folder.exists():
+                shutil.rmtree(folder)
+        self.write_config({})
+        for folder in (self.checkpoints, self.best, self.videos, self.plots):
+            folder.mkdir()
+
+
+def _require_ours(path: Path) -> None:
+    """Raise UsageError unless the folder is empty (a lock aside) or a run directory."""
+    if any(entry.name != "lock" for entry in path.iterdir()):
+        try:
+            RunDir(path).config()
+        except PgradError as error:
+            raise UsageError(
+                f"{path} is not empty and not a pgrad run directory: choose another one (nothing was deleted)"
+            ) from error
+
+
+def _no_run(path: Path) -> str:
+    if not path.exists():
+        siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+        close = difflib.get_close_matches(path.name, siblings, n=1)
+        return f"there is no run at {path}" + (f"; did you mean {path.parent / close[0]}?" if close else "")
+    return f"{path} is not a pgrad run directory: it has no {CONFIG}"
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    try:
+        write_atomic(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {_problem(error)}") from error
+
+
+def _problem(error: OSError) -> str:
+    return "disk full" if is_disk_full(error) else reason(error)

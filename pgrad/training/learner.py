@@ -1,0 +1,137 @@
+"""The learner: the only place where parameters move."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from pgrad.algorithms.protocol import Algorithm, Loss, Metrics
+from pgrad.data import Batch
+from pgrad.errors import TrainingError, UsageError
+from pgrad.models import Agent
+from pgrad.training.optimizers import flatten_parameters
+
+RATIO_TOLERANCE = 1e-3
+"""Largest |log π − log μ| on fresh data that float32 rounding can explain."""
+
+
+class Learner:
+    """Holds the agent's parameters as one flat tensor and walks it down the gradients of losses."""
+
+    def __init__(self, agent: Agent, algorithm: Algorithm, generator: Generator) -> None:
+        self.agent = agent
+        self.generator = generator
+        self.variables: dict[str, Tensor] = {}
+        self.progress = 0.0
+        self.n_updates = 0
+        self._share = 1.0
+        self._schedule = algorithm.learning_rate_schedule
+        self._max_grad_norm = algorithm.max_grad_norm
+        critic_rate = algorithm.critic_learning_rate
+        rates = {
+            "actor": algorithm.learning_rate,
+            "critic": algorithm.learning_rate if critic_rate is None else critic_rate,
+        }
+        self._flat = flatten_parameters(agent, rates, algorithm.optimizer)
+        self._records: list[Metrics] = []
+
+    def begin(self, progress: float) -> None:
+        """Start an update with this share of the budget used: sets the learning rates."""
+        self.progress = progress
+        self._share = 1.0 - progress if self._schedule == "linear" else 1.0
+        self._records.clear()
+
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """What each group steps with in this update."""
+        return {name: group.learning_rate * self._share for name, group in self._flat.groups.items()}
+
+    def descend(self, loss: Loss, batch: Batch, group: str | None = None) -> Metrics:
+        """One step down the gradient of `loss` on `batch`, clipped to `max_grad_norm`; one group, or all.
+
+        A gradient that is not finite counts as zero, so that parameters stay finite; `read` then raises.
+        """
+        flat = self._flat
+        if group is not None and group not in flat.groups:
+            raise UsageError(
+                f"the agent has no parameter with {group!r} in its name, which this algorithm steps alone"
+            )
+        groups = list(flat.groups.values()) if group is None else [flat.groups[group]]
+        grads = flat.grads if group is None else groups[0].grads
+        flat.grads.zero_()
+        scalar, metrics = loss(self.agent, batch)
+        torch.autograd.backward(scalar)
+        with torch.no_grad():
+            norm = torch.linalg.vector_norm(grads)
+            scale = (self._max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+            grads.copy_(torch.where(norm.isfinite(), grads * scale, 0.0))
+        for one in groups:
+            one.optimizer.step(one.learning_rate * self._share)
+        self._records.append({**metrics, "train/grad_norm": norm})
+        self.n_updates += 1
+        return metrics
+
+    def minibatches(self, batch: Batch, batch_size: int) -> Iterator[Batch]:
+        """Every decision of a flattened batch once, shuffled, `batch_size` at a time."""
+        n = batch.mask.shape[0]
+        order = torch.randperm(n, generator=self.generator, device=self.generator.device)
+        shuffled = batch.select(order.to(batch.mask.device))
+        for start in range(0, n, batch_size):
+            yield shuffled.rows(start, start + batch_size)
+
+    def read(self, extra: Metrics) -> dict[str, float]:
+        """The means over the update's steps, and `extra`, as numbers: an iteration's one synchronisation.
+
+        Raises TrainingError where a gradient was not finite, or the policy that is trained did not agree with
+        the policy that acted before the first step.
+        """
+        columns: dict[str, list[Tensor]] = {}
+        for record in self._records:
+            for key, value in record.items():
+                columns.setdefault(key, []).append(value)
+        columns |= {key: [value] for key, value in extra.items()}
+        first = {key: values[0] for key, values in columns.items() if key == "train/max_log_ratio"}
+        device = self._flat.values.device
+        means = [torch.stack(values).to(torch.float32).mean().to(device) for values in columns.values()]
+        means += [value.to(torch.float32) for value in first.values()]
+        numbers: list[float] = torch.stack(means).tolist() if means else []
+        metrics = dict(zip(columns, numbers, strict=False))
+        self._check(metrics, numbers[len(columns)] if first else 0.0)
+        metrics.pop("train/max_log_ratio", None)
+        metrics["train/learning_rate"] = self.learning_rates.get("actor", 0.0)
+        metrics["train/n_updates"] = self.n_updates
+        return metrics
+
+    def _check(self, metrics: dict[str, float], first_log_ratio: float) -> None:
+        bad = [key for key in ("train/loss", "train/value_loss", "train/grad_norm") if key in metrics]
+        bad = [key for key in bad if not math.isfinite(metrics[key])]
+        if bad:
+            raise TrainingError(
+                f"{' and '.join(bad)} not finite after {self.n_updates} gradient steps; they moved "
+                "nothing. Common causes: enormous rewards, too large a learning rate, a network that divides"
+            )
+        if not first_log_ratio <= RATIO_TOLERANCE:
+            raise TrainingError(
+                "the policy that is trained is not the policy that acted: on fresh data, before any step, "
+                f"|log ratio| is {first_log_ratio:.2g} and must be 0. Common causes: dropout, batch "
+                "normalisation, an observation normaliser that moved during collection"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides the next step, beside the agent's own tensors."""
+        return {
+            "optimizers": {name: group.optimizer.state_dict() for name, group in self._flat.groups.items()},
+            "generator": self.generator.get_state(),
+            "variables": dict(self.variables),
+            "n_updates": self.n_updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put a state back, bit for bit."""
+        for name, group in self._flat.groups.items():
+            group.optimizer.load_state_dict(state["optimizers"][name])
+        self.generator.set_state(state["generator"].cpu())
+        self.variables = dict(state["variables"])
+        self.n_updates = state["n_updates"]

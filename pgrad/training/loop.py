@@ -1,0 +1,179 @@
+"""The loop, written once: collect, learn, count, report."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator
+
+from pgrad.algorithms import Algorithm
+from pgrad.models import Agent
+from pgrad.training.collect import Collector
+from pgrad.training.learner import Learner
+from pgrad.worlds.protocol import World
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Independent streams spawned from one seed, one for everything that draws."""
+
+    world: int
+    agent: int
+    acting: int
+    learning: int
+    evaluation: int
+
+    @classmethod
+    def spawn(cls, seed: int) -> "Seeds":
+        """The streams of `seed`."""
+        streams = np.random.SeedSequence(seed).spawn(5)
+        return cls(*(int(stream.generate_state(1, np.uint32)[0]) for stream in streams))
+
+
+def generator(seed: int, device: torch.device | str = "cpu") -> Generator:
+    """A generator of its own."""
+    return Generator(device).manual_seed(seed)
+
+
+class Averages:
+    """Means of metrics over the iterations between two reports."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[float, int]] = {}
+
+    def add(self, metrics: dict[str, float]) -> None:
+        """Take the metrics of one iteration."""
+        for key, value in metrics.items():
+            total, count = self._sums.get(key, (0.0, 0))
+            self._sums[key] = total + value, count + 1
+
+    def take(self) -> dict[str, float]:
+        """The means so far; starts anew."""
+        means = {key: total / count for key, (total, count) in self._sums.items()}
+        self._sums = {}
+        return means
+
+    def state_dict(self) -> dict[str, list[float]]:
+        """Sum and count of each metric since the last report."""
+        return {key: list(value) for key, value in self._sums.items()}
+
+    def load_state_dict(self, state: dict[str, list[float]]) -> None:
+        """Put them back."""
+        self._sums = {key: (total, int(count)) for key, (total, count) in state.items()}
+
+
+class Training:
+    """A run in memory: all that moves while training, as one state that can be taken out and put back."""
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        world: World,
+        agent: Agent,
+        seeds: Seeds,
+        total_timesteps: int,
+        device: torch.device,
+    ) -> None:
+        self.algorithm, self.world, self.agent = algorithm, world, agent
+        self.total_timesteps = total_timesteps
+        self.request = algorithm.collects(world.n_envs)
+        self.collector = Collector(world, agent, generator(seeds.acting, device))
+        self.learner = Learner(agent, algorithm, generator(seeds.learning))
+        self.averages = Averages()
+        self.timesteps = 0
+        self.iterations = 0
+
+    def iterate(self) -> dict[str, float]:
+        """Collect once and learn from it once. Counts decisions, not rows: resets and padding are free."""
+        traj = self.collector.collect(self.request)
+        decisions = int((traj.mask > 0).sum())
+        if decisions == 0:
+            return {}
+        self.learner.begin(min(self.timesteps / self.total_timesteps, 1.0))
+        extra = self.algorithm.update(self.learner, replace(traj, reward=self.agent.scale_rewards(traj)))
+        metrics = self.learner.read(extra)
+        self.agent.observe(traj)
+        self.timesteps += decisions
+        self.iterations += 1
+        return metrics
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is used."""
+        return self.timesteps >= self.total_timesteps
+
+    def state_dict(self) -> dict[str, Any]:
+        """The exact state of the run, between two iterations."""
+        return {
+            "agent": {name: tensor.detach() for name, tensor in self.agent.state_dict().items()},
+            "learner": self.learner.state_dict(),
+            "collector": self.collector.state_dict(),
+            "averages": self.averages.state_dict(),
+            "timesteps": self.timesteps,
+            "iterations": self.iterations,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put a state back; what follows is bit for bit what would have followed."""
+        load_agent(self.agent, state["agent"])
+        self.learner.load_state_dict(state["learner"])
+        self.collector.load_state_dict(state["collector"])
+        self.averages.load_state_dict(state["averages"])
+        self.timesteps, self.iterations = state["timesteps"], state["iterations"]
+
+
+def load_agent(agent: Agent, tensors: dict[str, torch.Tensor]) -> None:
+    """Fill an agent's parameters and statistics in place."""
+    if agent.reward_scaler is not None:
+        device = agent.reward_scaler.running.device
+        agent.reward_scaler.running = torch.empty_like(tensors["reward_scaler.running"], device=device)
+    agent.load_state_dict(tensors)
+
+
+@dataclass(frozen=True)
+class Every:
+    """True once each time the count passes a multiple of `n` steps; never for n = 0."""
+
+    n: int
+
+    def passed(self, before: int, after: int) -> bool:
+        """Whether a multiple lies in (before, after]."""
+        return self.n > 0 and after // self.n > before // self.n
+
+
+def run(
+    training: Training,
+    *,
+    report: Callable[[dict[str, float]], None],
+    report_every: int,
+    save: Callable[[], None],
+    save_every: int,
+    evaluate: Callable[[], dict[str, float]],
+    eval_every: int,
+    stopped: Callable[[], bool],
+) -> None:
+    """Iterate until the budget is used or `stopped`, asked before each iteration, says so; report, evaluate and save on the way.
+
+    When something happens depends on the steps taken, never on the clock.
+    """
+    began, first_step = time.perf_counter(), training.timesteps
+    reports, saves, evaluations = Every(report_every), Every(save_every), Every(eval_every)
+    while not training.finished and not stopped():
+        before = training.timesteps
+        training.averages.add(training.iterate())
+        after = training.timesteps
+        last = training.finished
+        results = evaluate() if evaluations.passed(before, after) else {}
+        if results or last or reports.passed(before, after):
+            elapsed = time.perf_counter() - began
+            clock = {
+                "time/iterations": training.iterations,
+                "time/time_elapsed": elapsed,
+                "time/fps": (after - first_step) / max(elapsed, 1e-9),
+            }
+            report({**clock, **training.collector.episodes.metrics(), **training.averages.take(), **results})
+        if saves.passed(before, after) and not last:
+            save()

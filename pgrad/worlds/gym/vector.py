@@ -1,0 +1,236 @@
+"""A user's own `gymnasium.vector.VectorEnv` as a world."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import Space
+from gymnasium.spaces import Box, Dict, Discrete, Tuple
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pgrad.data.tree import Tree, leaves, map_tree
+from pgrad.errors import UsageError, WorldError
+from pgrad.worlds.gym.actions import to_arrays, to_batch, to_rows
+from pgrad.worlds.gym.answers import RESET, STEP, answered, nonfinite
+from pgrad.worlds.gym.create import error_line
+from pgrad.worlds.gym.gymnasium import environment_seeds
+from pgrad.worlds.protocol import Step
+from pgrad.worlds.spaces import (
+    Array,
+    MismatchError,
+    check_action_space,
+    check_observation_space,
+    describe,
+    fit,
+    on_device,
+    zeros,
+)
+
+Mask = NDArray[np.bool_]
+
+_NUMBER = Box(-np.inf, np.inf, ())
+_FLAG = Discrete(2)
+
+
+class VectorWorld:
+    """The environments of a vector environment: a `World`, whichever way it resets.
+
+    NEXT_STEP is what a world does. With DISABLED and SAME_STEP an environment is reset through
+    `options={"reset_mask": mask}` after its true last observation (`final_obs`) has been shown. Since a
+    vector environment only steps all of its environments at once, this costs one wasted step and one further
+    reset for each episode.
+
+    For the same reason it cannot leave some of them alone. Where `active` is false the world shows the same
+    observation, but the environment goes on unseen: it cannot be made active again before `reset`.
+    Exact state is not possible: `state_dict` and `load_state_dict` raise WorldError.
+    """
+
+    def __init__(self, env: VectorEnv, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+        """Raises UsageError where the metadata do not say how `env` resets, or a space is not supported."""
+        self.name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+        self.n_envs = env.num_envs
+        self.device = torch.device(device)
+        self.observation_space, self.action_space = env.single_observation_space, env.single_action_space
+        check_observation_space(self.observation_space, self.name)
+        check_action_space(self.action_space, self.name)
+        self._env, self._mode = env, _autoreset_mode(env, self.name)
+        self._seed: int | None = environment_seeds(seed, 1)[0]
+        self._begun = False
+        tensors = zeros(self.observation_space, self.n_envs)
+        flags = torch.zeros(3, self.n_envs, dtype=torch.bool)
+        self._view = Step(tensors, torch.zeros(self.n_envs), flags[0], flags[1])
+        self._ended_view = flags[2]
+        self.ended = self._ended_view.to(self.device, copy=True)
+        self._obs = map_tree(lambda x: x.numpy(), tensors)
+        self._reward = self._view.reward.numpy()
+        self._terminated, self._truncated, self._ended = flags.numpy()
+        self._done = np.zeros(self.n_envs, np.bool_)  # what the vector environment said last, shown or not
+        self._unseen = np.zeros(self.n_envs, np.bool_)  # stepped without being active
+        self._length = np.zeros(self.n_envs, np.int64)  # steps of the episode
+
+    def reset(self) -> Tree:
+        """Start a new episode in every environment; returns the first observations [B, ...]."""
+        everyone = np.ones(self.n_envs, np.bool_)
+        self._show(self._reset(seed=self._seed), everyone)
+        self._seed, self._begun = None, True  # a second reset goes on with the random numbers
+        for array in (self._reward, self._ended, self._done, self._unseen, self._length):
+            array.fill(0)
+        self._require_finite(None)
+        return self._shown().obs
+
+    def step(self, action: Tree, active: Tensor | None = None) -> Step:
+        """Step every environment once; see `World.step`."""
+        if not self._begun:
+            raise WorldError(f"{self.name}: reset must be called before step")
+        shown = np.ones(self.n_envs, np.bool_) if active is None else active.cpu().numpy()
+        if (shown & self._unseen).any():
+            i = int(np.flatnonzero(shown & self._unseen)[0])
+            raise WorldError(
+                f"{self.name}: environment {i} went on while it was not active, reset comes first"
+            )
+        self._unseen |= ~shown
+        over = shown & self._ended
+        live = shown & ~over
+        self._length[live] += 1
+        self._length[over] = 0
+        try:
+            arrays = to_arrays(self.action_space, action, live)
+            self._advance(to_batch(self.action_space, arrays), shown, over, live)
+        except MismatchError as error:
+            where = f"{self.name}" if error.row is None else self._where(error.row)
+            raise WorldError(f"{where}: {error}") from None
+        self._require_finite(to_rows(self.action_space, arrays))
+        return self._shown()
+
+    def _advance(self, action: Any, shown: Mask, over: Mask, live: Mask) -> None:
+        """One step; environments that are `over` show a first observation, `live` ones their answer."""
+        if self._mode is AutoresetMode.DISABLED and self._done.any():
+            self._reset(options={"reset_mask": self._done.copy()})
+        answer = self._call("step", action)
+        if not isinstance(answer, tuple) or len(answer) != 5:
+            raise MismatchError(f"{STEP}, it returned {answered(answer)}")
+        obs, reward, info = answer[0], self._fit(_NUMBER, answer[1], "reward"), answer[4]
+        terminated = self._fit(_FLAG, answer[2], "terminated").astype(np.bool_)
+        truncated = self._fit(_FLAG, answer[3], "truncated").astype(np.bool_) & ~terminated
+        done = terminated | truncated
+        if self._mode is AutoresetMode.NEXT_STEP:
+            self._require_next_step(over, done, live, info)
+            self._show(obs, shown)
+        else:
+            self._show(obs, live)
+            if self._mode is AutoresetMode.SAME_STEP:
+                self._show_final(info, live & done)
+            if over.any():
+                first = self._reset(options={"reset_mask": over.copy()})
+                self._require_masked_reset(obs, first, over)
+                self._show(first, over)
+                done &= ~over
+        self._done[:] = done
+        self._reward[:] = np.where(live, reward, 0.0)
+        self._terminated[:], self._truncated[:] = terminated & live, truncated & live
+        self._ended[shown] = (done & live)[shown]
+
+    def _reset(self, **arguments: Any) -> Any:
+        answer = self._call("reset", **arguments)
+        if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], dict):
+            raise WorldError(f"{self.name}: {RESET}, it returned {answered(answer)}")
+        return answer[0]
+
+    def _call(self, method: str, *arguments: Any, **named: Any) -> Any:
+        try:
+            return getattr(self._env, method)(*arguments, **named)
+        except Exception as error:
+            raise WorldError(f"{self.name}: {method} raised {error_line(error)}") from error
+
+    def _fit(self, space: Space[Any], value: Any, path: str) -> Array:
+        return fit(space, value, path, (self.n_envs,))
+
+    def _show(self, obs: Any, mask: Mask) -> None:
+        for path, space, values, buffer in _walk(self.observation_space, obs, self._obs, "observation"):
+            buffer[mask] = self._fit(space, values, path)[mask]
+
+    def _show_final(self, info: dict[str, Any], mask: Mask) -> None:
+        if not mask.any():
+            return
+        final = info.get("final_obs")
+        if final is None:
+            raise WorldError(f"{self.name}: resets in the same step, but gives no 'final_obs': use NEXT_STEP")
+        for i in np.flatnonzero(mask).tolist():
+            for path, space, value, buffer in _walk(self.observation_space, final[i], self._obs, "final_obs"):
+                buffer[i] = fit(space, value, path)
+
+    def _require_next_step(self, over: Mask, done: Mask, live: Mask, info: dict[str, Any]) -> None:
+        if (over & done).any() or ((live & done).any() and "final_obs" in info):
+            i = int(np.flatnonzero((over | live) & done)[0])
+            raise WorldError(f"{self._where(i)}: its metadata say NEXT_STEP, but it did not reset that way")
+
+    def _require_masked_reset(self, before: Any, after: Any, mask: Mask) -> None:
+        for path, space, values, old in _walk(self.observation_space, after, before, "observation"):
+            if not np.array_equal(self._fit(space, values, path)[~mask], self._fit(space, old, path)[~mask]):
+                raise WorldError(f"{self.name}: reset ignores options['reset_mask']: use NEXT_STEP")
+
+    def _require_finite(self, rows: list[Any] | None) -> None:
+        found = nonfinite(self.observation_space, list(leaves(self._obs)), self._reward)
+        if found is not None:
+            i, what = found
+            if rows is None or not self._length[i]:
+                raise WorldError(f"{self.name}, environment {i}: on reset, {what}")
+            raise WorldError(f"{self._where(i)}: {what} (action {describe(rows[i])})")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Raises WorldError."""
+        raise WorldError(
+            f"{self.name}: the exact state of a vector environment is out of reach: give an id or a factory"
+        )
+
+    def load_state_dict(self, state: dict[str, Any]) -> Tree:
+        """Raises WorldError."""
+        self.state_dict()
+
+    def render(self) -> Any:
+        """An RGB picture of environment 0, uint8 [H, W, 3]."""
+        pictures = self._call("render")
+        if not isinstance(pictures, tuple | list) or not isinstance(pictures[0], np.ndarray):
+            raise WorldError(f"{self.name}: render returned {describe(pictures)}, not pictures")
+        return pictures[0].astype(np.uint8)
+
+    def close(self) -> None:
+        """Close the vector environment."""
+        self._env.close()
+
+    def _shown(self) -> Step:
+        self.ended = self._ended_view.to(self.device, copy=True)
+        return self._view if self.device.type == "cpu" else on_device(self._view, self.device)
+
+    def _where(self, i: int) -> str:
+        return f"{self.name}, environment {i}, step {self._length[i]} of its episode"
+
+
+def _autoreset_mode(env: VectorEnv, name: str) -> AutoresetMode:
+    mode = env.metadata.get("autoreset_mode")
+    for known in AutoresetMode:
+        if mode in (known, known.name, known.value):
+            return known
+    raise UsageError(
+        f"{name} does not say how it resets: set its metadata['autoreset_mode'] to what it does, one of "
+        f"{', '.join(f'AutoresetMode.{known.name}' for known in AutoresetMode)} (got {mode!r})"
+    )
+
+
+def _walk(space: Space[Any], value: Any, other: Any, path: str) -> Iterator[tuple[str, Space[Any], Any, Any]]:
+    """The parts of `value` (batched or single) with their space and the matching part of `other`."""
+    if isinstance(space, Dict):
+        if not isinstance(value, dict) or value.keys() != space.spaces.keys():
+            raise MismatchError(f"{path} is {describe(value)}, the space declares keys {list(space.spaces)}")
+        for key, part in space.spaces.items():
+            yield from _walk(part, value[key], other[key], f"{path}[{key!r}]")
+    elif isinstance(space, Tuple):
+        if not isinstance(value, tuple) or len(value) != len(space.spaces):
+            raise MismatchError(f"{path} is {describe(value)}, the space declares {len(space.spaces)} parts")
+        for k, part in enumerate(space.spaces):
+            yield from _walk(part, value[k], other[k], f"{path}[{k}]")
+    else:
+        yield path, space, value, other

@@ -1,0 +1,1 @@
+"""Worlds of tensors: whole batches of environments in plain PyTorch."""
