@@ -4,9 +4,9 @@
     python bench/versus_sb3.py [--rounds 3] [--out bench/versus_sb3.json]
 
 Both sides train the same networks (two tanh 64-64), the same rollout, epochs and minibatches, with the same
-Gymnasium environments in one process. Reported per row: training steps per second after the first update, seconds
-from process start to the end of the first update, and peak memory; medians over rounds, and ratios pgrad / SB3 (taken
-within each round, where the machine was in the same mood for both).
+Gymnasium environments in one process. Reported per row: training steps per second after the first update,
+seconds from process start to the end of the first update, and peak memory; medians over rounds, and ratios
+pgrad / SB3, taken within each round, where the machine was in the same mood for both.
 """
 
 import argparse
@@ -155,7 +155,8 @@ def main() -> None:
         for key, numbers in entry.items():
             low, middle, high = numbers["ratio"]
             print(
-                f"  {key:17} pgrad {numbers['pgrad']:>9}  sb3 {numbers['sb3']:>9}  ratio {middle} ({low} … {high})"
+                f"  {key:17} pgrad {numbers['pgrad']:>9}  sb3 {numbers['sb3']:>9}  "
+                f"ratio {middle} ({low} … {high})"
             )
     if options.out:
         options.out.write_text(json.dumps(result, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Trees: a tensor, or a dict, tuple or dataclass of trees. Observations, actions and distributions are trees."""
+"""Trees: a tensor, or a dict, tuple or dataclass of trees; so are observations, actions, distributions."""
 
 import dataclasses
 from collections.abc import Callable, Iterator

@@ -122,7 +122,7 @@ class Agent(nn.Module):
         return scaled
 
     def observe(self, traj: Trajectory) -> None:
-        """Show fresh observations to the normaliser; called once per trajectory, after it was learned from."""
+        """Show fresh observations to the normaliser: once per trajectory, after it was learned from."""
         if self.normalizer is not None:
             self.normalizer.update(traj.decisions, traj.mask)
 

@@ -1,4 +1,4 @@
-"""Bodies: a multilayer perceptron and convolutions, with orthogonal weights drawn from an explicit generator."""
+"""Bodies: a multilayer perceptron and convolutions, with orthogonal weights from an explicit generator."""
 
 import math
 from collections.abc import Sequence

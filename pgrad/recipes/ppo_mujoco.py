@@ -1,7 +1,7 @@
 """PPO on MuJoCo: normalised observations, scaled rewards, advantages as they are and anew for each pass.
 
-Not standardising advantages is what lets HalfCheetah out of its slow gaits; the choices are those of Tianshou's
-MuJoCo benchmark (Weng et al. 2022), which has the best published returns.
+Not standardising advantages is what lets HalfCheetah out of its slow gaits; the choices are those of
+Tianshou's MuJoCo benchmark (Weng et al. 2022), which has the best published returns.
 """
 
 from pgrad.algorithms import PPO

@@ -9,7 +9,7 @@ from pgrad.models import AgentSpec
 
 @dataclass(frozen=True)
 class Recipe:
-    """One row of the evidence: `reach` is for the mean over seeds of deterministic returns over 100 episodes."""
+    """One row of the evidence: `reach` is for the mean over seeds of deterministic returns."""
 
     name: str
     algorithm: Algorithm

@@ -1,4 +1,4 @@
-"""Run a recipe over seeds, side by side, one thread each, and keep what it gave: curves, returns, a picture."""
+"""Run a recipe over seeds, side by side, one thread each, and keep its curves, returns and picture."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ COLUMNS = ("time/total_timesteps", "rollout/ep_rew_mean", "rollout/ep_len_mean")
 
 
 def run_recipe(recipe: Recipe, seeds: Sequence[int], folder: Path, jobs: int) -> dict[str, Any]:
-    """Train and evaluate every seed; write folder/seed-N.csv, result.json and curve.png; return the result."""
+    """Train and evaluate every seed; write folder/seed-N.csv, result.json, curve.png; return the result."""
     folder.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:

@@ -8,7 +8,7 @@ RESAMPLES = 10_000
 
 
 def bootstrap_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Percentile-bootstrap interval of the mean; resampled from a generator of its own, so it is a function."""
+    """Percentile-bootstrap interval of the mean, from a generator of its own: a pure function."""
     x = np.asarray(values, dtype=np.float64)
     draws = np.random.default_rng(0).integers(len(x), size=(RESAMPLES, len(x)))
     tail = 50.0 * (1.0 - confidence)

@@ -1,6 +1,8 @@
 """Carrying a run out: what is written, shown, evaluated and saved while it trains, and how it stops."""
 
 import signal
+import sys
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -45,7 +47,8 @@ def conduct(
         signals = stack.enter_context(StopOnSignal()) if directory is not None else None
         console = Console(options.total_timesteps, title, enabled=progress, start=training.timesteps)
         stack.enter_context(console)
-        saver = None if directory is None else Saver(config, training, directory, console)
+        warn = console.message if progress else warnings.warn
+        saver = None if directory is None else Saver(config, training, directory, warn)
 
         def report(metrics: dict[str, float]) -> None:
             nonlocal wanted
@@ -86,11 +89,10 @@ def conduct(
             if training.iterations:  # before the first one there is nothing to save
                 saver.save_last()
             learning_curve(directory.metrics, directory.plots / "learning_curve.png", title=title)
-        if directory is not None and signals is not None and signals.requested is not None:
-            console.message(
-                f"stopped at {training.timesteps:,} steps; continue with: pgrad resume {directory.path}"
-            )
-            if signals.requested == signal.SIGINT:
-                raise KeyboardInterrupt
-            raise SystemExit(signals.exit_code)
+    if directory is not None and signals is not None and signals.requested is not None:
+        how = f"continue with: pgrad resume {directory.path}"
+        print(f"stopped at {training.timesteps:,} steps; {how}", file=sys.stderr)
+        if signals.requested == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(signals.exit_code)
     return rows

@@ -84,7 +84,7 @@ class RunConfig:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON; what cannot be written stands as "custom". Raises UsageError for arguments that cannot."""
+        """Plain JSON; "custom" stands for what cannot be written. Raises UsageError for such arguments."""
         record = {
             "algorithm": self.algorithm_name,
             "hyperparameters": dataclasses.asdict(self.algorithm),  # type: ignore[call-overload]
@@ -106,7 +106,7 @@ class RunConfig:
     def from_json(cls, saved: dict[str, Any], algorithm: Any, world: Any, agent: Any) -> "RunConfig":
         """The record that `to_json` wrote, with what the caller gives in place of what is custom.
 
-        Raises UsageError where something custom is not given, CheckpointError where the record cannot be read.
+        Raises UsageError where something custom is not given, CheckpointError for an unreadable record.
         """
         try:
             options = RunOptions(**saved["options"])
@@ -136,6 +136,7 @@ def resolve_device(name: str, prefers_gpu: bool) -> torch.device:
     available = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(device.type, 0)
     if (device.index or 0) >= available:
         raise UsageError(
-            f"device {name!r} is not available: PyTorch sees {available} {device.type} device(s); use cpu or auto"
+            f"device {name!r} is not available: PyTorch sees {available} {device.type} device(s); "
+            "use cpu or auto"
         )
     return device

@@ -36,7 +36,7 @@ class Run:
         world: Any = None,
         n_envs: int = 8,
     ) -> Evaluation:
-        """Whole episodes in fresh worlds; nothing of the training is touched. The same call, the same numbers.
+        """Whole episodes in fresh worlds; training is not touched. The same call gives the same numbers.
 
         The seed is not that of the evaluations during training, which chose the best checkpoint. `world`
         replaces the world of the run: needed where that was a vector environment. Raises UsageError,

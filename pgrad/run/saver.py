@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from pgrad.errors import CheckpointError
 from pgrad.run.config import RunConfig
-from pgrad.training.console import Console
 from pgrad.training.disk.checkpoint import checkpoint_info, checkpoints, save_checkpoint
 from pgrad.training.disk.rundir import RunDir
 from pgrad.training.loop import Training
@@ -13,15 +12,16 @@ from pgrad.training.loop import Training
 class Saver:
     """Writes the state of a training; the best one is judged by evaluation, or else by training return."""
 
-    def __init__(self, config: RunConfig, training: Training, directory: RunDir, console: Console) -> None:
-        self._config, self._training, self._directory = config, training, directory
-        self._console = console
+    def __init__(
+        self, config: RunConfig, training: Training, directory: RunDir, warn: Callable[[str], object]
+    ) -> None:
+        self._config, self._training, self._directory, self._warn = config, training, directory, warn
         self._score = float("-inf")
         kept = checkpoints(directory.best)
         self._best = checkpoint_info(kept[-1])["score"] if kept else float("-inf")
 
     def judge(self, metrics: dict[str, float]) -> None:
-        """Take a row of metrics as the score of the state as it is; keep it if an evaluation says it is best."""
+        """Take a row of metrics as the state's score; keep the state if an evaluation says it is best."""
         training_return = metrics.get("rollout/ep_rew_mean", self._score)
         self._score = metrics.get("eval/mean_reward", training_return)
         if "eval/mean_reward" in metrics:
@@ -51,7 +51,7 @@ class Saver:
         try:
             save()
         except CheckpointError as error:
-            self._console.message(f"warning: {error}; training goes on")
+            self._warn(f"warning: {error}; training goes on")
 
     def _info(self) -> dict[str, object]:
         return {

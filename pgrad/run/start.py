@@ -61,8 +61,8 @@ def train(
         runs/ALGORITHM/WORLD-seedSEED, with a number behind it where that exists.
     progress: show a live table; None does so on a terminal. wandb: the project to log to.
     callback: called with each row of metrics; returning False ends the training after that update.
-    The rest is as in `RunOptions`. Raises UsageError for what cannot be done, WorldError where the environment
-    breaks its contract, TrainingError where training stops being sound.
+    The rest is as in `RunOptions`. Raises UsageError for what cannot be done, WorldError where the
+    environment breaks its contract, TrainingError where training stops being sound.
     """
     if exists(world) and eval_every > 0:
         raise UsageError("eval_every needs worlds that can be made anew: give an id or a factory")
@@ -114,8 +114,8 @@ def resume(
     checkpoint: the folder of another one, such as an intact one after the latest was damaged; what came after
         it is dropped.
     What is custom in a run (algorithm, factory, module) must be given again. Raises UsageError with the
-    differences where what is given is not what the run was started with, CheckpointError where a checkpoint is
-    damaged.
+    differences where what is given is not what the run was started with, CheckpointError where a checkpoint
+    is damaged.
     """
     _require_installed(tensorboard, wandb)
     with RunDir.open(Path(run_dir)) as directory:
@@ -130,8 +130,8 @@ def resume(
         if total_timesteps is not None:
             if total_timesteps < state["timesteps"]:
                 raise UsageError(
-                    f"{directory.path} is at {state['timesteps']} timesteps already: total_timesteps must be at "
-                    f"least that, got {total_timesteps}"
+                    f"{directory.path} is at {state['timesteps']} timesteps already: total_timesteps must be "
+                    f"at least that, got {total_timesteps}"
                 )
             options = dataclasses.replace(config.options, total_timesteps=total_timesteps)
             config = dataclasses.replace(config, options=options)

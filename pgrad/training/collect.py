@@ -9,6 +9,7 @@ from pgrad.data import Episodes, Steps, Trajectory, Tree, leaves, map_tree
 from pgrad.errors import CheckpointError, TrainingError, UsageError, WorldError
 from pgrad.models import Agent
 from pgrad.training.episodes import EpisodeStatistics
+from pgrad.worlds.gym.vector import VectorWorld
 from pgrad.worlds.protocol import World
 
 LONGEST_EPISODE = 1_000_000
@@ -123,10 +124,7 @@ class Collector:
 
     def _world_state(self) -> dict[str, Any] | None:
         """None for a world that cannot tell: someone else's vector environment."""
-        try:
-            return self.world.state_dict()
-        except WorldError:
-            return None
+        return None if isinstance(self.world, VectorWorld) else self.world.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put a state back, in mid-episode too. Raises CheckpointError where the world's was not kept."""

@@ -155,9 +155,9 @@ def run(
     eval_every: int,
     stopped: Callable[[], bool],
 ) -> None:
-    """Iterate until the budget is used or `stopped`, asked before each iteration, says so; report, evaluate and save on the way.
+    """Iterate until the budget is used or `stopped` says so; report, evaluate and save on the way.
 
-    When something happens depends on the steps taken, never on the clock.
+    `stopped` is asked before each iteration. When the rest happens depends on the steps taken, not on time.
     """
     began, first_step = time.perf_counter(), training.timesteps
     reports, saves, evaluations = Every(report_every), Every(save_every), Every(eval_every)

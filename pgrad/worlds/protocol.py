@@ -10,7 +10,7 @@ from pgrad.data.tree import Tree
 
 
 class Step(NamedTuple):
-    """What a world answered to one batch of actions. Views of the world's buffers: copy before the next step."""
+    """What a world answered to a batch of actions. Views of its buffers: copy before the next step."""
 
     obs: Tree  # [B, ...]
     reward: Tensor  # [B] float32
@@ -62,4 +62,6 @@ class World(Protocol):
         """An RGB picture of environment 0, uint8 [H, W, 3]."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give back what the world holds: windows, processes."""
+        ...

@@ -12,7 +12,7 @@ import torch
 
 from pgrad.cli import main
 from pgrad.errors import UsageError
-from pgrad.training import checkpoint
+from pgrad.training.disk import checkpoint
 from pgrad.training.disk.rundir import RunDir
 from tests.cli.tools import cli
 

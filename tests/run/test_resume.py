@@ -11,7 +11,7 @@ import torch
 
 import pgrad as pg
 from pgrad.errors import CheckpointError, UsageError
-from pgrad.training.disk.checkpoint import checkpoints
+from pgrad.training.disk.checkpoint import checkpoints, load_checkpoint
 from pgrad.training.disk.rundir import RunDir
 from tests.run.tools import differences, final_state, rows
 
@@ -141,6 +141,18 @@ def test_stopping_twice_and_crashing_in_between(tmp_path: Path) -> None:
     assert rows(tmp_path / "whole") == rows(tmp_path / "b")
 
 
+def test_stopping_between_two_reports(tmp_path: Path) -> None:
+    """What is to be averaged in the next row is part of the state: rows are the same wherever a run was cut."""
+    setting: dict[str, Any] = {"total_timesteps": 200, "n_envs": 2, "agent": PLAIN, "log_every": 90}
+    pg.train(ALGORITHMS["a2c"], "cartpole", run_dir=tmp_path / "a", **setting)
+    pg.train(ALGORITHMS["a2c"], "cartpole", run_dir=tmp_path / "b", save_every=30, keep=9, **setting)
+    kept = checkpoints(tmp_path / "b" / "checkpoints")
+    middle = next(path for path in kept if load_checkpoint(path)[0]["averages"])  # saved between two reports
+    pg.resume(tmp_path / "b", checkpoint=middle)
+    assert differences(final_state(tmp_path / "a"), final_state(tmp_path / "b")) == []
+    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+
+
 def test_a_larger_budget(tmp_path: Path) -> None:
     """Without a schedule, training on equals having trained longer; the new budget is written down."""
     algorithm = replace(ALGORITHMS["a2c"], learning_rate_schedule="constant")
@@ -187,6 +199,11 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
             attempt(tmp_path / "a")
         assert "damaged: the checksum of tensors.safetensors does not match" in str(error.value)
         assert f"newest intact one: {kept[-2]}" in str(error.value)
+    pg.resume(tmp_path / "a", checkpoint=kept[-2])
+    pg.train(
+        ALGORITHMS["a2c"], "cartpole", total_timesteps=120, n_envs=2, run_dir=tmp_path / "b", save_every=40
+    )
+    assert differences(final_state(tmp_path / "a"), final_state(tmp_path / "b")) == []
 
 
 class Tweaked(pg.A2C):

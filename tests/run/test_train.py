@@ -239,15 +239,17 @@ def test_rows_are_spread_over_the_run() -> None:
     assert len(updates.history) == updates.history[-1]["train/n_updates"]
 
 
-def test_a_vector_environment_of_the_users() -> None:
-    """Its own number of environments is taken; what it cannot do is refused before anything is trained."""
+def test_a_vector_environment_of_the_users(tmp_path: Path) -> None:
+    """Its own number of environments is taken; it can be trained, saved and loaded, not continued."""
     run = pg.train(PPO, gymnasium.make_vec("CartPole-v1", 4), total_timesteps=100)
     assert run.config.options.n_envs == 4
     with pytest.raises(pg.UsageError, match="eval_every needs worlds that can be made anew"):
         pg.train(PPO, gymnasium.make_vec("CartPole-v1", 4), total_timesteps=100, eval_every=10)
-    with pytest.raises(pg.UsageError, match="cannot be saved: leave out run_dir"):
-        pg.train(PPO, gymnasium.make_vec("CartPole-v1", 4), total_timesteps=100, run_dir="never")
-    assert not Path("never").exists()
+    saved = pg.train(PPO, gymnasium.make_vec("CartPole-v1", 4), total_timesteps=100, run_dir=tmp_path / "a")
+    loaded = pg.load(tmp_path / "a", world=gymnasium.make_vec("CartPole-v1", 4))
+    assert equal(saved, loaded)
+    with pytest.raises(pg.CheckpointError, match="this run can be loaded, not continued"):
+        pg.resume(tmp_path / "a", 200, world=gymnasium.make_vec("CartPole-v1", 4))
     with pytest.raises(pg.UsageError, match=r"evaluate\(world=\.\.\.\)"):
         run.evaluate(2)
     assert len(run.evaluate(3, world="CartPole-v1").returns) == 3

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgrad.errors import CheckpointError, UsageError
-from pgrad.training import log as module
+from pgrad.training.disk import log as module
 from pgrad.training.disk.log import MetricsLog, TensorBoardLog, WandbLog, read
 
 FIRST = ["time/total_timesteps", "time/iterations", "time/time_elapsed", "time/fps"]

@@ -183,6 +183,7 @@ class Counted:
         self.timesteps, self.iterations, self.total = 0, 0, total
         self.collector = self
         self.episodes = self
+        self.averages = Averages()
 
     def metrics(self) -> dict[str, float]:
         return {"rollout/ep_rew_mean": float(self.iterations)}
@@ -206,7 +207,7 @@ def conducted(total: int, *, stop_at: int = 10**9, start: int = 0, **every: int)
         report=lambda row: events.append(("report", made.timesteps, row["train/loss"], "eval" in row)),
         save=lambda: events.append(("save", made.timesteps)),
         evaluate=lambda: {"eval": 1.0},
-        stop=lambda: made.timesteps >= stop_at,
+        stopped=lambda: made.timesteps >= stop_at,
         **settings,
     )
     return events

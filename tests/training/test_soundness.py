@@ -1,4 +1,4 @@
-"""Runs that are not sound stop: another policy acting than learning, NaN, overflow; parameters stay finite."""
+"""Runs that are not sound stop: another policy acting than learning, NaN, overflow."""
 
 import math
 from typing import Any

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgrad.errors import WorldError
-from pgrad.worlds import make, replay
+from pgrad.worlds import make
+from pgrad.worlds.gym import replay
 from pgrad.worlds.gym.gymnasium import environment_seeds
 from tests.worlds.conformance import check_state, check_world
 from tests.worlds.fakes import BOTH, TERMINATED, TRUNCATED, StructuredEnv, check_counting, counting_factory
