@@ -1,14 +1,21 @@
-"""pgrad: policy-gradient reinforcement learning, from REINFORCE to GRPO.
+"""pgrad: policy-gradient reinforcement learning, from REINFORCE to PPO.
 
-import pgrad as pg
-run = pg.train(pg.PPO(clip_range=0.1), "CartPole-v1", total_timesteps=100_000, seed=1)
-run.evaluate(episodes=100)
+    import pgrad as pg
+    run = pg.train(pg.PPO(clip_range=0.1), "CartPole-v1", total_timesteps=100_000, seed=1)
+    run.evaluate(episodes=100)
+
+Names are imported when they are first used, so that the command line answers before PyTorch is loaded.
 """
 
-from pgrad.algorithms import A2C, PPO, PPOKL, ActorCritic, Reinforce
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from pgrad.errors import CheckpointError, PgradError, TrainingError, UsageError, WorldError
-from pgrad.models import Agent, AgentSpec
-from pgrad.run import Run, load, resume, train
+
+if TYPE_CHECKING:
+    from pgrad.algorithms import A2C, PPO, PPOKL, ActorCritic, Reinforce
+    from pgrad.models import Agent, AgentSpec
+    from pgrad.run import Run, load, resume, train
 
 __version__ = "0.1.0"
 
@@ -30,3 +37,20 @@ __all__ = [
     "resume",
     "train",
 ]
+
+_HOMES = {
+    "pgrad.algorithms": ("A2C", "PPO", "PPOKL", "ActorCritic", "Reinforce"),
+    "pgrad.models": ("Agent", "AgentSpec"),
+    "pgrad.run": ("Run", "load", "resume", "train"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module 'pgrad' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

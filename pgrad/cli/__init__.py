@@ -15,6 +15,7 @@ COMMANDS = {
     "eval": "evaluate the agent of a run over whole episodes",
     "play": "record a video of the agent of a run",
     "plot": "draw the learning curves of runs in one picture",
+    "recipe": "run a published result again, over several seeds",
     "list": "the algorithms and worlds there are",
     "doctor": "what this installation can do: versions, devices, extras",
 }

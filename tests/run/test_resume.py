@@ -142,7 +142,7 @@ def test_stopping_twice_and_crashing_in_between(tmp_path: Path) -> None:
 
 
 def test_stopping_between_two_reports(tmp_path: Path) -> None:
-    """What is to be averaged in the next row is part of the state: rows are the same wherever a run was cut."""
+    """What is to be averaged in the next row is part of the state: rows are the same after any stop."""
     setting: dict[str, Any] = {"total_timesteps": 200, "n_envs": 2, "agent": PLAIN, "log_every": 90}
     pg.train(ALGORITHMS["a2c"], "cartpole", run_dir=tmp_path / "a", **setting)
     pg.train(ALGORITHMS["a2c"], "cartpole", run_dir=tmp_path / "b", save_every=30, keep=9, **setting)

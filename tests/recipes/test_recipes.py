@@ -1,0 +1,71 @@
+"""Recipes: what they say, what a run of one leaves behind, and that the README's table is the committed evidence."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import pgrad as pg
+from pgrad.cli import main
+from pgrad.recipes import RECIPES
+from pgrad.recipes.recipe import Recipe
+from pgrad.recipes.runner import run_recipe
+from pgrad.recipes.table import evidence_table
+from pgrad.training.disk.log import read
+
+ROOT = Path(__file__).parents[2]
+TINY = Recipe("tiny", pg.A2C(), "probe-both", total_timesteps=400, n_envs=2, reach=0.5)
+
+
+def test_names_are_unique_and_numbers_sound() -> None:
+    assert all(name == recipe.name for name, recipe in RECIPES.items())
+    for recipe in RECIPES.values():
+        recipe.algorithm.collects(recipe.n_envs)  # raises where the numbers do not fit
+        assert recipe.total_timesteps >= 100_000
+
+
+@pytest.mark.parametrize(
+    ("means", "verdict"),
+    [([0.5, 0.5], True), ([0.9, 0.0], False), ([0.4, 0.5], False), ([0.9, 0.3], True)],
+)
+def test_a_verdict_is_of_the_mean_and_of_every_seed(means: list[float], verdict: bool) -> None:
+    assert replace(TINY, every_seed=0.3).verdict(means) is verdict
+    assert replace(TINY, reach=None).verdict(means) is None
+
+
+def test_a_recipe_leaves_curves_and_a_result_that_agree(tmp_path: Path) -> None:
+    result = run_recipe(TINY, [3, 4], tmp_path / "tiny", jobs=2)
+    assert json.loads((tmp_path / "tiny" / "result.json").read_text())["mean"] == result["mean"]
+    assert [row["seed"] for row in result["seeds"]] == [3, 4]
+    assert result["reached"] is (result["mean"] >= 0.5)
+    for row in result["seeds"]:
+        alone = pg.train(TINY.algorithm, TINY.world, total_timesteps=400, n_envs=2, seed=row["seed"])
+        assert row["eval_mean"] == round(alone.evaluate(100).mean, 2)
+        curve = read(tmp_path / "tiny" / f"seed-{row['seed']}.csv")
+        assert curve["time/total_timesteps"][-1] == row["timesteps"] == alone.timesteps
+    assert (tmp_path / "tiny" / "curve.png").stat().st_size > 5_000
+    assert f"| {result['mean']:.1f} [" in evidence_table(tmp_path)
+
+
+def test_the_command_lists_recipes_and_refuses_what_is_not_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipe"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(RECIPES)
+    assert main(["recipe", "ppo-cartpol"]) == 2
+    assert "did you mean ppo-cartpole?" in capsys.readouterr().err
+    assert main(["recipe", "ppo-cartpole", "--jobs", "-1"]) == 2
+
+
+def test_the_readme_shows_the_committed_evidence() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert evidence_table(ROOT / "docs" / "evidence") in readme
+
+
+def test_committed_evidence_was_made_with_the_recipes() -> None:
+    for path in (ROOT / "docs" / "evidence").glob("*/result.json"):
+        result = json.loads(path.read_text())
+        recipe = RECIPES[result["recipe"]]
+        assert (result["world"], result["total_timesteps"]) == (recipe.world, recipe.total_timesteps)
+        assert result["algorithm"] == type(recipe.algorithm).__name__
+        assert len(result["seeds"]) >= 5
+        assert recipe.verdict([row["eval_mean"] for row in result["seeds"]]) is result["reached"]
