@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pgrad.algorithms.metrics import critic_metrics, decision_metrics
+from pgrad.algorithms.critic import critic_metrics
+from pgrad.algorithms.metrics import decision_metrics
 from pgrad.algorithms.ppo import PPO
 from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import validate

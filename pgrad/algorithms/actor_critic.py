@@ -6,12 +6,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pgrad.algorithms.metrics import critic_metrics, decision_metrics
+from pgrad.algorithms.critic import critic_metrics, value_loss
+from pgrad.algorithms.metrics import decision_metrics
 from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Steps, Trajectory
 from pgrad.math.credit import n_step_return
-from pgrad.math.objectives import score_function, squared_error
+from pgrad.math.objectives import score_function
 from pgrad.math.reduce import mean
 
 
@@ -60,18 +61,12 @@ class ActorCritic:
         metrics = {"train/policy_gradient_loss": -objective, "train/entropy_loss": -entropy}
         return loss, decision_metrics(batch, logp, metrics) | {"train/loss": loss.detach()}
 
-    def value_loss(self, agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:
-        """The critic's: ½(V − target)², the target held fixed (semi-gradient)."""
-        assert batch.target is not None
-        error = mean(squared_error(agent.value(batch.obs), batch.target), batch.mask)
-        return 0.5 * error, {"train/value_loss": error.detach()}
-
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """The critic's steps, then one of the actor on advantages of the fitted critic."""
         before = self.credit(learner.agent, traj)
         batch = before
         for _ in range(self.n_critic_updates):
-            learner.descend(self.value_loss, batch, "critic")
+            learner.descend(value_loss, batch, "critic")
             batch = self.credit(learner.agent, traj)
         learner.descend(self.loss, batch, "actor")
         return critic_metrics(before)

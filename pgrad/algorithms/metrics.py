@@ -6,7 +6,7 @@ from torch import Tensor
 from pgrad.algorithms.protocol import Metrics
 from pgrad.data import Batch
 from pgrad.math.kl import approx_kl
-from pgrad.math.reduce import explained_variance, means
+from pgrad.math.reduce import means
 
 
 @torch.no_grad()
@@ -19,11 +19,3 @@ def decision_metrics(batch: Batch, logp: Tensor, decisions: Metrics) -> Metrics:
     each = means(torch.stack(list(decisions.values())), batch.mask).unbind()
     log_ratio = (logp - batch.logp).masked_fill(batch.mask == 0, 0.0)
     return dict(zip(decisions, each, strict=True)) | {"train/max_log_ratio": log_ratio.abs().max()}
-
-
-@torch.no_grad()
-def critic_metrics(batch: Batch) -> Metrics:
-    """How much of the variance of its targets the critic foresaw, before it learned from them."""
-    assert batch.value is not None
-    assert batch.target is not None
-    return {"train/explained_variance": explained_variance(batch.value, batch.target, batch.mask)}

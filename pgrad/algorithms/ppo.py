@@ -7,7 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pgrad.algorithms.metrics import critic_metrics, decision_metrics
+from pgrad.algorithms.critic import critic_metrics
+from pgrad.algorithms.metrics import decision_metrics
 from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import check_batch_size, validate
 from pgrad.data import Batch, Steps, Trajectory

@@ -6,14 +6,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pgrad.algorithms.metrics import critic_metrics, decision_metrics
+from pgrad.algorithms.critic import critic_metrics, value_loss
+from pgrad.algorithms.metrics import decision_metrics
 from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Episodes, Trajectory
 from pgrad.errors import UsageError
 from pgrad.math import baselines
 from pgrad.math.credit import discount_weight, full_return, reward_to_go
-from pgrad.math.objectives import score_function, squared_error
+from pgrad.math.objectives import score_function
 from pgrad.math.reduce import constant, mean, standardize
 
 Baseline = Literal["none", "mean", "leave-one-out", "optimal", "value"]
@@ -99,22 +100,14 @@ class Reinforce:
         metrics = {"train/policy_gradient_loss": -objective, "train/entropy_loss": -entropy}
         return loss, decision_metrics(batch, logp, metrics) | {"train/loss": loss.detach()}
 
-    def value_loss(self, agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:
-        """½(V − G)² of the learned baseline."""
-        assert batch.target is not None
-        error = mean(squared_error(agent.value(batch.obs), batch.target), batch.mask)
-        return 0.5 * error, {"train/value_loss": error.detach()}
-
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
-        """One step of the policy; then the learned baseline follows, so that it never saw the returns it
-        judges.
-        """
+        """One step of the policy; the learned baseline follows, so that it never saw what it judges."""
         batch = self.credit(learner.agent, traj)
         learner.descend(self.loss, batch, "actor")
         if self.baseline != "value":
             return {}
         for _ in range(self.n_critic_updates):
-            learner.descend(self.value_loss, batch, "critic")
+            learner.descend(value_loss, batch, "critic")
         return critic_metrics(batch)
 
 

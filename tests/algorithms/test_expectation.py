@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pgrad.algorithms import A2C, PPO, PPOKL, ActorCritic, Reinforce
+from pgrad.algorithms.critic import value_loss
 from pgrad.data import Trajectory
 from pgrad.errors import UsageError
 from tests.algorithms.tools import Descent, Table, gradients
@@ -164,7 +165,7 @@ def test_the_critics_fixed_point_is_the_value() -> None:
     for n in (1, 2, None):
         algorithm = ActorCritic(gamma=GAMMA, n_steps=4, bootstrap_steps=n)
         batch = algorithm.credit(who, everything())
-        grad = gradients(who, algorithm.value_loss(who, batch)[0])["critic"]
+        grad = gradients(who, value_loss(who, batch)[0])["critic"]
         assert grad.abs().max() < 1e-15
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pgrad.algorithms import A2C, PPO, PPOKL, ActorCritic, Reinforce
+from pgrad.algorithms.critic import value_loss
 from pgrad.data import Batch, Trajectory
 from tests.algorithms.tools import GaussianTable, Table, gaussian_table, gradients, table, window
 from tests.math import oracles
@@ -137,7 +138,7 @@ def test_actor_critic_losses() -> None:
     actor = gradients(agent, algorithm.loss(agent, batch)[0])
     assert torch.allclose(actor["theta"], -softmax_gradient(agent, traj, td, C2) / n, atol=1e-12)
     assert not actor["critic"].any()
-    critic = gradients(agent, algorithm.value_loss(agent, batch)[0])
+    critic = gradients(agent, value_loss(agent, batch)[0])
     target = td + agent.value(traj.obs).detach()[:-1]
     assert torch.allclose(critic["critic"], 0.5 * critic_gradient(agent, traj, target) / n, atol=1e-12)
     assert not critic["theta"].any()
@@ -222,9 +223,8 @@ def with_graph(batch: Batch) -> tuple[Batch, list[Tensor]]:
         lambda agent, batch: PPO(normalize_advantage=False).loss(agent, batch),
         lambda agent, batch: PPOKL().loss(agent, replace(batch, policy=agent.policy(batch.obs))),
         lambda agent, batch: ActorCritic().loss(agent, batch),
-        lambda agent, batch: ActorCritic().value_loss(agent, batch),
+        value_loss,
         lambda agent, batch: Reinforce().loss(agent, batch),
-        lambda agent, batch: Reinforce().value_loss(agent, batch),
     ],
 )
 def test_credit_gets_no_gradient(loss: Callable[[Any, Batch], tuple[Tensor, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Recipes: what they say, what a run of one leaves behind, and that the README's table is the committed evidence."""
+"""Recipes: what they say, what a run of one leaves behind, and the README's table of the evidence."""
 
 import json
 from dataclasses import replace

@@ -41,7 +41,9 @@ def run(args: list[str]) -> int:
     recipe = RECIPES[choose(given.name, RECIPES, "recipe")]
     result = run_recipe(recipe, given.seeds, Path(given.out) / recipe.name, given.jobs or cores())
     for seed in result["seeds"]:
-        print(f"seed {seed['seed']}: {seed['eval_mean']:.1f} ± {seed['eval_std']:.1f} ({seed['seconds']:.0f} s)")
+        print(
+            f"seed {seed['seed']}: {seed['eval_mean']:.1f} ± {seed['eval_std']:.1f} ({seed['seconds']:.0f} s)"
+        )
     low, high = result["interval"]
     verdict = {True: "reached", False: "not reached", None: "reported only"}[result["reached"]]
     print(f"mean {result['mean']:.1f} (95% interval over seeds {low:.1f} … {high:.1f}): {verdict}")

@@ -1,0 +1,24 @@
+"""A critic that is fitted in steps of its own, and what any critic reports."""
+
+import torch
+from torch import Tensor
+
+from pgrad.algorithms.protocol import Agent, Metrics
+from pgrad.data import Batch
+from pgrad.math.objectives import squared_error
+from pgrad.math.reduce import explained_variance, mean
+
+
+def value_loss(agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:
+    """½(V − V̂)², to be descended; the target V̂ is held fixed (semi-gradient)."""
+    assert batch.target is not None
+    error = mean(squared_error(agent.value(batch.obs), batch.target), batch.mask)
+    return 0.5 * error, {"train/value_loss": error.detach()}
+
+
+@torch.no_grad()
+def critic_metrics(batch: Batch) -> Metrics:
+    """How much of the variance of its targets the critic foresaw, before it learned from them."""
+    assert batch.value is not None
+    assert batch.target is not None
+    return {"train/explained_variance": explained_variance(batch.value, batch.target, batch.mask)}
