@@ -140,7 +140,9 @@ class Agent(nn.Module):
         device = next(self.parameters()).device
         batch = map_tree(lambda x: x.unsqueeze(0).to(device), _observation(self.observation_space, obs))
         policy = self.policy(batch)
-        action = policy.mode if deterministic else policy.sample(generator)
+        if generator is not None:
+            policy = map_tree(lambda x: x.to(generator.device), policy)
+        action = policy.mode if deterministic or generator is None else policy.sample(generator)
         return _action(self.action_space, map_tree(lambda x: x[0], action))
 
     def _normalize(self, obs: Tree) -> Tree:
@@ -186,6 +188,8 @@ def _observation(space: spaces.Space[Any], obs: Any) -> Tree:
     if isinstance(space, spaces.Discrete):
         return torch.as_tensor(int(obs) - int(space.start))
     x = torch.as_tensor(np.asarray(obs))
+    if x.shape != space.shape:
+        raise UsageError(f"an observation of shape {tuple(x.shape)} is not one of {space}")
     if isinstance(space, spaces.MultiDiscrete):
         return x.to(torch.int64) - torch.as_tensor(space.start)
     return x.to(torch.float32) if x.is_floating_point() else x

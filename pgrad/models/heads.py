@@ -57,7 +57,7 @@ class GaussianHead(nn.Module):
     def __init__(self, n_in: int, n: int, log_std_init: float, learn_std: bool, generator: Generator) -> None:
         super().__init__()
         self.mean = linear(n_in, n, POLICY_GAIN, generator)
-        self.log_std = nn.Parameter(torch.full((n,), log_std_init), requires_grad=learn_std)
+        self.log_std = nn.Parameter(torch.full((n,), float(log_std_init)), requires_grad=learn_std)
 
     def forward(self, features: Tensor) -> Gaussian:
         """Distribution over [..., n] from features [..., n_in]."""

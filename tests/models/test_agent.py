@@ -117,6 +117,14 @@ def test_sampling_needs_a_generator_and_only_that() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_observations_of_another_shape_are_refused() -> None:
+    """Some would be broadcast to a wrong answer, as a number is."""
+    agent = made(BOX, TWO, AgentSpec(normalize_obs=True))
+    for obs in (0.5, np.zeros(4), np.zeros((1, 3))):
+        with pytest.raises(UsageError, match=r"an observation of shape .* is not one of Box"):
+            agent.act(obs)
+
+
 def test_integer_boxes_are_rounded_like_the_world_does() -> None:
     agent = made(BOX, spaces.Box(-9, 9, (1,), np.int64))
     with torch.no_grad():
@@ -181,6 +189,8 @@ def test_first_weights() -> None:
     assert float(value.weight.detach().norm()) == pytest.approx(1.0, abs=1e-5)
     assert not any(m.bias.any() for m in agent.modules() if isinstance(m, nn.Linear))
     assert head.log_std.tolist() == [-0.5, -0.5]
+    whole = made(BOX, spaces.Box(-1.0, 1.0, (2,)), AgentSpec(log_std_init=-1))
+    assert whole.policy(torch.zeros(1, 3)).log_std.tolist() == [[-1.0, -1.0]]
     same, other = made(BOX, TWO, seed=1), made(BOX, TWO, seed=2)
     assert all(
         torch.equal(p, q) for p, q in zip(made(BOX, TWO, seed=1).parameters(), same.parameters(), strict=True)

@@ -75,6 +75,9 @@ def test_seeds(world: str) -> None:
     assert history[0] == history[1]
     assert history[0] != history[2]
     assert not equal(runs[0], runs[2])
+    first = [pg.train(replace(PPO, learning_rate=0.0), world, seed=seed, **SMALL) for seed in (1, 1, 2)]
+    assert equal(first[0], first[1])
+    assert not equal(first[0], first[2]), "the first weights come from the seed too"
 
 
 def test_the_number_of_worlds() -> None:
@@ -231,9 +234,9 @@ def test_callbacks_see_rows_and_stop_the_run() -> None:
 def test_rows_are_spread_over_the_run() -> None:
     """One once a multiple of log_every has been passed; 200 where nothing is asked for, never more than
     updates."""
-    rare = pg.train(pg.A2C(n_steps=2), "pendulum", total_timesteps=800, n_envs=1, log_every=100)
-    assert [row["time/total_timesteps"] // 100 for row in rare.history] == [1, 2, 3, 4, 5, 6, 7, 8]
-    usual = pg.train(pg.A2C(n_steps=2), "pendulum", total_timesteps=600, n_envs=1)
+    rare = pg.train(pg.A2C(n_steps=2), "pendulum", total_timesteps=400, n_envs=1, log_every=50)
+    assert [row["time/total_timesteps"] // 50 for row in rare.history] == [1, 2, 3, 4, 5, 6, 7, 8]
+    usual = pg.train(pg.A2C(n_steps=1), "pendulum", total_timesteps=400, n_envs=1)
     assert len(usual.history) in (199, 200)
     updates = pg.train(pg.A2C(n_steps=50), "pendulum", total_timesteps=600, n_envs=1)
     assert len(updates.history) == updates.history[-1]["train/n_updates"]
