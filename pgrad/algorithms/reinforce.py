@@ -1,4 +1,4 @@
-"""REINFORCE with the baselines of the notes (Williams 1992; Greensmith, Bartlett & Baxter 2004)."""
+"""REINFORCE with baselines, none to learned (Williams 1992; Greensmith, Bartlett & Baxter 2004)."""
 
 from dataclasses import dataclass
 from typing import Literal

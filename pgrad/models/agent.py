@@ -24,8 +24,7 @@ class AgentSpec:
     """How an agent is built from a world's spaces."""
 
     net_arch: tuple[int, ...] = (64, 64)
-    """widths of the hidden layers, of actor and critic each (images: convolutions come first and are shared)
-    """
+    """widths of the hidden layers, of actor and critic each (images have shared convolutions instead)"""
     activation: Literal["tanh", "relu", "elu", "gelu", "silu"] = "tanh"
     """activation of the hidden layers"""
     log_std_init: float = 0.0

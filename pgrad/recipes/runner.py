@@ -5,7 +5,7 @@ import json
 import math
 import multiprocessing
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,28 @@ EPISODES = 100
 COLUMNS = ("time/total_timesteps", "rollout/ep_rew_mean", "rollout/ep_len_mean")
 
 
-def run_recipe(recipe: Recipe, seeds: Sequence[int], folder: Path, jobs: int) -> dict[str, Any]:
-    """Train and evaluate every seed; write folder/seed-N.csv, result.json, curve.png; return the result."""
-    folder.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        rows = list(pool.map(_one_seed, [recipe] * len(seeds), seeds, [folder] * len(seeds)))
+def run_recipes(
+    recipes: Sequence[Recipe], seeds: Sequence[int], folder: Path, jobs: int
+) -> Iterator[dict[str, Any]]:
+    """Train and evaluate every seed of every recipe; yields the result of each as its last seed is done.
+
+    Writes folder/NAME/seed-N.csv, result.json and curve.png.
+    """
+    for recipe in recipes:
+        (folder / recipe.name).mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running = {
+            recipe.name: [pool.submit(_one_seed, recipe, seed, folder / recipe.name) for seed in seeds]
+            for recipe in recipes
+        }
+        for recipe in recipes:
+            rows = [future.result() for future in running[recipe.name]]
+            yield _summarize(recipe, rows, folder / recipe.name)
+
+
+def _summarize(recipe: Recipe, rows: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
     means = [row["eval_mean"] for row in rows]
+    seeds = [row["seed"] for row in rows]
     result = {
         "recipe": recipe.name,
         "command": f"pgrad recipe {recipe.name} --seeds {' '.join(map(str, seeds))}",

@@ -10,6 +10,7 @@ from torch import Generator
 from pgrad.data import map_tree
 from pgrad.models import Agent
 from pgrad.report.statistics import bootstrap_interval
+from pgrad.training.collect import LONGEST_EPISODE, endless
 from pgrad.worlds import World
 
 
@@ -69,7 +70,8 @@ def evaluate(
     """Run `episodes` whole episodes, assigned to environments beforehand so that short ones are not favoured.
 
     Environment i runs every B-th episode and is left alone when it has run its share. Nothing of the agent
-    changes. `generator` draws the actions where `deterministic` is false.
+    changes. `generator` draws the actions where `deterministic` is false. Raises UsageError for an episode
+    that does not end.
     """
     n = world.n_envs
     share = torch.tensor([episodes // n + (i < episodes % n) for i in range(n)], device=world.device)
@@ -93,5 +95,7 @@ def evaluate(
             share -= over.long()
             active = share > 0
             obs = step.obs
+            if bool((length > LONGEST_EPISODE).any()):
+                raise endless(world.name)
     ordered = [finished[i % n][i // n] for i in range(episodes)]
     return Evaluation(tuple(x for x, _ in ordered), tuple(k for _, k in ordered), deterministic)

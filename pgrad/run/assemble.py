@@ -1,5 +1,6 @@
 """From a configuration to a world, an agent and a training that can begin."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +23,10 @@ from pgrad.worlds.tensors.tensor import TENSOR_WORLDS
 
 LARGE_BATCH = 1024
 """From this many environments on, a tensor world is worth a GPU."""
+
+
+LARGE_IMAGE = 36 * 36
+"""From this many numbers in a picture on, its convolutions are worth all cores."""
 
 
 def make_world(config: RunConfig, *, n_envs: int, seed: int, workers: int = 0) -> World:
@@ -113,18 +118,19 @@ def _form(space: spaces.Space[Any]) -> list[Any]:
 
 @contextmanager
 def torch_threads(config: RunConfig, observation_space: spaces.Space[Any]) -> Iterator[None]:
-    """Small networks are several times slower on all cores than on one (and images are not)."""
+    """Small networks are several times slower on all cores than on one, pictures of some size are not."""
     before = torch.get_num_threads()
-    torch.set_num_threads(config.options.threads or (cores() if has_images(observation_space) else 1))
+    many = has_images(observation_space, least_pixels=LARGE_IMAGE)
+    torch.set_num_threads(config.options.threads or (cores() if many else 1))
     try:
         yield
     finally:
         torch.set_num_threads(before)
 
 
-def has_images(space: spaces.Space[Any]) -> bool:
-    """Whether an observation holds a picture."""
+def has_images(space: spaces.Space[Any], least_pixels: int = 0) -> bool:
+    """Whether an observation holds a picture, of at least so many numbers."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         parts: Tree = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
-        return any(has_images(part) for part in parts)
-    return is_image(space)
+        return any(has_images(part, least_pixels) for part in parts)
+    return is_image(space) and math.prod(space.shape or ()) >= least_pixels

@@ -93,7 +93,8 @@ def train(
             directory.write_config(record)
             return _carry_out(config, training, directory, tensorboard, wandb, progress, callback)
     finally:
-        training.world.close()
+        if not exists(world):
+            training.world.close()
 
 
 def resume(
@@ -141,25 +142,28 @@ def resume(
             directory.write_config(config.to_json())
             return _carry_out(config, training, directory, tensorboard, wandb, progress, callback)
         finally:
-            training.world.close()
+            if not exists(world):
+                training.world.close()
 
 
 def load(
     run_dir: str | Path,
     checkpoint: Literal["latest", "best"] = "latest",
     *,
+    device: str = "auto",
     algorithm: Algorithm | None = None,
     world: Any = None,
     agent: nn.Module | None = None,
 ) -> Run:
     """The agent of a run, to evaluate or to act with; the run directory is only read.
 
-    Raises CheckpointError.
+    device: where the agent is put, whatever it was trained on. Raises CheckpointError.
     """
     if checkpoint not in ("latest", "best"):
         raise UsageError(f"checkpoint must be 'latest' or 'best', got {checkpoint!r}")
     directory = RunDir.open(Path(run_dir), locked=False)
     config = RunConfig.from_json(directory.config(), algorithm, world, agent)
+    config = dataclasses.replace(config, options=dataclasses.replace(config.options, device=device))
     folder = directory.best if checkpoint == "best" else directory.checkpoints
     state, info = load_checkpoint(latest_checkpoint(folder))
     _require_same(config, info)

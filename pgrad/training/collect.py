@@ -88,9 +88,7 @@ class Collector:
             active = active & ~over
             obs = step.obs
             if len(rows) > LONGEST_EPISODE:
-                raise UsageError(
-                    f"no end to an episode of {self.world.name} in {LONGEST_EPISODE} steps: add a time limit"
-                )
+                raise endless(self.world.name)
         self._obs = None
         device = self._device
         columns = map_tree(lambda *x: torch.stack(x).to(device)[:, :n], rows[0], *rows[1:])
@@ -143,6 +141,11 @@ def _require_finite(logp: Tensor) -> None:
         raise TrainingError(
             "the policy produced actions of log-probability that is not finite (NaN or infinite)"
         )
+
+
+def endless(world: str) -> UsageError:
+    """What to say of an episode longer than `LONGEST_EPISODE`."""
+    return UsageError(f"no end to an episode of {world} in {LONGEST_EPISODE} steps: add a time limit")
 
 
 def allocate(n: int, obs: Tree, action: Tree, device: torch.device) -> Trajectory:

@@ -10,7 +10,7 @@ import pgrad as pg
 from pgrad.cli import main
 from pgrad.recipes import RECIPES
 from pgrad.recipes.recipe import Recipe
-from pgrad.recipes.runner import run_recipe
+from pgrad.recipes.runner import run_recipes
 from pgrad.recipes.table import evidence_table
 from pgrad.training.disk.log import read
 
@@ -35,7 +35,7 @@ def test_a_verdict_is_of_the_mean_and_of_every_seed(means: list[float], verdict:
 
 
 def test_a_recipe_leaves_curves_and_a_result_that_agree(tmp_path: Path) -> None:
-    result = run_recipe(TINY, [3, 4], tmp_path / "tiny", jobs=2)
+    (result,) = run_recipes([TINY], [3, 4], tmp_path, jobs=2)
     assert json.loads((tmp_path / "tiny" / "result.json").read_text())["mean"] == result["mean"]
     assert [row["seed"] for row in result["seeds"]] == [3, 4]
     assert result["reached"] is (result["mean"] >= 0.5)

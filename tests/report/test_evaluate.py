@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+import pgrad as pg
 from pgrad.errors import WorldError
 from pgrad.math.distributions import Categorical
 from pgrad.models import Agent, AgentSpec, build_agent
@@ -140,3 +141,10 @@ def test_the_record() -> None:
     assert 1.0 <= low < 4.0 < high <= 7.0
     assert str(result).startswith("4.0 ± 2.2 over 4 deterministic episodes (95% interval of the mean ")
     assert "sampled" in str(Evaluation((1.0,), (1,), deterministic=False))
+
+
+def test_an_evaluation_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgrad.report.evaluate.LONGEST_EPISODE", 30)
+    run = pg.train(pg.A2C(), "pendulum", total_timesteps=40)
+    with pytest.raises(pg.UsageError, match="no end to an episode of pendulum"):
+        run.evaluate(1)
