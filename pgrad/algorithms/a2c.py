@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from pgrad.algorithms.critic import critic_metrics
+from pgrad.algorithms.critic import critic_metrics, gae_credit
 from pgrad.algorithms.metrics import decision_metrics
-from pgrad.algorithms.ppo import PPO
 from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Steps, Trajectory
@@ -43,10 +41,9 @@ class A2C:
         """A window of every environment."""
         return Steps(self.n_steps)
 
-    @torch.no_grad()
     def credit(self, agent: Agent, traj: Trajectory) -> Batch:
-        """PPO's credit; λ = 1 makes it the n-step advantage."""
-        return PPO(gamma=self.gamma, gae_lambda=self.gae_lambda).credit(agent, traj)
+        """λ = 1 makes it the n-step advantage."""
+        return gae_credit(agent, traj, self.gamma, self.gae_lambda)
 
     def loss(self, agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:
         """The score function, the critic's error and the entropy bonus, to be descended."""

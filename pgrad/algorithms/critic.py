@@ -1,12 +1,22 @@
-"""A critic that is fitted in steps of its own, and what any critic reports."""
+"""What algorithms with a critic share: credit by its values, its own loss, and what it reports."""
 
 import torch
 from torch import Tensor
 
 from pgrad.algorithms.protocol import Agent, Metrics
-from pgrad.data import Batch
+from pgrad.data import Batch, Trajectory
+from pgrad.math.credit import gae
 from pgrad.math.objectives import squared_error
 from pgrad.math.reduce import explained_variance, mean
+
+
+@torch.no_grad()
+def gae_credit(agent: Agent, traj: Trajectory, gamma: float, gae_lambda: float) -> Batch:
+    """Generalised advantage estimation, and TD(λ) targets for the critic."""
+    value = agent.value(traj.obs)
+    advantage = gae(traj.reward, value, traj.terminated, traj.done, gamma, gae_lambda)
+    value = value[:-1]
+    return Batch(traj.decisions, traj.action, traj.logp, traj.mask, advantage, value, advantage + value)
 
 
 def value_loss(agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:

@@ -7,12 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pgrad.algorithms.critic import critic_metrics
+from pgrad.algorithms.critic import critic_metrics, gae_credit
 from pgrad.algorithms.metrics import decision_metrics
 from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import check_batch_size, validate
 from pgrad.data import Batch, Steps, Trajectory
-from pgrad.math.credit import gae
 from pgrad.math.objectives import clipped, clipped_squared_error, squared_error
 from pgrad.math.reduce import mean, standardize
 
@@ -37,7 +36,7 @@ class PPO:
     ent_coef: float = 0.01  # c₂, weight of the entropy bonus
     vf_coef: float = 0.5  # c₁, weight of the critic's squared error
     max_grad_norm: float = 0.5  # clip the gradient to this norm
-    target_kl: float | None = None  # end the epochs once approx_kl passes 1.5 times this
+    target_kl: float | None = None  # end the passes after the step that finds approx_kl over 1.5 times this
     critic_learning_rate: float | None = None  # step size of the critic, if another
     learning_rate_schedule: Schedule = "constant"  # keep the step size, or let it fall to zero
     clip_range_schedule: Schedule = "constant"  # keep ε, or let it fall to zero
@@ -52,13 +51,9 @@ class PPO:
         check_batch_size(self.n_steps, n_envs, self.batch_size)
         return Steps(self.n_steps)
 
-    @torch.no_grad()
     def credit(self, agent: Agent, traj: Trajectory) -> Batch:
         """Generalised advantage estimation and TD(λ) targets."""
-        value = agent.value(traj.obs)
-        advantage = gae(traj.reward, value, traj.terminated, traj.done, self.gamma, self.gae_lambda)
-        value = value[:-1]
-        return Batch(traj.decisions, traj.action, traj.logp, traj.mask, advantage, value, advantage + value)
+        return gae_credit(agent, traj, self.gamma, self.gae_lambda)
 
     def loss(self, agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:
         """The clipped surrogate, the critic's error and the entropy bonus, to be descended."""
@@ -102,5 +97,5 @@ class PPO:
         """The minibatches of every pass."""
         for epoch in range(self.n_epochs):
             if epoch > 0 and self.recompute_advantage:
-                batch = self.credit(learner.agent, traj).flatten()
+                batch = replace(self.credit(learner.agent, traj).flatten(), value=batch.value)
             yield from learner.minibatches(batch, self.batch_size)

@@ -6,9 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pgrad.algorithms.critic import critic_metrics
+from pgrad.algorithms.critic import critic_metrics, gae_credit
 from pgrad.algorithms.metrics import decision_metrics
-from pgrad.algorithms.ppo import PPO
 from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import check_batch_size, validate
 from pgrad.data import Batch, Steps, Trajectory, map_tree
@@ -52,7 +51,7 @@ class PPOKL:
     @torch.no_grad()
     def credit(self, agent: Agent, traj: Trajectory) -> Batch:
         """PPO's credit, and the whole policy that acted."""
-        batch = PPO(gamma=self.gamma, gae_lambda=self.gae_lambda).credit(agent, traj)
+        batch = gae_credit(agent, traj, self.gamma, self.gae_lambda)
         # Cloned: a σ that does not depend on the state is a view of the parameter that is about to move.
         return replace(batch, policy=map_tree(Tensor.clone, agent.policy(batch.obs)))
 

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, Protocol
 
-from torch import Generator, Tensor
+from torch import Tensor
 
 from pgrad.data import Batch, Episodes, Steps, Trajectory, Tree
+from pgrad.math.distributions import Distribution
 
 Metrics = dict[str, Tensor]
 """Named scalars; they stay tensors and are read once per iteration."""
@@ -19,17 +20,6 @@ Schedule = Literal["constant", "linear"]
 
 Optimizer = Literal["adam", "rmsprop"]
 """How gradients become steps: Adam (Kingma & Ba 2015) or RMSprop (Tieleman & Hinton 2012)."""
-
-
-class Distribution(Protocol):
-    """What a policy answers: one distribution per observation."""
-
-    @property
-    def mode(self) -> Tree: ...  # noqa: D102
-    def sample(self, generator: Generator) -> Tree: ...  # noqa: D102
-    def log_prob(self, action: Tree) -> Tensor: ...  # noqa: D102
-    def entropy(self) -> Tensor: ...  # noqa: D102
-    def kl(self, other: Any) -> Tensor: ...  # noqa: D102
 
 
 class Agent(Protocol):

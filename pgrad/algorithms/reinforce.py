@@ -13,7 +13,7 @@ from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Episodes, Trajectory
 from pgrad.errors import UsageError
 from pgrad.math import baselines
-from pgrad.math.credit import discount_weight, full_return, reward_to_go
+from pgrad.math.credit import discount_weight, full_return, n_step_return, reward_to_go
 from pgrad.math.objectives import score_function
 from pgrad.math.reduce import constant, mean, standardize
 
@@ -27,7 +27,7 @@ class Reinforce:
     The sum runs over decisions, the mean over episodes, as in the policy gradient theorem. Baselines: the
     `mean` over the batch (its gradient is (1 − 1/N) of the true one), the mean of the other episodes
     (`leave-one-out`, unbiased), the variance-`optimal` one, or a learned `value`, fitted to the returns after
-    the step.
+    the step. Only a learned value can go on where a time limit cuts an episode; else the limit is an end.
     """
 
     learning_rate: float = 3e-3  # step size of the policy
@@ -51,6 +51,10 @@ class Reinforce:
                 "Reinforce: discount_decisions needs reward_to_go: the full return is discounted from the "
                 "start of the episode, so that its gradient is exact as it is"
             )
+        if self.n_episodes < 2 and self.baseline in ("mean", "leave-one-out", "optimal"):
+            raise UsageError(
+                f"Reinforce: the baseline {self.baseline!r} needs n_episodes of 2 or more, got 1"
+            )
 
     @property
     def needs_critic(self) -> bool:
@@ -63,10 +67,14 @@ class Reinforce:
 
     @torch.no_grad()
     def credit(self, agent: Agent, traj: Trajectory) -> Batch:
-        """Returns over a baseline."""
-        target = reward_to_go(traj.reward, traj.done, self.gamma)
+        """Returns over a baseline; a learned one stands for what a time limit cut off."""
+        value, target = torch.zeros_like(traj.reward), reward_to_go(traj.reward, traj.done, self.gamma)
+        if self.baseline == "value":
+            whole = agent.value(traj.obs)
+            steps = len(traj.reward)
+            target = n_step_return(traj.reward, whole, traj.terminated, traj.done, self.gamma, steps)
+            value = whole[:-1]
         ret = target if self.reward_to_go else full_return(traj.reward, traj.done, self.gamma)
-        value = agent.value(traj.decisions) if self.baseline == "value" else torch.zeros_like(ret)
         advantage = ret - self.baseline_of(agent, traj, ret, value)
         if self.discount_decisions:
             advantage = advantage * discount_weight(traj.done, self.gamma, ret.dtype)
@@ -75,10 +83,13 @@ class Reinforce:
     def baseline_of(self, agent: Agent, traj: Trajectory, ret: Tensor, value: Tensor) -> Tensor:
         """b for every decision, [T, N] or broadcastable to it: per step, or per episode for whole returns.
 
+        Every episode counts at every step, one that has ended with return 0, so that what the mean does to
+        the gradient is the same factor everywhere.
         With reward-to-go the variance-optimal baseline still weighs returns by the scores of whole episodes:
         near the optimum, not at it, for N backward passes instead of T·N.
         """
-        ret, weight = (ret, traj.mask) if self.reward_to_go else (ret[0], traj.mask[0])
+        ret = ret if self.reward_to_go else ret[0]
+        weight = traj.mask[0].expand_as(ret)
         match self.baseline:
             case "mean":
                 return baselines.batch_mean(ret, weight)

@@ -87,7 +87,8 @@ class Agent(nn.Module):
     """What acts and what is trained: a network behind its normalisers.
 
     `network` is any module with `policy(obs) -> distribution` and, for algorithms with a critic, `value(obs)
-    -> [...]`. Parameters with `critic` in their name form the critic's group; all others the actor's.
+    -> [...]`. Parameters with a part of their name that begins with `critic` form the critic's group; all
+    others the actor's.
     """
 
     def __init__(

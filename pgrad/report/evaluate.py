@@ -53,7 +53,8 @@ class Evaluation:
 
 
 @contextmanager
-def _eval_mode(agent: Agent) -> Iterator[None]:
+def eval_mode(agent: Agent) -> Iterator[None]:
+    """The agent in evaluation mode, and afterwards every part of it in the mode it was in."""
     before = [(module, module.training) for module in agent.modules()]  # a part may be frozen on its own
     agent.eval()
     try:
@@ -78,7 +79,7 @@ def evaluate(
     finished: list[list[tuple[float, int]]] = [[] for _ in range(n)]
     total = torch.zeros(n, dtype=torch.float64, device=world.device)
     length = torch.zeros(n, dtype=torch.int64, device=world.device)
-    with _eval_mode(agent):
+    with eval_mode(agent):
         obs = world.reset()
         active = share > 0
         while bool(active.any()):

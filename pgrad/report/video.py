@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pgrad.data import map_tree
 from pgrad.errors import PgradError, UsageError, WorldError
 from pgrad.models import Agent
+from pgrad.report.evaluate import eval_mode
 from pgrad.worlds import World, make
 from pgrad.worlds.gym.create import Recipe, create, find
 from pgrad.worlds.tensors.tensor import TENSOR_WORLDS
@@ -65,14 +66,12 @@ def record(
     if target.suffix.lower() != ".mp4":
         raise UsageError(f"a video is an .mp4 file, got {target}")
     stage, own_fps = _open(world, seed, world_kwargs or {})
-    training = agent.training
-    agent.eval()
     returns: list[float] = []
     lengths: list[int] = []
     try:
         obs, total, length = stage.reset(), 0.0, 0
         picture = _first_picture(stage)
-        with _film(target, picture.shape, fps or own_fps) as show:
+        with eval_mode(agent), _film(target, picture.shape, fps or own_fps) as show:
             show(picture)
             device = next(agent.parameters()).device
             generator = torch.Generator(device).manual_seed(seed)
@@ -92,7 +91,6 @@ def record(
                     obs, total, length = stage.reset(), 0.0, 0
                     show(stage.render())
     finally:
-        agent.train(training)
         stage.close()
     return Recording(target, tuple(returns), tuple(lengths), over)
 

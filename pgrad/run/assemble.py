@@ -14,7 +14,7 @@ from pgrad.errors import UsageError
 from pgrad.models import Agent, build_agent
 from pgrad.models.encoder import is_image
 from pgrad.report.evaluate import Evaluation, evaluate
-from pgrad.run.config import RunConfig, resolve_device
+from pgrad.run.config import RunConfig, RunOptions, resolve_device
 from pgrad.training.loop import Seeds, Training, generator
 from pgrad.training.versions import cores
 from pgrad.worlds import World, make
@@ -44,7 +44,8 @@ def make_agent(config: RunConfig, world: World) -> Agent:
     """The agent for a world, on its device, with weights from the run's seed."""
     algorithm, seeds = config.algorithm, Seeds.spawn(config.options.seed)
     device = resolve_device(
-        config.options.device, has_images(world.observation_space) or world.device.type != "cpu"
+        config.options.device,
+        has_images(world.observation_space, LARGE_IMAGE) or world.device.type != "cpu",
     )
     with torch_threads(config, world.observation_space):  # orthogonal weights depend on the number of threads
         agent = build_agent(
@@ -79,7 +80,8 @@ def evaluate_fresh(
     """Evaluate in worlds of their own, made for it and closed after it."""
     if not isinstance(episodes, int) or episodes < 1:
         raise UsageError(f"episodes must be a whole number ≥ 1, got {episodes!r}")
-    world = make_world(config, n_envs=min(episodes, n_envs), seed=seed)
+    given = exists(config.world)
+    world = make_world(config, n_envs=own_size(config.world) if given else min(episodes, n_envs), seed=seed)
     device = next(agent.parameters()).device
     try:
         _require_fit(agent, world)
@@ -87,12 +89,20 @@ def evaluate_fresh(
             agent, world, episodes=episodes, deterministic=deterministic, generator=generator(seed, device)
         )
     finally:
-        world.close()
+        if not given:
+            world.close()
 
 
 def exists(world: Any) -> bool:
     """Whether `world` is one that is there already, not a way to make as many as needed."""
     return isinstance(world, VectorEnv) or (not isinstance(world, str) and isinstance(world, World))
+
+
+def own_size(world: Any) -> int:
+    """How many environments a world brings that is there already, or the default."""
+    if isinstance(world, VectorEnv):
+        return int(world.num_envs)
+    return int(world.n_envs) if exists(world) else RunOptions.n_envs
 
 
 def _require_fit(agent: Agent, world: World) -> None:

@@ -136,7 +136,7 @@ def resolve_device(name: str, prefers_gpu: bool) -> torch.device:
     available = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(device.type, 0)
     if (device.index or 0) >= available:
         raise UsageError(
-            f"device {name!r} is not available: PyTorch sees {available} {device.type} device(s); "
+            f"device {name!r} is not available: pgrad sees {available} {device.type} device(s); "
             "use cpu or auto"
         )
     return device

@@ -46,7 +46,9 @@ class Run:
             raise UsageError(
                 "a world that was given ready-made cannot be made anew: evaluate(world=...) needs another"
             )
-        config = self.config if world is None else dataclasses.replace(self.config, world=world)
+        config = self.config
+        if world is not None:
+            config = dataclasses.replace(config, world=world, world_kwargs={})
         with torch_threads(config, self.agent.observation_space):
             return evaluate_fresh(
                 config,
@@ -83,7 +85,7 @@ class Run:
                 episodes=episodes,
                 deterministic=deterministic,
                 seed=self._evaluation_seed if seed is None else seed,
-                world_kwargs=self.config.world_kwargs,
+                world_kwargs=self.config.world_kwargs if world is None else {},
             )
 
     @property

@@ -1,6 +1,8 @@
 """The checkpoints of one run: the latest few, and the best."""
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 from pgrad.errors import CheckpointError
 from pgrad.run.config import RunConfig
@@ -17,8 +19,14 @@ class Saver:
     ) -> None:
         self._config, self._training, self._directory, self._warn = config, training, directory, warn
         self._score = float("-inf")
-        kept = checkpoints(directory.best)
-        self._best = checkpoint_info(kept[-1])["score"] if kept else float("-inf")
+        self._best = float("-inf")
+        for path in checkpoints(directory.best):
+            self._tolerant(partial(self._remember, path))
+
+    def _remember(self, path: Path) -> None:
+        info = checkpoint_info(path)
+        if info["timesteps"] <= self._training.timesteps:  # else of a future that was given up
+            self._best = info["score"]
 
     def judge(self, metrics: dict[str, float]) -> None:
         """Take a row of metrics as the state's score; keep the state if an evaluation says it is best."""

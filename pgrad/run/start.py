@@ -9,13 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from gymnasium.vector import VectorEnv
 from torch import nn
 
 from pgrad.algorithms import Algorithm
 from pgrad.errors import CheckpointError, UsageError
 from pgrad.models import AgentSpec
-from pgrad.run.assemble import exists, make_agent, make_training, make_world
+from pgrad.run.assemble import exists, make_agent, make_training, make_world, own_size
 from pgrad.run.conduct import Callback, conduct
 from pgrad.run.config import RunConfig, RunOptions
 from pgrad.run.result import Run
@@ -66,6 +65,8 @@ def train(
     """
     if exists(world) and eval_every > 0:
         raise UsageError("eval_every needs worlds that can be made anew: give an id or a factory")
+    if exists(world) and n_envs not in (None, own_size(world)):
+        raise UsageError(f"the world brings its own {own_size(world)} environments: leave out n_envs")
     options = RunOptions(
         total_timesteps=total_timesteps,
         n_envs=own_size(world) if n_envs is None else n_envs,
@@ -175,13 +176,6 @@ def load(
             one.close()
     load_agent(loaded, state["agent"])
     return Run(config, loaded, state["timesteps"], directory.path)
-
-
-def own_size(world: Any) -> int:
-    """How many environments a world brings that is there already, or the default."""
-    if isinstance(world, VectorEnv):
-        return int(world.num_envs)
-    return int(world.n_envs) if exists(world) else RunOptions.n_envs
 
 
 def _require_installed(tensorboard: bool, wandb: str | None) -> None:

@@ -130,6 +130,10 @@ class Collector:
             raise CheckpointError(
                 f"the state of {self.world.name} could not be saved: this run can be loaded, not continued"
             )
+        if state["generator"].shape != self.generator.get_state().shape:
+            raise CheckpointError(
+                "this run was trained on another kind of device: continue it there, or load it"
+            )
         obs = self.world.load_state_dict(state["world"])
         self._obs = obs if state["started"] else None
         self.generator.set_state(state["generator"].cpu())

@@ -12,7 +12,7 @@ WINDOW = 100
 
 
 class EpisodeStatistics:
-    """The undiscounted returns and lengths of the last 100 finished episodes, of raw rewards."""
+    """Undiscounted raw returns and lengths of the last 100 episodes, or of all that ended together."""
 
     def __init__(self) -> None:
         self.returns: deque[float] = deque(maxlen=WINDOW)
@@ -34,6 +34,9 @@ class EpisodeStatistics:
         totals = forward_scan(torch.cat([torch.zeros_like(facts[:1]), goes_on[:-1]]), facts)
         self._so_far = goes_on[-1] * totals[-1]
         over = (traj.done & (traj.mask > 0)).nonzero()
+        # All that ended in one trajectory count: its first hundred would be the shortest of many.
+        window = max(WINDOW, len(over))
+        self.returns, self.lengths = deque(self.returns, window), deque(self.lengths, window)
         for total, length in totals[over[:, 0], :, over[:, 1]].tolist():
             self.returns.append(total)
             self.lengths.append(round(length))
@@ -59,7 +62,6 @@ class EpisodeStatistics:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put the window and the running sums back."""
-        self.returns = deque(state["returns"], maxlen=WINDOW)
-        self.lengths = deque(state["lengths"], maxlen=WINDOW)
+        self.returns, self.lengths = deque(state["returns"]), deque(state["lengths"])
         self.finished = state["finished"]
         self._so_far = state["so_far"].to(torch.float64)

@@ -35,6 +35,10 @@ class Learner:
             "critic": algorithm.learning_rate if critic_rate is None else critic_rate,
         }
         self._flat = flatten_parameters(agent, rates, algorithm.optimizer)
+        if critic_rate is not None and "critic" not in self._flat.groups:
+            raise UsageError(
+                "critic_learning_rate is set, but no parameter's name has a part that begins with critic"
+            )
         self._records: list[Metrics] = []
 
     def begin(self, progress: float) -> None:
@@ -56,7 +60,8 @@ class Learner:
         flat = self._flat
         if group is not None and group not in flat.groups:
             raise UsageError(
-                f"the agent has no parameter with {group!r} in its name, which this algorithm steps alone"
+                f"the agent has no parameter with a part of its name beginning with {group!r}, which this "
+                "algorithm steps alone"
             )
         groups = list(flat.groups.values()) if group is None else [flat.groups[group]]
         grads = flat.grads if group is None else groups[0].grads
@@ -101,7 +106,6 @@ class Learner:
         self._check(metrics, numbers[len(columns)] if first else 0.0)
         metrics.pop("train/max_log_ratio", None)
         metrics["train/learning_rate"] = self.learning_rates.get("actor", 0.0)
-        metrics["train/n_updates"] = self.n_updates
         return metrics
 
     def _check(self, metrics: dict[str, float], first_log_ratio: float) -> None:

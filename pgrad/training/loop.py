@@ -171,6 +171,7 @@ def run(
             elapsed = time.perf_counter() - began
             clock = {
                 "time/iterations": training.iterations,
+                "train/n_updates": training.learner.n_updates,
                 "time/time_elapsed": elapsed,
                 "time/fps": (after - first_step) / max(elapsed, 1e-9),
             }

@@ -94,7 +94,8 @@ class FlatParameters:
 def flatten_parameters(module: nn.Module, rates: dict[str, float], optimizer: Optimizer) -> FlatParameters:
     """Move the trainable parameters of `module` into one tensor, the actor's first, then the critic's.
 
-    A parameter is the critic's if a part of its name is `critic`. `rates` maps group names to learning rates.
+    A parameter is the critic's if a part of its name begins with `critic`. `rates` maps group names to
+    learning rates.
     """
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     if not named:
@@ -104,7 +105,8 @@ def flatten_parameters(module: nn.Module, rates: dict[str, float], optimizer: Op
         raise UsageError(f"parameters must be float32, found {', '.join(wrong)}")
     members: dict[str, list[nn.Parameter]] = {name: [] for name in rates}
     for name, p in named:
-        members["critic" if "critic" in name.split(".") else "actor"].append(p)
+        is_critic = any(part.startswith("critic") for part in name.split("."))
+        members["critic" if is_critic else "actor"].append(p)
     total = sum(p.numel() for _, p in named)
     values = torch.empty(total, device=named[0][1].device)
     grads = torch.zeros_like(values)

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pgrad.algorithms import A2C, PPO, PPOKL, ActorCritic, Reinforce
 from pgrad.algorithms.critic import value_loss
 from pgrad.data import Batch, Trajectory
+from pgrad.math.distributions import Categorical
 from tests.algorithms.tools import GaussianTable, Table, gaussian_table, gradients, table, window
 from tests.math import oracles
 
@@ -179,15 +180,59 @@ def test_baselines_of_whole_returns(baseline: Any) -> None:
 
 @pytest.mark.parametrize("baseline", ["mean", "leave-one-out"])
 def test_baselines_of_rewards_to_go(baseline: Any) -> None:
-    """One number a time step: means over the episodes that got that far; 0 where there is no other."""
+    """One number a time step: means over all episodes, those that have ended with return 0."""
     agent = table(3)
     traj = episodes(agent)
     ret = Reinforce(gamma=GAMMA, baseline="none").credit(agent, traj).advantage
     batch = Reinforce(gamma=GAMMA, baseline=baseline).credit(agent, traj)
     for t, i in traj.mask.nonzero().tolist():
-        there = [float(ret[t, j]) for j in range(4) if traj.mask[t, j] and (baseline == "mean" or j != i)]
-        expected = float(ret[t, i]) - (sum(there) / len(there) if there else 0.0)
+        there = [float(ret[t, j] * traj.mask[t, j]) for j in range(4) if baseline == "mean" or j != i]
+        expected = float(ret[t, i]) - sum(there) / len(there)
         assert float(batch.advantage[t, i]) == pytest.approx(expected)
+
+
+class Bits(nn.Module):
+    """π(·|s) = softmax(logits[s]) over two actions."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits.clone())
+
+    def policy(self, obs: Tensor) -> Categorical:
+        return Categorical(self.logits[obs])
+
+
+def test_the_mean_baseline_shortens_the_gradient_by_the_same_factor_everywhere() -> None:
+    """E[ĝ] = (1 − 1/N)·∇J with episodes of unequal length: two bits, the first may end it (M-15)."""
+    logits = torch.tensor([[0.3, -0.2], [-0.5, 0.4]], dtype=torch.float64)
+    paths = [(0, None), (1, 0), (1, 1)]  # action 0 ends the episode at once
+    rewards = {(0, None): (1.0, 0.0), (1, 0): (0.5, -1.0), (1, 1): (0.5, 2.0)}
+    policy = logits.softmax(-1)
+
+    def chance(path: tuple[int, int | None]) -> Tensor:
+        return policy[0, path[0]] * (1.0 if path[1] is None else policy[1, path[1]])
+
+    total: dict[str, Tensor] = {}
+    for baseline in ("none", "mean", "leave-one-out"):
+        agent = Bits(logits)
+        grad = torch.zeros_like(logits)
+        for one in paths:
+            for two in paths:
+                action = torch.tensor([[one[0], two[0]], [one[1] or 0, two[1] or 0]])
+                over = torch.tensor([[one[1] is None, two[1] is None], [True, True]])
+                mask = torch.tensor([[1.0, 1.0], [one[1] is not None, two[1] is not None]]).double()
+                reward = torch.tensor([rewards[one], rewards[two]], dtype=torch.float64).T
+                obs = torch.tensor([[0, 0], [1, 1], [1, 1]])
+                logp = policy.log()[obs[:2], action]
+                traj = Trajectory(obs, action, logp, reward, over, over, mask)
+                algorithm = Reinforce(gamma=1.0, baseline=baseline)  # type: ignore[arg-type]
+                loss = algorithm.loss(agent, algorithm.credit(agent, traj))[0]
+                (g,) = torch.autograd.grad(loss, [agent.logits])
+                grad -= chance(one) * chance(two) * g
+        total[baseline] = grad
+    torch.testing.assert_close(total["mean"], 0.5 * total["none"])
+    torch.testing.assert_close(total["leave-one-out"], total["none"])
+    assert float(total["none"].abs().min()) > 0.01
 
 
 def only(traj: Trajectory, i: int) -> Trajectory:

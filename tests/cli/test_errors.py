@@ -128,7 +128,7 @@ def test_a_broken_environment_is_one_line_that_says_where(fault: str, message: s
 
 def test_an_explicit_device_that_is_not_there_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    expected = "device 'cuda' is not available: PyTorch sees 0 cuda device(s); use cpu or auto"
+    expected = "device 'cuda' is not available: pgrad sees 0 cuda device(s); use cpu or auto"
     assert cli("train ppo cartpole --device cuda") == (2, "", f"pgrad: error: {expected}\n")
 
 

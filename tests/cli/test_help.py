@@ -65,5 +65,6 @@ def test_help_shows_each_options_own_comment() -> None:
     assert "--n-epochs INT passes over each rollout (default: 10)" in text
     assert "--keep INT checkpoints to keep (default: 3)" in text
     assert (
-        "--target-kl none|FLOAT end the epochs once approx_kl passes 1.5 times this (default: none)" in text
+        "--target-kl none|FLOAT end the passes after the step that finds approx_kl over 1.5 times this "
+        "(default: none)" in text
     )

@@ -71,7 +71,7 @@ def test_missing_extras_name_the_command(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"device": "tpu"}, "device 'tpu' is unknown; allowed: auto, cpu, cuda, cuda:0, ..."),
         (
             {"device": "meta"},
-            "device 'meta' is not available: PyTorch sees 0 meta device(s); use cpu or auto",
+            "device 'meta' is not available: pgrad sees 0 meta device(s); use cpu or auto",
         ),
         ({"device": None}, "device must be a name such as 'cpu', 'cuda' or 'auto', got None"),
     ],
@@ -86,10 +86,10 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     text = refused(UsageError, device="cuda")
-    assert text == "device 'cuda' is not available: PyTorch sees 0 cuda device(s); use cpu or auto"
+    assert text == "device 'cuda' is not available: pgrad sees 0 cuda device(s); use cpu or auto"
     pg.train(PPO, "cartpole", total_timesteps=16, n_envs=1, device="auto")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert "device 'cuda:9' is not available: PyTorch sees 2 cuda" in refused(UsageError, device="cuda:9")
+    assert "device 'cuda:9' is not available: pgrad sees 2 cuda" in refused(UsageError, device="cuda:9")
 
 
 @pytest.mark.parametrize("algorithm", [pg.PPO, "ppo", None])

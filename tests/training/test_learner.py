@@ -136,7 +136,7 @@ def test_groups_that_are_not_there() -> None:
             self.body = nn.Linear(3, 1)
 
     made = learner(Actor())
-    with pytest.raises(UsageError, match="no parameter with 'critic' in its name"):
+    with pytest.raises(UsageError, match="no parameter with a part of its name beginning with 'critic'"):
         made.descend(loss, batch(), "critic")
     with pytest.raises(UsageError, match="Tanh has no trainable parameters"):
         learner(nn.Tanh())
@@ -183,7 +183,7 @@ def test_metrics_are_means_over_steps() -> None:
     made.descend(lambda net, batch: (net.body.bias.sum(), {"b": torch.tensor(5)}), batch())
     metrics = made.read({"c": torch.tensor(7.0, dtype=torch.float64)})
     assert (metrics["a"], metrics["b"], metrics["c"]) == (3.0, 5.0, 7.0)
-    assert metrics["train/n_updates"] == 4
+    assert made.n_updates == 4
     made.begin(0.0)
     assert "a" not in made.read({}), "begin forgets them"
 

@@ -184,6 +184,7 @@ class Counted:
         self.collector = self
         self.episodes = self
         self.averages = Averages()
+        self.learner, self.n_updates = self, 0
 
     def metrics(self) -> dict[str, float]:
         return {"rollout/ep_rew_mean": float(self.iterations)}
