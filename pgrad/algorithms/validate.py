@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -52,6 +53,9 @@ def validate(algorithm: Any) -> None:
         if field.name not in RULES or (value is None and type(None) in get_args(hint)):
             continue
         accepts, allowed = RULES[field.name]
+        if isinstance(value, numbers.Real) and not isinstance(value, bool | int | float):  # of NumPy
+            value = int(value) if isinstance(value, numbers.Integral) else float(value)
+            object.__setattr__(algorithm, field.name, value)
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or math.isnan(value) or not accepts(value):
             wrong.append(f"{field.name} must be {allowed}, got {value!r}")

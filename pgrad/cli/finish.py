@@ -44,7 +44,7 @@ def finish(run: Run, output: Output) -> None:
             print(f"video          {recording.path}")
     if not output.quiet:
         path = shlex.quote(str(run.path))
-        more = 2 * run.config.options.total_timesteps
+        more = 2 * max(run.timesteps, run.config.options.total_timesteps)
         print(f"\nnext           pgrad play {path}")
         print(f"               pgrad eval {path} --episodes 100")
         print(f"               pgrad resume {path} --total-timesteps {more}")

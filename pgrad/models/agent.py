@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 from pgrad.data.trajectory import Trajectory
 from pgrad.data.tree import Tree, map_tree
 from pgrad.errors import UsageError
+from pgrad.math.distributions import Distribution
 from pgrad.models.bodies import ACTIVATIONS, linear, mlp
 from pgrad.models.encoder import Encoder
 from pgrad.models.heads import make_head
@@ -177,7 +178,29 @@ def build_agent(
             raise UsageError(
                 f"agent {type(spec).__name__} has no method {name}(obs), which this algorithm needs"
             )
-    return Agent(spec, observation_space, action_space)
+    agent = Agent(spec, observation_space, action_space)
+    _require_answers(agent, critic)
+    return agent
+
+
+@torch.no_grad()
+def _require_answers(agent: Agent, critic: bool) -> None:
+    """Ask a user's module once, so that what it answers wrongly is told before anything is trained."""
+    device = next(agent.parameters(), torch.empty(0)).device
+    one = _observation(agent.observation_space, agent.observation_space.sample())
+    two = map_tree(lambda x: torch.stack([x, x]).to(device), one)
+    name, policy = type(agent.network).__name__, agent.policy(two)
+    if not isinstance(policy, Distribution):
+        raise UsageError(
+            f"policy(obs) of {name} must return a distribution of pgrad.math.distributions, such as "
+            f"Categorical(logits) or Gaussian(mean, log_std); got a {type(policy).__module__}."
+            f"{type(policy).__name__}"
+        )
+    if critic and tuple(agent.value(two).shape) != (2,):
+        raise UsageError(
+            f"value(obs) of {name} must return one number per observation, shape (2,) for a batch of 2; "
+            f"got {tuple(agent.value(two).shape)}: squeeze the last axis?"
+        )
 
 
 def _observation(space: spaces.Space[Any], obs: Any) -> Tree:
@@ -188,6 +211,8 @@ def _observation(space: spaces.Space[Any], obs: Any) -> Tree:
     if isinstance(space, spaces.Discrete):
         return torch.as_tensor(int(obs) - int(space.start))
     x = torch.as_tensor(np.asarray(obs))
+    if x.is_floating_point() and not bool(x.isfinite().all()):
+        raise UsageError("an observation is NaN or infinite")
     if x.shape != space.shape:
         raise UsageError(f"an observation of shape {tuple(x.shape)} is not one of {space}")
     if isinstance(space, spaces.MultiDiscrete):

@@ -58,7 +58,12 @@ def conduct(
             console.update(training.timesteps, metrics)
             if saver is not None:
                 saver.judge(metrics)
-            wanted = callback is None or callback(rows[-1]) is not False
+            try:
+                wanted = callback is None or callback(rows[-1]) is not False
+            except Exception:  # the caller's own mistake; what was trained is sound
+                if saver is not None:
+                    saver.save()
+                raise
 
         def evaluation() -> dict[str, float]:
             result = evaluate_fresh(

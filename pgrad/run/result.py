@@ -16,7 +16,7 @@ from pgrad.training.disk.rundir import RunDir
 from pgrad.training.loop import Seeds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A trained agent and where it came from."""
 
@@ -26,6 +26,13 @@ class Run:
     path: Path | None = None
     history: list[dict[str, float]] = field(default_factory=list, repr=False)
     """the rows of metrics of this process"""
+
+    def __repr__(self) -> str:
+        where = "" if self.path is None else f", in {self.path}"
+        return (
+            f"Run({self.config.algorithm_name} on {self.config.world_name}, "
+            f"seed {self.config.options.seed}, {self.timesteps:,} steps{where})"
+        )
 
     def evaluate(
         self,

@@ -127,7 +127,11 @@ def resume(
         if differences:
             raise UsageError(difference_text(directory.path, differences))
         chosen = latest_checkpoint(directory.checkpoints) if checkpoint is None else Path(checkpoint)
-        state, info = load_checkpoint(chosen)
+        try:
+            state, info = load_checkpoint(chosen)
+        except CheckpointError as error:
+            how = "" if checkpoint else " (continue from one with checkpoint=PATH, --checkpoint PATH)"
+            raise CheckpointError(f"{error}{how}") from error
         _require_same(config, info)
         if total_timesteps is not None:
             if total_timesteps < state["timesteps"]:

@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 import pgrad as pg
 from pgrad.errors import PgradError, TrainingError, UsageError, WorldError
+from pgrad.math.distributions import Categorical
 from pgrad.training.disk.checkpoint import checkpoints
 
 PPO = pg.PPO(n_steps=16, batch_size=16, n_epochs=1)
@@ -235,3 +236,46 @@ def test_training_that_blows_up(tmp_path: Path) -> None:
     assert UsageError.exit_code == WorldError.exit_code == 2
     for path in checkpoints(tmp_path / "checkpoints"):
         assert path.exists()
+
+
+class Net(torch.nn.Module):
+    """A user's module that answers what it is told to answer."""
+
+    def __init__(self, policy: Any, value: Any) -> None:
+        super().__init__()
+        self.actor, self.critic = torch.nn.Linear(4, 2), torch.nn.Linear(4, 1)
+        self._policy, self._value = policy, value
+
+    def policy(self, obs: Any) -> Any:
+        return self._policy(self.actor(obs))
+
+    def value(self, obs: Any) -> Any:
+        return self._value(self.critic(obs))
+
+
+@pytest.mark.parametrize(
+    ("policy", "value", "text"),
+    [
+        (lambda x: torch.distributions.Categorical(logits=x), lambda v: v.squeeze(-1), "got a torch.distrib"),
+        (lambda x: x, lambda v: v.squeeze(-1), r"Categorical\(logits\) or .*; got a torch.Tensor"),
+        (Categorical, lambda v: v, r"got \(2, 1\): squeeze the last axis\?"),
+    ],
+)
+def test_modules_that_answer_wrongly(policy: Any, value: Any, text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        pg.train(PPO, "cartpole", total_timesteps=16, agent=Net(policy, value))
+    pg.train(PPO, "cartpole", total_timesteps=16, agent=Net(Categorical, lambda v: v.squeeze(-1)))
+
+
+def test_a_callback_that_fails_loses_nothing(tmp_path: Path) -> None:
+    def fails(row: dict[str, float]) -> None:
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        pg.train(PPO, "cartpole", total_timesteps=200, run_dir=tmp_path / "a", log_every=1, callback=fails)
+    assert pg.load(tmp_path / "a").timesteps > 0
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    algorithm = pg.PPO(n_steps=np.int64(8), batch_size=8, learning_rate=np.float32(0.5))
+    assert (type(algorithm.n_steps), type(algorithm.learning_rate)) == (int, float)

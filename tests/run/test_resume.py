@@ -128,9 +128,9 @@ def test_stopping_twice_and_crashing_in_between(tmp_path: Path) -> None:
 
     def crash(row: dict[str, float]) -> None:
         if row["time/total_timesteps"] > 200:
-            raise RuntimeError("power failure")
+            raise SystemExit("power failure")
 
-    with pytest.raises(RuntimeError, match="power failure"):
+    with pytest.raises(SystemExit, match="power failure"):
         pg.resume(tmp_path / "b", callback=crash)
     newest = int(checkpoints(tmp_path / "b" / "checkpoints")[-1].name)
     assert max(int(float(row["time/total_timesteps"])) for row in rows(tmp_path / "b")) > newest, (

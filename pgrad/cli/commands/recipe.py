@@ -24,7 +24,7 @@ class Recipe:
     """the recipes"""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """the seeds to run"""
-    out: str = "docs/evidence"
+    out: str = "runs/recipes"
     """a folder NAME is made in this one, with a curve per seed, a picture and result.json"""
     jobs: int = 0
     """seeds to run at the same time; 0 is one for each core"""
@@ -47,6 +47,9 @@ def run(args: list[str]) -> int:
             returns = f"{seed['eval_mean']:.1f} ± {seed['eval_std']:.1f}"
             print(f"  seed {seed['seed']}: {returns} ({seed['seconds']:.0f} s)")
         low, high = result["interval"]
+        if len(result["seeds"]) < 5:
+            print("  fewer than 5 seeds: the interval says little")
         verdict = {True: "reached", False: "not reached", None: "reported only"}[result["reached"]]
         print(f"  mean {result['mean']:.1f} (95% interval over seeds {low:.1f} … {high:.1f}): {verdict}")
+    print(f"curves and results: {given.out}")
     return 0
