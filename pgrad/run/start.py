@@ -1,7 +1,6 @@
 """Train, resume, load."""
 
 import dataclasses
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from pgrad.run.result import Run
 from pgrad.training.disk.checkpoint import latest_checkpoint, load_checkpoint
 from pgrad.training.disk.difference import config_difference, difference_text
 from pgrad.training.disk.log import MetricsLog, Sink, TensorBoardLog, WandbLog
-from pgrad.training.disk.rundir import RunDir
+from pgrad.training.disk.rundir import RunDir, folder_name
 from pgrad.training.loop import Training, load_agent
 from pgrad.training.versions import versions
 
@@ -193,7 +192,7 @@ def _new_directory(config: RunConfig, run_dir: str | Path, overwrite: bool) -> R
     if run_dir != "auto":
         return RunDir.create(Path(run_dir), overwrite)
     base = Path("runs") / config.algorithm_name
-    name = re.sub(r"[^\w.+=-]+", "-", f"{config.world_name}-seed{config.options.seed}")
+    name = folder_name(f"{config.world_name}-seed{config.options.seed}")
     return RunDir.create(base / name, overwrite) if overwrite else RunDir.default(base, name)
 
 

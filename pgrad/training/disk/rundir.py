@@ -64,7 +64,7 @@ class RunDir:
 
         Characters that do not belong into a file's name become "-": "ALE/Pong-v5-seed1" is one folder.
         """
-        name = re.sub(r"[^\w.+=-]+", "-", name)
+        name = folder_name(name)
         number = 1
         while True:
             path = Path(base) / (name if number == 1 else f"{name}-{number}")
@@ -187,6 +187,11 @@ class RunDir:
         self.write_config({})
         for folder in (self.checkpoints, self.best, self.videos, self.plots):
             folder.mkdir()
+
+
+def folder_name(name: str) -> str:
+    """The name with "-" for characters that do not belong into a file's name."""
+    return re.sub(r"[^\w.+=-]+", "-", name)
 
 
 def _require_ours(path: Path) -> None:
