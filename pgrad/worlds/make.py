@@ -17,7 +17,7 @@ from pgrad.worlds.protocol import World
 
 
 def make(
-    world: str | Callable[..., gymnasium.Env] | VectorEnv | World,
+    world: str | Callable[..., gymnasium.Env] | VectorEnv | World | Any,
     *,
     n_envs: int = 1,
     seed: int = 0,
@@ -29,8 +29,8 @@ def make(
     """A world of `n_envs` environments.
 
     world: a tensor world ("cartpole", "probe-both"), a Gymnasium id ("CartPole-v1", "ALE/Pong-v5",
-        "module:Name-v0"), a factory of a gymnasium.Env, a gymnasium.vector.VectorEnv, or a World, which is
-        returned as it is.
+        "module:Name-v0"), a factory of a gymnasium.Env, the Dynamics of a tensor world (such as a Tabular), a
+        gymnasium.vector.VectorEnv, or a World, which is returned as it is.
     seed: environment i draws from the i-th child of this seed.
     workers: how many processes share the environments; 0 steps them here. The numbers are the same for any.
     device: where observations and rewards are handed out.
@@ -54,19 +54,19 @@ def make(
                 f"leave out n_envs, workers and kwargs"
             )
         return VectorWorld(world, seed=seed, device=where)
+    tensor = import_module("pgrad.worlds.tensors.tensor")
+    dynamics = tensor.dynamics_of(world) if isinstance(world, str) else world
+    if isinstance(dynamics, tensor.Dynamics):
+        if workers or kwargs:
+            raise UsageError(f"{dynamics.name} is one tensor program: it takes no workers and no kwargs")
+        made: World = tensor.TensorWorld(dynamics, n_envs, seed, where)
+        return made
     if isinstance(world, str):
-        tensor = import_module("pgrad.worlds.tensors.tensor")
-        maker = tensor.tensor_world(world)
-        if maker is not None:
-            if workers or kwargs:
-                raise UsageError(f"{world} is one tensor program: it takes no workers and no kwargs")
-            made: World = maker(n_envs, seed, where)
-            return made
         recipe = Recipe(find(world, tensor.TENSOR_WORLDS), dict(kwargs or {}), render)
     elif callable(world):
         recipe = Recipe(world, dict(kwargs or {}), render)
     else:
-        raise UsageError(f"a world is an id, a factory, a VectorEnv or a World, got a {type(world).__name__}")
+        raise UsageError(f"a world is an id, a factory, a Dynamics, a VectorEnv or a World, got a {type(world).__name__}")
     if workers > n_envs:
         raise UsageError(f"{workers} workers cannot share {n_envs} environments: at most one worker for each")
     seeds = environment_seeds(seed, n_envs)

@@ -69,7 +69,7 @@ def test_equals_a_loop_over_environments(dynamics: Dynamics) -> None:
             if over[i]:
                 state[i], clock[i] = dynamics.start(fresh[i : i + 1]), 0
             else:
-                state[i], r, end = dynamics.step(state[i], action[i : i + 1])
+                state[i], r, end = dynamics.step(state[i], action[i : i + 1], fresh[i : i + 1])
                 clock[i] += 1
                 reward, terminated = float(r), bool(end)
                 truncated = not terminated and clock[i] == dynamics.max_episode_steps
@@ -223,7 +223,7 @@ def test_physics_never_looks_at_values(dynamics: Dynamics) -> None:
     action = (
         torch.empty(5, device="meta", dtype=torch.int64) if discrete else torch.empty(5, 1, device="meta")
     )
-    after, reward, terminated = dynamics.step(state, action)
+    after, reward, terminated = dynamics.step(state, action, noise)
     assert after.shape == state.shape
     assert after.dtype == state.dtype
     assert reward.shape == terminated.shape == (5,)

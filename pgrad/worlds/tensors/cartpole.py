@@ -56,7 +56,7 @@ class CartPole:
         """The first state of an episode [B, 4]."""
         return noise * 0.1 - 0.05
 
-    def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def step(self, state: Tensor, action: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The next state [B, 4], the reward [B] and whether the task ended [B]; action [B] is 0 or 1."""
         _, x_dot, theta, theta_dot = state.unbind(-1)
         mass = self.mass_cart + self.mass_pole

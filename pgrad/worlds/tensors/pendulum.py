@@ -54,7 +54,7 @@ class Pendulum:
         theta, theta_dot = (2 * noise - 1).unbind(-1)
         return torch.stack((math.pi * theta, theta_dot, torch.zeros_like(theta)), -1)
 
-    def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def step(self, state: Tensor, action: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The next state [B, 3], the reward [B] and whether the task ended [B] (never)."""
         theta, theta_dot, _ = state.unbind(-1)
         torque = action[:, 0].clamp(-self.max_torque, self.max_torque)

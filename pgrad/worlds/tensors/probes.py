@@ -45,7 +45,7 @@ class Probe:
     name: str
     continuous: bool  # one action in [−1, 1] instead of two discrete ones
     start: Callable[[Tensor], Tensor]
-    step: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+    step: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
     decisions: tuple[float, ...]  # the observations on which a decision is taken
     value: Callable[[float], tuple[float, ...]]  # their values under the optimal policy, given gamma
     action: tuple[float, ...] | None = None  # the optimal actions; None where every action is as good
@@ -96,44 +96,44 @@ def _either(noise: Tensor) -> Tensor:
     return (noise >= 0.5).to(noise.dtype) * 2 - 1
 
 
-def _constant(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _constant(state: Tensor, action: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Reward 1 and the end. V = 1."""
     x = state[:, 0]
     return state, torch.ones_like(x), torch.ones_like(x, dtype=torch.bool)
 
 
-def _observation(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _observation(state: Tensor, action: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Reward = observation and the end. V(s) = s."""
     x = state[:, 0]
     return state, x, torch.ones_like(x, dtype=torch.bool)
 
 
-def _discount(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _discount(state: Tensor, action: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """From 0 to 1 for nothing, from 1 to the end with reward 1. V(0) = γ, V(1) = 1."""
     x = state[:, 0]
     return torch.ones_like(state), x, x > 0.5
 
 
-def _action(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _action(state: Tensor, action: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Reward 1 for action 1, −1 for action 0, and the end. V = 1."""
     x = state[:, 0]
     return state, 2.0 * action - 1.0, torch.ones_like(x, dtype=torch.bool)
 
 
-def _both(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _both(state: Tensor, action: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Reward 1 where the action matches the observation (1 with 1, 0 with −1), else −1; the end. V = 1."""
     x = state[:, 0]
     return state, (2.0 * action - 1.0) * x, torch.ones_like(x, dtype=torch.bool)
 
 
-def _action_continuous(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _action_continuous(state: Tensor, action: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Reward −(a − TARGET)², a clipped to [−1, 1], and the end. V = 0."""
     x = state[:, 0]
     reward = -(action[:, 0].clamp(-1.0, 1.0) - TARGET).square()
     return state, reward, torch.ones_like(x, dtype=torch.bool)
 
 
-def _both_continuous(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _both_continuous(state: Tensor, action: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Reward −(a − TARGET·s)², a clipped to [−1, 1], and the end. V = 0."""
     x = state[:, 0]
     reward = -(action[:, 0].clamp(-1.0, 1.0) - TARGET * x).square()

@@ -1,8 +1,6 @@
 """Worlds in plain torch: all environments advance in a few tensor operations, on any device."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from gymnasium import Space
@@ -11,13 +9,15 @@ from torch import Tensor
 
 from pgrad.data.tree import Tree
 from pgrad.errors import UsageError, WorldError
-from pgrad.worlds.protocol import Step, World
+from pgrad.worlds.protocol import Step
 from pgrad.worlds.tensors.cartpole import CartPole
 from pgrad.worlds.tensors.draw import Picture
 from pgrad.worlds.tensors.pendulum import Pendulum
 from pgrad.worlds.tensors.probes import PROBES
+from pgrad.worlds.tensors.tabular import REFERENCE
 
 
+@runtime_checkable
 class Dynamics(Protocol):
     """What makes one tensor world different from another: pure functions of a batch, without branches.
 
@@ -26,7 +26,7 @@ class Dynamics(Protocol):
 
     @property
     def name(self) -> str:
-        """What `tensor_world` finds it by."""
+        """What `dynamics_of` finds it by."""
         ...
 
     @property
@@ -46,15 +46,15 @@ class Dynamics(Protocol):
 
     @property
     def noise(self) -> int:
-        """How many uniform numbers in [0, 1) `start` needs for one environment."""
+        """How many uniform numbers in [0, 1) `start` or `step` needs for one environment."""
         ...
 
     def start(self, noise: Tensor, /) -> Tensor:
         """The first state of an episode [B, K], from noise [B, noise]."""
         ...
 
-    def step(self, state: Tensor, action: Tree, /) -> tuple[Tensor, Tensor, Tensor]:
-        """The next state [B, K], the reward [B] and whether the task ended [B]."""
+    def step(self, state: Tensor, action: Tree, noise: Tensor, /) -> tuple[Tensor, Tensor, Tensor]:
+        """The next state [B, K], the reward [B] and whether the task ended [B], from noise [B, noise]."""
         ...
 
     def observe(self, state: Tensor, /) -> Tree:
@@ -69,7 +69,7 @@ class Dynamics(Protocol):
 class TensorWorld:
     """B environments with the same `dynamics`: a `World` (see `protocol.py`).
 
-    Noise for a new episode is drawn for every environment at every step and used where one begins: a step
+    Noise is drawn for every environment at every step and used either to begin an episode or to go on: a step
     never waits for the device to say who ended, and the noise depends on the number of steps alone.
     States are float64, as in Gymnasium, because an unstable pole multiplies rounding errors by about e⁴ per
     second (float32 on MPS devices, which have nothing longer).
@@ -102,7 +102,7 @@ class TensorWorld:
 
     def reset(self) -> Tree:
         """Start a new episode in every environment; returns the first observations [B, ...]."""
-        self._state = self._start()
+        self._state = self._dynamics.start(self._noise())
         self._steps = torch.zeros_like(self._steps)
         self.ended = torch.zeros_like(self.ended)
         return self._dynamics.observe(self._state)
@@ -120,9 +120,9 @@ class TensorWorld:
                 f"the action of {self.name} must be {kind} of shape {list(self._action_shape)}, "
                 f"got {_describe(action)}"
             )
-        fresh = self._start()
-        state, reward, terminated = self._dynamics.step(self._state, action)
-        state = torch.where(self.ended.unsqueeze(1), fresh, state)
+        noise = self._noise()
+        state, reward, terminated = self._dynamics.step(self._state, action, noise)
+        state = torch.where(self.ended.unsqueeze(1), self._dynamics.start(noise), state)
         steps = (self._steps + 1).masked_fill_(self.ended, 0)
         reward = reward.to(torch.float32).masked_fill(self.ended, 0.0)
         terminated = terminated & ~self.ended
@@ -175,10 +175,9 @@ class TensorWorld:
     def close(self) -> None:
         """Nothing to free."""
 
-    def _start(self) -> Tensor:
+    def _noise(self) -> Tensor:
         shape = (self.n_envs, self._dynamics.noise)
-        noise = torch.rand(shape, generator=self._generator, dtype=self._dtype, device=self.device)
-        return self._dynamics.start(noise)
+        return torch.rand(shape, generator=self._generator, dtype=self._dtype, device=self.device)
 
 
 def _describe(value: Any) -> str:
@@ -189,12 +188,13 @@ _ALL: tuple[Dynamics, ...] = (
     CartPole(),
     Pendulum(),
     *PROBES.values(),
+    REFERENCE,
 )
 
 TENSOR_WORLDS: tuple[str, ...] = tuple(dynamics.name for dynamics in _ALL)
-"""The names `tensor_world` knows."""
+"""The names `dynamics_of` knows."""
 
 
-def tensor_world(name: str) -> Callable[[int, int, torch.device | str], World] | None:
-    """A maker (n_envs, seed, device) -> World of the tensor world `name`; None where there is none."""
-    return next((partial(TensorWorld, dynamics) for dynamics in _ALL if dynamics.name == name), None)
+def dynamics_of(name: str) -> Dynamics | None:
+    """The tensor world `name`; None where there is none."""
+    return next((dynamics for dynamics in _ALL if dynamics.name == name), None)

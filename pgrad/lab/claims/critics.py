@@ -1,0 +1,5 @@
+"""Claims."""
+
+from pgrad.lab.claim import Claim
+
+CLAIMS: tuple[Claim, ...] = ()
