@@ -1,7 +1,7 @@
 """What an algorithm is, and what it may ask of the agent and the learner."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -54,6 +54,7 @@ class Learner(Protocol):
         ...
 
 
+@runtime_checkable
 class Algorithm(Protocol):
     """A frozen dataclass of hyperparameters with three methods: credit, loss, update."""
 

@@ -1,4 +1,4 @@
-"""What a claim is: a sentence somebody wrote, code that computes whether it is so, and the verdict expected."""
+"""What a claim is: a sentence somebody wrote, code that computes whether it is so, and a verdict."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ class Claim:
     paper: str  # who has it right, or said it first
     explanation: str  # why, in two or three sentences
     correction: str = ""  # FALSE: what is right instead. TRUE IF: the condition
-    audit: Mapping[str, str] = field(default_factory=dict)  # the audit's numbers, as printed: "2.8095", "<1e-9"
+    audit: Mapping[str, str] = field(default_factory=dict)  # the audit's numbers as printed: "2.81", "<1e-9"
     differs: Mapping[str, str] = field(default_factory=dict)  # a number of ours that is not the audit's: why
     also: tuple[str, ...] = ()  # other ids it answers: "E-04", "M-13"
     always: bool = True  # FALSE, TRUE IF: whether it fails on every problem, or only on some

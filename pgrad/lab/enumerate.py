@@ -1,4 +1,4 @@
-"""Everything that can happen, as one `Trajectory`: with mask = p(τ), a sum over it is an exact expectation."""
+"""Everything that can happen as one `Trajectory`: with mask = p(τ), sums are exact expectations."""
 
 from collections import Counter
 from itertools import combinations_with_replacement
@@ -22,8 +22,6 @@ def every_trajectory(problem: Tabular, theta: Tensor, steps: int, limit: int) ->
 
     Raises UsageError for more than `limit` trajectories.
     """
-    assert problem.terminal is not None
-    assert problem.observation is not None
     S = problem.n_states
     dynamics = torch.where(problem.terminal[:, None, None], _stay(problem), problem.P)
     log_pi = theta.log_softmax(1)[problem.observation]  # [S, A]

@@ -1,6 +1,5 @@
-"""Expectation and variance of an estimator, by calling the very functions that train on all that can happen."""
+"""Expectation and variance of an estimator: the very functions that train, on all that can happen."""
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -79,7 +78,6 @@ def episode_sum(x: Tensor, mask: Tensor) -> Tensor:
 
 def agent_of(case: Case, critic: Tensor | None = None) -> TabularAgent:
     """The policy of a case with a critic V_t(s) [T+1, S]: by default V of the policy that acted."""
-    assert case.problem.observation is not None
     if critic is None:
         critic = exact.values(case.problem, case.actor, case.gamma, case.steps).V
     return TabularAgent(case.theta, critic, case.problem.observation)
@@ -127,7 +125,8 @@ def estimates(
         return estimate(TabularAgent(theta, agent.critic, agent.observation), Trajectory(*group))
 
     rows = []
-    for part in columns.split(max(1, CHUNK // (case.steps * episodes))):
+    size = max(1, CHUNK // (case.steps * episodes))
+    for part in torch.split(columns, size):
         groups = tuple(x[:, part] for x in everything)  # each [T, G, N]
         try:
             each = torch.func.vmap(torch.func.grad(one), in_dims=(None, 1))(agent.theta, groups)
@@ -144,4 +143,4 @@ def _gradient(function: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
 
 
 def _callable(given: Estimator | Algorithm) -> Estimator:
-    return estimator_of(given) if dataclasses.is_dataclass(given) else given
+    return estimator_of(given) if isinstance(given, Algorithm) else given

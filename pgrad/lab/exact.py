@@ -28,7 +28,6 @@ class Values(NamedTuple):
 
 def policy(problem: Tabular, theta: Tensor) -> Tensor:
     """π(a|s), [S, A]."""
-    assert problem.observation is not None
     return theta.softmax(1)[problem.observation]
 
 
@@ -63,7 +62,7 @@ def values(problem: Tabular, theta: Tensor, gamma: float, steps: int) -> Values:
         last = stationary_value(problem, theta, gamma).detach()
     else:
         last = torch.zeros_like(problem.rho0)
-    V, Q = [last], []
+    V, Q = [last], list[Tensor]()
     for _ in range(steps):
         q = (problem.r + gamma * problem.P @ V[0]) * alive.unsqueeze(1)
         V.insert(0, (pi * q).sum(1))
@@ -97,7 +96,6 @@ def visitation(problem: Tabular, theta: Tensor, gamma: float, steps: int) -> Ten
 
 def fisher(problem: Tabular, theta: Tensor, weight: Tensor) -> Tensor:
     """F = Σ_s weight(s) Σ_a π(a|s) ∇log π ∇log πᵀ, [O·A, O·A], not differentiable. Kakade 2001, eq. (2)."""
-    assert problem.observation is not None
     score = scores(theta)[problem.observation]  # [S, A, O·A]
     return torch.einsum("s,sa,sai,saj->ij", weight, policy(problem, theta.detach()), score, score)
 
@@ -137,5 +135,4 @@ def optimal_step_baseline(pi: Tensor, Q: Tensor) -> Tensor:
 
 
 def _alive(problem: Tabular) -> Tensor:
-    assert problem.terminal is not None
     return (~problem.terminal).to(torch.float64)

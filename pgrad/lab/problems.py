@@ -34,6 +34,16 @@ class Case:
     window: int = 3  # decisions looked at where the problem has no horizon
     name: str = "a problem"
 
+    def __post_init__(self) -> None:
+        shape = (self.problem.n_observations, self.problem.n_actions)
+        for name in ("theta", "direction", "behaviour"):
+            table = getattr(self, name)
+            if table is not None and (table.shape != shape or table.dtype != torch.float64):
+                raise UsageError(
+                    f"{name} must be float64 of shape {list(shape)} (observations, actions), got "
+                    f"{table.dtype} {list(table.shape)}"
+                )
+
     @property
     def steps(self) -> int:
         """T, the decisions of the longest trajectory."""
@@ -107,7 +117,9 @@ def random_case(
     theta = 0.7 * torch.randn(O, A, generator=draw, dtype=torch.float64)
     direction = torch.randn(O, A, generator=draw, dtype=torch.float64)
     discount = 0.6 + 0.35 * float(unit[-1]) if gamma is None else gamma
-    return Case(problem, theta, direction / direction.norm(), discount, seed=seed, window=T, name=problem.name)
+    return Case(
+        problem, theta, direction / direction.norm(), discount, seed=seed, window=T, name=problem.name
+    )
 
 
 def load_case(path: Path, gamma: float = 0.9) -> Case:
@@ -148,5 +160,7 @@ def _policy(given: dict[str, list[list[float]]], key: str, drawn: Tensor) -> Ten
     except (TypeError, ValueError) as error:
         raise UsageError(f"{key} is not a table of numbers: {error}") from None
     if table.shape != drawn.shape or not bool(table.isfinite().all()):
-        raise UsageError(f"{key} must be finite numbers of shape {list(drawn.shape)}, got {list(table.shape)}")
+        raise UsageError(
+            f"{key} must be finite numbers of shape {list(drawn.shape)}, got {list(table.shape)}"
+        )
     return table

@@ -51,8 +51,9 @@ def train(
 ) -> Run:
     """Train `algorithm` in `world` and return the run.
 
-    world: a Gymnasium id, the name of a tensor world, a factory of one `gymnasium.Env`, or a
-        `gymnasium.vector` one (whose state cannot be saved: such a run can be loaded, not resumed).
+    world: a Gymnasium id, the name of a tensor world or its dynamics (such as a `Tabular`), a factory of one
+        `gymnasium.Env`, or a `gymnasium.vector` one (whose state cannot be saved: such a run can be loaded,
+        not resumed).
     n_envs: environments side by side; None for 8, or for what a vector environment brings.
     agent: how to build the networks, or a module with `policy(obs)` and `value(obs)`.
     run_dir: a new folder for configuration, metrics, checkpoints and plots; None writes nothing, "auto" makes

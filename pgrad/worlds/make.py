@@ -66,7 +66,9 @@ def make(
     elif callable(world):
         recipe = Recipe(world, dict(kwargs or {}), render)
     else:
-        raise UsageError(f"a world is an id, a factory, a Dynamics, a VectorEnv or a World, got a {type(world).__name__}")
+        raise UsageError(
+            f"a world is an id, a factory, a Dynamics, a VectorEnv or a World, got a {type(world).__name__}"
+        )
     if workers > n_envs:
         raise UsageError(f"{workers} workers cannot share {n_envs} environments: at most one worker for each")
     seeds = environment_seeds(seed, n_envs)

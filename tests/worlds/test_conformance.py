@@ -21,7 +21,7 @@ class SameStepReset(TensorWorld):
 
     def step(self, action: Tree, active: Tensor | None = None) -> Step:
         step = super().step(action, active)
-        fresh = self._start()
+        fresh = self._dynamics.start(self._noise())
         self._state = torch.where(self.ended[:, None], fresh, self._state)
         self._steps = self._steps.masked_fill(self.ended, 0)
         self.ended = torch.zeros_like(self.ended)
@@ -121,8 +121,8 @@ class Unseeded(TensorWorld):
 
 
 class AllAlike(TensorWorld):
-    def _start(self) -> Tensor:
-        return super()._start()[:1].expand(self.n_envs, -1)
+    def _noise(self) -> Tensor:
+        return super()._noise()[:1].expand(self.n_envs, -1)
 
 
 class ClipsInPlace(TensorWorld):

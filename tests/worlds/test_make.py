@@ -226,7 +226,7 @@ def test_environments_of_one_world_are_alike() -> None:
 def test_what_a_world_may_not_be() -> None:
     with pytest.raises(UsageError, match=r"got one environment .*: give its id, or a function that makes it"):
         make(gymnasium.make("CartPole-v1"))  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="a world is an id, a factory, a Dynamics, a VectorEnv or a World, got a int"):
+    with pytest.raises(UsageError, match=r"a world is an id, a factory, .* or a World, got a int"):
         make(3)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"<lambda> must return a gymnasium.Env, got a str"):
         make(lambda: "CartPole-v1")  # type: ignore[arg-type, return-value]

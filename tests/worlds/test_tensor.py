@@ -14,11 +14,12 @@ from pgrad.worlds.tensors.cartpole import CartPole
 from pgrad.worlds.tensors.draw import Picture, canvas
 from pgrad.worlds.tensors.pendulum import Pendulum
 from pgrad.worlds.tensors.probes import PROBES
-from pgrad.worlds.tensors.tensor import TENSOR_WORLDS, Dynamics, TensorWorld, tensor_world
+from pgrad.worlds.tensors.tabular import REFERENCE
+from pgrad.worlds.tensors.tensor import TENSOR_WORLDS, Dynamics, TensorWorld, dynamics_of
 from tests.worlds.conformance import check_world
 from tests.worlds.tools import advance, sampler
 
-DYNAMICS: list[Dynamics] = [CartPole(), Pendulum(), *PROBES.values()]
+DYNAMICS: list[Dynamics] = [CartPole(), Pendulum(), *PROBES.values(), REFERENCE]
 FIXED_START = {
     name for name in TENSOR_WORLDS if name.startswith(("probe-constant", "probe-discount", "probe-action"))
 }
@@ -26,22 +27,25 @@ FIXED_START = {
 
 @pytest.mark.parametrize("name", TENSOR_WORLDS)
 def test_conforms(name: str) -> None:
-    make = tensor_world(name)
-    assert make is not None
+    dynamics = dynamics_of(name)
+    assert dynamics is not None
     steps = 220 if name == "pendulum" else 80
     check_world(
-        lambda n_envs, seed: make(n_envs, seed, "cpu"), steps=steps, random_start=name not in FIXED_START
+        lambda n_envs, seed: TensorWorld(dynamics, n_envs, seed),
+        steps=steps,
+        random_start=name not in FIXED_START,
+        random_steps=name == REFERENCE.name,
     )
 
 
 def test_names() -> None:
     assert TENSOR_WORLDS[:3] == ("cartpole", "pendulum", "probe-constant")
-    assert len(set(TENSOR_WORLDS)) == 12
+    assert len(set(TENSOR_WORLDS)) == 13
     for name in TENSOR_WORLDS:
-        make = tensor_world(name)
-        assert make is not None
-        assert make(2, 0, torch.device("cpu")).name == name
-    assert tensor_world("CartPole-v1") is None
+        dynamics = dynamics_of(name)
+        assert dynamics is not None
+        assert TensorWorld(dynamics, 2, 0).name == name
+    assert dynamics_of("CartPole-v1") is None
 
 
 @pytest.mark.parametrize(
@@ -98,7 +102,7 @@ class Countdown:
     def start(self, noise: Tensor) -> Tensor:
         return (8 * noise).floor() + 1
 
-    def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def step(self, state: Tensor, action: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         state = state - 1
         return state, torch.full_like(state[:, 0], 2.0), state[:, 0] == 0
 
@@ -302,9 +306,9 @@ def test_a_state_that_does_not_fit_is_refused(change: dict[str, Any], message: s
 @pytest.mark.parametrize("name", TENSOR_WORLDS)
 def test_pictures(name: str) -> None:
     """A picture shows environment 0, follows what happens, and changes nothing."""
-    make = tensor_world(name)
-    assert make is not None
-    world, unseen = make(2, 0, "cpu"), make(2, 0, "cpu")
+    dynamics = dynamics_of(name)
+    assert dynamics is not None
+    world, unseen = TensorWorld(dynamics, 2, 0), TensorWorld(dynamics, 2, 0)
     world.reset(), unseen.reset()
     actions, pictures = sampler(world, 0), []
     for _ in range(30):
