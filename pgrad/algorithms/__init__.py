@@ -9,14 +9,16 @@ from pgrad.algorithms.ppo import PPO
 from pgrad.algorithms.ppo_kl import PPOKL
 from pgrad.algorithms.protocol import Algorithm
 from pgrad.algorithms.reinforce import Reinforce
+from pgrad.algorithms.trpo import TRPO
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "ppo": PPO,
     "ppo-kl": PPOKL,
     "a2c": A2C,
+    "trpo": TRPO,
     "reinforce": Reinforce,
     "actor-critic": ActorCritic,
 }
 """The command line's names."""
 
-__all__ = ["A2C", "ALGORITHMS", "PPO", "PPOKL", "ActorCritic", "Algorithm", "Reinforce"]
+__all__ = ["A2C", "ALGORITHMS", "PPO", "PPOKL", "TRPO", "ActorCritic", "Algorithm", "Reinforce"]

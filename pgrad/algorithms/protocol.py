@@ -49,6 +49,14 @@ class Learner(Protocol):
         """One step down the gradient of `loss` on `batch`, for one parameter group or all of them."""
         ...
 
+    def parameters(self, group: str) -> list[Tensor]:
+        """The parameters of a group, in the order of its flat vectors."""
+        ...
+
+    def attempt(self, step: Tensor, group: str, accept: Callable[[], Tensor]) -> bool:
+        """Move a group by `step` [P]; unless `accept()` is then true, move it back exactly."""
+        ...
+
     def minibatches(self, batch: Batch, batch_size: int) -> Iterator[Batch]:
         """Every decision of a flattened batch once, shuffled, `batch_size` at a time."""
         ...

@@ -34,6 +34,11 @@ RULES: dict[str, Rule] = {
     "ent_coef": RATE,
     "vf_coef": RATE,
     "max_grad_norm": POSITIVE,
+    "cg_max_steps": COUNT,
+    "cg_damping": RATE,
+    "line_search_max_iter": COUNT,
+    "line_search_shrinking_factor": (lambda x: 0.0 < x < 1.0, "in (0, 1)"),
+    "sub_sampling_factor": COUNT,
 }
 
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "play": "record a video of the agent of a run",
     "plot": "draw the learning curves of runs in one picture",
     "recipe": "run a published result again, over several seeds",
+    "lab": "hold every estimator and claim against the exact gradient",
     "list": "the algorithms and worlds there are",
     "doctor": "what this installation can do: versions, devices, extras",
 }
@@ -37,6 +38,7 @@ examples:
   pgrad train ppo CartPole-v1 --total-timesteps 100_000 --seed 1 --clip-range 0.1
   pgrad eval runs/ppo/CartPole-v1-seed1
   pgrad play runs/ppo/CartPole-v1-seed1
+  pgrad lab L-13
 """
 
 INTERRUPTED, BROKEN_PIPE = 130, 141

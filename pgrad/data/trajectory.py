@@ -59,5 +59,9 @@ class Batch:
         """Decisions start..stop-1 of a flattened batch, as views."""
         return self._map(lambda x: x[start:stop])
 
+    def every(self, k: int) -> "Batch":
+        """One in k decisions of a flattened batch, as views."""
+        return self._map(lambda x: x[::k])
+
     def _map(self, function) -> "Batch":  # type: ignore[no-untyped-def]
         return map_tree(function, self)

@@ -2,37 +2,29 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pgrad.algorithms import A2C, PPO, PPOKL, ActorCritic, Algorithm, Reinforce
+from pgrad.algorithms import ALGORITHMS, PPO, ActorCritic, Algorithm, Reinforce
 from pgrad.errors import UsageError
 from pgrad.lab import exact
-from pgrad.lab.agent import TabularAgent
-from pgrad.lab.estimate import Estimator, agent_of, estimator, estimator_of
+from pgrad.lab.estimate import Estimator, agent_of, estimator, estimator_of, expectation
 from pgrad.lab.grade import grade_on
 from pgrad.lab.kl_grade import KLCase, KLEstimator, grade_kl_on, log_probs
 from pgrad.lab.problems import Case
+from pgrad.lab.seen import Seen
 from pgrad.math import kl
-from pgrad.math.credit import (
-    discount_weight,
-    full_return,
-    gae,
-    group_relative,
-    lambda_return,
-    leave_one_out,
-    n_step_return,
-    reward_to_go,
-    vtrace,
-)
+from pgrad.math.credit import group_relative, leave_one_out
 from pgrad.math.distributions import Categorical
-from pgrad.math.importance import per_decision_return, prefix_ratio, step_ratio, trajectory_ratio, truncate
+from pgrad.math.importance import truncate
 from pgrad.math.objectives import clipped, importance_weighted, score_function
 
 Numbers = dict[str, float | list[float]]
-Credit = Callable[[TabularAgent, "Seen"], Tensor]
+Credit = Callable[[Seen], Tensor]
 
 PAIRS = 60
 """More trajectories than this are not compared two by two."""
@@ -56,7 +48,7 @@ class Group:
 
 
 def every_estimator(case: Case, off_policy: float = 0.5) -> Iterator[Group]:
-    """The groups, one after the other; `off_policy` asks about theta + off_policy·direction too.
+    """The groups, one after the other; off-policy ones ask about theta + off_policy·direction.
 
     Raises UsageError where that is not a number.
     """
@@ -72,65 +64,28 @@ def every_estimator(case: Case, off_policy: float = 0.5) -> Iterator[Group]:
     yield off_policy_targets(away)
 
 
-def wrong_critic(case: Case) -> Tensor:
-    """V_t(s) plus normal errors of the size of V's own spread, [T+1, S]; the same at every call."""
-    V = exact.values(case.problem, case.actor, case.gamma, case.steps).V
-    error = torch.randn(V.shape, generator=case.draws(1), dtype=V.dtype)
-    return V + error * V[:-1].std()
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A trajectory with what a credit needs, in the order of `pgrad.math`."""
-
-    reward: Tensor
-    value: Tensor
-    terminated: Tensor
-    done: Tensor
-    logp: Tensor  # of the policy asked about
-    logp_old: Tensor  # of the one that acted
-    gamma: float
-
-    @property
-    def discount(self) -> Tensor:
-        """γᵗ."""
-        return discount_weight(self.done, self.gamma, self.reward.dtype)
-
-    @property
-    def to_go(self) -> Tensor:
-        """Gₜ."""
-        return reward_to_go(self.reward, self.done, self.gamma)
-
-    @property
-    def whole(self) -> Tensor:
-        """R(τ)."""
-        return full_return(self.reward, self.done, self.gamma)
-
-    def advantage(self, gae_lambda: float) -> Tensor:
-        """Âₜ of `gae`."""
-        return gae(self.reward, self.value, self.terminated, self.done, self.gamma, gae_lambda)
-
-
 def on_policy(case: Case) -> Group:
     """Estimators of ∇J from one episode of the policy itself."""
     gamma, rows = case.gamma, []
     for critic, table in (("V", None), ("V + error", wrong_critic(case))):
-        learners: dict[str, Algorithm] = {
-            f"A2C, {critic}": A2C(gamma=gamma, ent_coef=0.0),
-            f"PPO, λ = .95, {critic}": PPO(gamma=gamma, ent_coef=0.0, normalize_advantage=False),
-            f"PPOKL, λ = .95, {critic}": PPOKL(gamma=gamma, ent_coef=0.0, normalize_advantage=False),
-            f"ActorCritic, 1 step, {critic}": ActorCritic(gamma=gamma),
-            f"ActorCritic, 2 steps, {critic}": ActorCritic(gamma=gamma, bootstrap_steps=2),
-            f"ActorCritic, all steps, {critic}": ActorCritic(gamma=gamma, bootstrap_steps=None),
+        learners = {
+            f"{kind.__name__}, {critic}": _plain(kind, gamma)
+            for kind in ALGORITHMS.values()
+            if kind not in (Reinforce, ActorCritic)  # which have choices of their own
+        }
+        learners |= {
+            f"ActorCritic, 1 step, {critic}": _plain(ActorCritic, gamma),
+            f"ActorCritic, 2 steps, {critic}": _plain(ActorCritic, gamma, bootstrap_steps=2),
+            f"ActorCritic, all steps, {critic}": _plain(ActorCritic, gamma, bootstrap_steps=None),
         }
         learners |= _reinforce("value", critic, gamma)
         if table is None:
             learners |= _reinforce("none", "no baseline", gamma)
         rows += [_row(name, estimator_of(one), case, table) for name, one in learners.items()]
         for gae_lambda in (0.0, 0.5, 0.95, 1.0):
-            how = _scored(lambda seen, lam=gae_lambda: seen.discount * seen.advantage(lam), gamma)
+            how = _scored(partial(_discounted_gae, gae_lambda=gae_lambda), gamma)
             rows.append(_row(f"γᵗ·gae, λ = {gae_lambda:g}, {critic}", how, case, table))
-    note = "Algorithms average over decisions: their scale is 1/T. Those without γᵗ are biased if γ < 1."
+    note = "Algorithms that average over decisions have scale 1/T. Those without γᵗ are biased if γ < 1."
     return _group("on-policy: one episode", note, rows)
 
 
@@ -139,32 +94,37 @@ def in_batches(case: Case) -> Group:
     title, gamma = "on-policy: what the rest of the batch does", case.gamma
     small = shortened(case)
     if small is None:
-        return Group(title, f"needs a problem with at most {PAIRS} trajectories of one decision", ())
+        return _not_tried(title)
     learners: dict[str, Algorithm] = {}
-    for baseline in ("none", "mean", "leave-one-out", "optimal", "value"):
-        learners |= _reinforce(baseline, baseline if baseline != "value" else "V", gamma)
-    for normalized in (False, True):
-        word = ", normalised" if normalized else ""
-        learners |= {
-            f"Reinforce, V, reward to go{word}": Reinforce(gamma=gamma, normalize_advantage=normalized),
-            f"A2C, V{word}": A2C(gamma=gamma, ent_coef=0.0, normalize_advantage=normalized),
-            f"PPO, V{word}": PPO(gamma=gamma, ent_coef=0.0, normalize_advantage=normalized),
-            f"PPOKL, V{word}": PPOKL(gamma=gamma, ent_coef=0.0, normalize_advantage=normalized),
-        }
-    rows = [_row(name, estimator_of(one), small, episodes=2) for name, one in learners.items()]
-    return _group(title, f"Batches of 2 episodes of {_length(small)}, of the same problem cut short.", rows)
+    for baseline, word in (("none", "no baseline"), ("mean", "mean"), ("optimal", "optimal"), ("value", "V")):
+        learners |= _reinforce(baseline, word, gamma)
+    for kind in ALGORITHMS.values():
+        if any(field.name == "normalize_advantage" for field in fields(kind)):  # type: ignore[arg-type]
+            name = "Reinforce, V, reward to go" if kind is Reinforce else f"{kind.__name__}, V"
+            learners[name] = _plain(kind, gamma)
+            learners[f"{name}, normalised"] = _plain(kind, gamma, normalize_advantage=True)
+    rows = []
+    truth = exact.gradient(small.problem, small.theta, gamma).flatten()
+    for name, one in learners.items():
+        limit = torch.cosine_similarity(expectation(one, small).flatten(), truth, dim=0)
+        row = _row(name, estimator_of(one), small, episodes=2)
+        rows.append(replace(row, numbers=row.numbers | {"cosine, N → ∞": float(limit)}))
+    for name, one in _reinforce("leave-one-out", "leave-one-out", gamma).items():
+        rows.append(_row(name, estimator_of(one), small, episodes=2))
+    note = f"Batches of 2 episodes of the same problem cut short, horizon {small.steps}."
+    return _group(title, note, rows)
 
 
 def in_groups(case: Case) -> Group:
     """Advantages by comparison within a group, as for language models: groups of 2 from one state."""
     title = "on-policy: comparison within a group"
     start = torch.nn.functional.one_hot(case.problem.rho0.argmax(), case.problem.n_states)
-    small = shortened(replace(case, problem=replace(case.problem, rho0=start.to(torch.float64))))
+    small = shortened(replace(case, problem=replace(case.problem, rho0=start)))
     if small is None:
-        return Group(title, f"needs a problem with at most {PAIRS} trajectories of one decision", ())
+        return _not_tried(title)
 
     def compared(how: Callable[[Tensor], Tensor]) -> Estimator:
-        return _scored(lambda seen: how(seen.whole[0]).expand_as(seen.reward), case.gamma)
+        return _scored(lambda seen: how(seen.whole[0]).expand_as(seen.logp), case.gamma)
 
     kinds: dict[str, Callable[[Tensor], Tensor]] = {
         "return, not compared": lambda ret: ret,
@@ -173,7 +133,7 @@ def in_groups(case: Case) -> Group:
         "leave_one_out (RLOO)": lambda ret: leave_one_out(ret, 2),
     }
     rows = [_row(name, compared(how), small, episodes=2) for name, how in kinds.items()]
-    note = f"Groups of 2 episodes of {_length(small)}, which start in the likeliest state."
+    note = f"Groups of 2 episodes from the likeliest start of the problem cut short, horizon {small.steps}."
     return _group(title, note, rows)
 
 
@@ -181,45 +141,26 @@ def weightings(case: Case) -> Group:
     """What importance weights make of one episode of the policy that acted."""
 
     def surrogate(objective: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Estimator:
-        return estimator(lambda agent, traj: _discounted(_seen(agent, traj, case.gamma)), objective)
+        return estimator(lambda agent, traj: _discounted_gae(Seen.by(agent, traj, case.gamma)), objective)
 
-    def ratio(seen: Seen) -> Tensor:
-        return step_ratio(seen.logp, seen.logp_old)
-
-    def prefix(seen: Seen) -> Tensor:
-        return prefix_ratio(seen.logp, seen.logp_old, seen.done)
-
-    def whole(seen: Seen) -> Tensor:
-        return trajectory_ratio(seen.logp, seen.logp_old, seen.done)
-
-    def per_decision(seen: Seen) -> Tensor:
-        return per_decision_return(seen.reward, seen.logp, seen.logp_old, seen.done, case.gamma)
-
-    def v_trace(seen: Seen) -> Tensor:
-        flags = seen.terminated, seen.done
-        return vtrace(seen.reward, seen.value, *flags, ratio(seen), case.gamma).advantage
-
-    credits: dict[str, Callable[[Seen], Tensor]] = {
+    credits: dict[str, Credit] = {
         "no weight": lambda seen: seen.discount * seen.to_go,
-        "trajectory ratio · full return": lambda seen: whole(seen) * seen.whole,
-        "trajectory ratio · reward to go": lambda seen: seen.discount * whole(seen) * seen.to_go,
-        "per-decision return": lambda seen: seen.discount * per_decision(seen),
-        "prefix ratio · reward to go": lambda seen: seen.discount * prefix(seen) * seen.to_go,
-        "truncated step ratio · Â": lambda seen: truncate(ratio(seen), 1.0) * _discounted(seen),
+        "trajectory ratio · full return": lambda seen: seen.trajectory_ratio * seen.whole,
+        "trajectory ratio · reward to go": lambda seen: seen.discount * seen.trajectory_ratio * seen.to_go,
+        "per-decision return": lambda seen: seen.discount * seen.per_decision,
+        "prefix ratio · reward to go": lambda seen: seen.discount * seen.prefix * seen.to_go,
+        "truncated step ratio · Â": lambda seen: truncate(seen.ratio, 1.0) * _discounted_gae(seen),
     }
+    hindsight = _scored(lambda seen: seen.discount * seen.vtrace().advantage, case.gamma)
     target = exact.values(case.problem, case.theta, case.gamma, case.steps).V
     rows = [_row(name, _scored(credit, case.gamma), case) for name, credit in credits.items()]
     rows += [
         _row("step ratio · Â (L^CPI)", surrogate(importance_weighted), case),
         _row("clipped step ratio · Â (L^CLIP, ε = .2)", surrogate(_clipped), case),
-        _row("V-trace, V of π", _scored(lambda seen: seen.discount * v_trace(seen), case.gamma), case, target),
-        _row(
-            "PPO, λ = .95, without γᵗ",
-            estimator_of(PPO(gamma=case.gamma, ent_coef=0.0, normalize_advantage=False)),
-            case,
-        ),
+        _row("V-trace, V of π", hindsight, case, target),
+        _row("PPO, λ = .95, without γᵗ", estimator_of(_plain(PPO, case.gamma)), case),
     ]
-    note = "Episodes of μ, gradient of π. Â is gae with λ = 1 and V of μ; all but the last have γᵗ."
+    note = "Episodes of μ, gradient of π. Â is gae with λ = 1 and V of μ."
     return _group("off-policy: importance weights", note, rows)
 
 
@@ -258,80 +199,139 @@ def divergences(case: Case) -> Group:
             "cosine ∇KL(μ‖π)": found.forward,
         }
         rows.append(Row(name, numbers))
-    rows.sort(key=lambda row: _key(row.numbers["std"]))
-    note = "Over all observations alike. The cosine is that of the expected gradient; 0 where there is none."
-    return Group("estimators of the KL divergence", note, tuple(rows))
+    note = "All observations count alike. The cosine is that of the expected gradient, 0 where there is none."
+    return _group("estimators of the KL divergence", note, rows, by="std")
 
 
 def value_targets(case: Case) -> Group:
     """What a critic with errors is told to say, from episodes of the policy itself."""
-    T = case.steps
-    kinds: dict[str, Callable[[Seen], Tensor]] = {
+    kinds: dict[str, Credit] = {
         "reward to go (Monte Carlo)": lambda seen: seen.to_go,
-        "1 step: TD(0)": lambda seen: _n_step(seen, 1),
-        "2 steps": lambda seen: _n_step(seen, 2),
-        "λ = .5": lambda seen: _lambda(seen, 0.5),
-        "λ = .95": lambda seen: _lambda(seen, 0.95),
-        f"all {T} steps": lambda seen: _n_step(seen, T),
+        "1 step: TD(0)": lambda seen: seen.n_step(1),
+        "2 steps": lambda seen: seen.n_step(2),
+        "all steps": lambda seen: seen.n_step(case.steps),
+        "λ = .5": lambda seen: seen.lambda_return(0.5),
+        "λ = .95": lambda seen: seen.lambda_return(0.95),
     }
-    note = "With the wrong critic. Bias and std of E[target | s] against V(s), averaged over time."
+    note = "Told to V + error. Bias of E[target | s] for V(s), and std, by state, averaged over time."
     return _targets("value targets: on-policy", note, case, kinds)
 
 
 def off_policy_targets(case: Case) -> Group:
     """What a critic with errors is told to say of π, from episodes of μ."""
-
-    def v_trace(seen: Seen, gae_lambda: float, limit: float) -> Tensor:
-        ratio = step_ratio(seen.logp, seen.logp_old)
-        flags = seen.terminated, seen.done
-        return vtrace(
-            seen.reward, seen.value, *flags, ratio, case.gamma, gae_lambda, rho_max=limit, c_max=limit
-        ).target
-
-    kinds: dict[str, Callable[[Seen], Tensor]] = {
+    kinds: dict[str, Credit] = {
         "reward to go, no weight": lambda seen: seen.to_go,
-        "1 step, no weight": lambda seen: _n_step(seen, 1),
-        "V-trace": lambda seen: v_trace(seen, 1.0, 1.0),
-        "V-trace, λ = .5": lambda seen: v_trace(seen, 0.5, 1.0),
-        "V-trace, not truncated": lambda seen: v_trace(seen, 1.0, torch.inf),
+        "1 step, no weight": lambda seen: seen.n_step(1),
+        "V-trace": lambda seen: seen.vtrace().target,
+        "V-trace, λ = .5": lambda seen: seen.vtrace(0.5).target,
+        "V-trace, not truncated": lambda seen: seen.vtrace(limit=math.inf).target,
     }
-    note = "Episodes of μ, values of π, with the wrong critic (V of μ and errors)."
+    note = "Episodes of μ, V of π; the critic is V of μ + error."
     return _targets("value targets: off-policy", note, case, kinds)
+
+
+def wrong_critic(case: Case) -> Tensor:
+    """V_t(s) plus normal errors as large as V varies, [T+1, S]; the same at every call."""
+    V = exact.values(case.problem, case.actor, case.gamma, case.steps).V
+    error = torch.randn(V.shape, generator=case.draws(1), dtype=V.dtype)
+    return V + error * V[:-1].std(correction=0)
 
 
 def shortened(case: Case) -> Case | None:
     """The same problem with 2 decisions, or 1, so that its trajectories can be compared two by two."""
     for steps in (2, 1):
-        if steps <= case.steps:
-            try:
-                small = replace(case, problem=replace(case.problem, horizon=steps))
-                if small.trajectory.mask.shape[1] <= PAIRS:
-                    return small
-            except UsageError:  # too many to enumerate
-                continue
+        small = replace(case, problem=replace(case.problem, horizon=min(steps, case.steps)))
+        try:
+            if small.trajectory.mask.shape[1] <= PAIRS:
+                return small
+        except UsageError:  # too many to enumerate
+            continue
     return None
+
+
+def _not_tried(title: str) -> Group:
+    return Group(title, f"Not tried: it takes a problem with at most {PAIRS} trajectories of a decision.", ())
+
+
+def _plain(kind: type[Algorithm], gamma: float, **changed: Any) -> Algorithm:
+    """An algorithm as it trains, without entropy bonus and, unless asked for, without standardising."""
+    options = {"gamma": gamma, "ent_coef": 0.0, "normalize_advantage": False} | changed
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in options.items() if name in known})
 
 
 def _reinforce(baseline: str, word: str, gamma: float) -> dict[str, Algorithm]:
     """Its three weights of a decision."""
-    weights = {
+    weights: dict[str, dict[str, bool]] = {
         "full return": {"reward_to_go": False},
         "reward to go": {},
         "γᵗ·reward to go": {"discount_decisions": True},
     }
     return {
-        f"Reinforce, {word}, {name}": Reinforce(gamma=gamma, baseline=baseline, **flags)  # type: ignore[arg-type]
+        f"Reinforce, {word}, {name}": _plain(Reinforce, gamma, baseline=baseline, **flags)
         for name, flags in weights.items()
     }
 
 
-def _scored(credit: Callable[[Seen], Tensor], gamma: float) -> Estimator:
-    """log π·Â with a credit of a `Seen`."""
+def _scored(credit: Credit, gamma: float) -> Estimator:
+    """log π·Â."""
     return estimator(
-        lambda agent, traj: credit(_seen(agent, traj, gamma)),
+        lambda agent, traj: credit(Seen.by(agent, traj, gamma)),
         lambda logp, logp_old, advantage: score_function(logp, advantage),
     )
 
 
-def _seen(agent: TabularAgent, traj: "object", gamma: float) -> Seen:
-    raise NotImplementedError
+def _discounted_gae(seen: Seen, gae_lambda: float = 1.0) -> Tensor:
+    return seen.discount * seen.gae(gae_lambda)
+
+
+def _clipped(logp: Tensor, logp_old: Tensor, advantage: Tensor) -> Tensor:
+    return clipped(logp, logp_old, advantage, 0.2, 0.2)
+
+
+def _row(name: str, how: Estimator, case: Case, critic: Tensor | None = None, episodes: int = 1) -> Row:
+    grade = grade_on(case, how, critic, episodes)
+    numbers: Numbers = {
+        "bias": grade.bias,
+        "cosine": grade.cosine,
+        "scale": grade.scale,
+        "variance": grade.variance,
+        "at equal length": grade.variance / grade.scale**2 if grade.scale else math.nan,
+    }
+    return Row(name, numbers)
+
+
+def _targets(title: str, note: str, case: Case, kinds: dict[str, Credit]) -> Group:
+    """Every target's bias and standard deviation by state."""
+    seen = Seen.by(agent_of(case, wrong_critic(case)), case.trajectory, case.gamma)
+    obs, p = case.trajectory.decisions.flatten(), case.trajectory.mask.flatten()
+    T, S = case.steps, case.problem.n_states
+    weight = torch.zeros(T * S, dtype=p.dtype).index_add(0, obs, p)  # P(s_t = s)
+    V = exact.values(case.problem, case.theta, case.gamma, T).V[:-1].flatten()
+
+    def given_state(x: Tensor) -> Tensor:
+        summed = torch.zeros_like(weight).index_add(0, obs, p * x)
+        return torch.where(weight > 0, summed / weight, 0.0)
+
+    def over_time(x: Tensor) -> Tensor:
+        """[S], NaN where no decision is taken."""
+        return (x * weight).reshape(T, S).sum(0) / weight.reshape(T, S).sum(0)
+
+    rows = []
+    for name, how in kinds.items():
+        target = how(seen).flatten().masked_fill(p == 0, 0.0)
+        mean = given_state(target)
+        std = over_time(given_state((target - mean[obs]).square())).sqrt()
+        rows.append(Row(name, {"bias": over_time(mean - V).tolist(), "std": std.tolist()}))
+    return _group(title, note, rows, by="std")
+
+
+def _group(title: str, note: str, rows: list[Row], by: str = "at equal length") -> Group:
+    """The rows sorted by one of their numbers (of a list by its length as a vector), NaN last."""
+
+    def key(row: Row) -> float:
+        number = row.numbers[by]
+        size = math.hypot(*(x for x in number if x == x)) if isinstance(number, list) else number
+        return size if size == size else math.inf
+
+    return Group(title, note, tuple(sorted(rows, key=key)))

@@ -118,7 +118,7 @@ def grade_kl(
 
     def values(case: KLCase, policy: Tensor) -> Tensor:
         logits = [policy, case.reference, *([case.behaviour] if off_policy else [])]
-        return estimator(*map(_log_probs, logits))
+        return estimator(*map(log_probs, logits))
 
     cases = standard_kl_cases() if cases is None else cases
     return KLReport(tuple(grade_kl_on(case, values, off_policy) for case in cases))
@@ -127,7 +127,7 @@ def grade_kl(
 def grade_kl_on(case: KLCase, values: Callable[[KLCase, Tensor], Tensor], off_policy: bool) -> KLGrade:
     """The grade of values(case, logits of π) → [S, A], one number for every action, on one problem."""
     policy = case.policy.detach().clone().requires_grad_()
-    sampler = _log_probs(case.behaviour if off_policy else policy).exp().detach()
+    sampler = log_probs(case.behaviour if off_policy else policy).exp().detach()
     here, there = Categorical(policy), Categorical(case.reference)
     k = values(case, policy)
     expected = (sampler * k).sum(1)
@@ -152,7 +152,7 @@ def grade_kl_on(case: KLCase, values: Callable[[KLCase, Tensor], Tensor], off_po
     )
 
 
-def _log_probs(logits: Tensor) -> Tensor:
+def log_probs(logits: Tensor) -> Tensor:
     """log π(a|s) of every action, [S, A]."""
     action = torch.arange(logits.shape[1]).expand(logits.shape)
     return Categorical(logits.unsqueeze(1).expand(-1, logits.shape[1], -1)).log_prob(action)

@@ -1,7 +1,7 @@
 """The learner: the only place where parameters move."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -58,12 +58,7 @@ class Learner:
         A gradient that is not finite counts as zero, so that parameters stay finite; `read` then raises.
         """
         flat = self._flat
-        if group is not None and group not in flat.groups:
-            raise UsageError(
-                f"the agent has no parameter with a part of its name beginning with {group!r}, which this "
-                "algorithm steps alone"
-            )
-        groups = list(flat.groups.values()) if group is None else [flat.groups[group]]
+        groups = list(flat.groups.values()) if group is None else [flat.groups[self._known(group)]]
         grads = flat.grads if group is None else groups[0].grads
         flat.grads.zero_()
         scalar, metrics = loss(self.agent, batch)
@@ -78,6 +73,22 @@ class Learner:
         self.n_updates += 1
         return metrics
 
+    def parameters(self, group: str) -> list[Tensor]:
+        """The parameters of a group, in the order of its flat vectors."""
+        return self._flat.groups[self._known(group)].parameters
+
+    @torch.no_grad()
+    def attempt(self, step: Tensor, group: str, accept: Callable[[], Tensor]) -> bool:
+        """Move a group by `step` [P]; unless `accept()` is then true, move it back, bit for bit."""
+        values = self._flat.groups[self._known(group)].values
+        before = values.clone()
+        values += step
+        accepted = bool(accept())
+        if not accepted:
+            values.copy_(before)
+        self.n_updates += accepted
+        return accepted
+
     def minibatches(self, batch: Batch, batch_size: int) -> Iterator[Batch]:
         """Every decision of a flattened batch once, shuffled, `batch_size` at a time."""
         n = batch.mask.shape[0]
@@ -85,6 +96,14 @@ class Learner:
         shuffled = batch.select(order.to(batch.mask.device))
         for start in range(0, n, batch_size):
             yield shuffled.rows(start, start + batch_size)
+
+    def _known(self, group: str) -> str:
+        if group not in self._flat.groups:
+            raise UsageError(
+                f"the agent has no parameter with a part of its name beginning with {group!r}, which this "
+                "algorithm steps alone"
+            )
+        return group
 
     def read(self, extra: Metrics) -> dict[str, float]:
         """The means over the update's steps, and `extra`, as numbers: an iteration's one synchronisation.

@@ -71,8 +71,10 @@ class RMSprop:
 
 @dataclass(frozen=True)
 class Group:
-    """A slice of the flat parameters: its gradient, its optimiser and its first learning rate."""
+    """A slice of the flat parameters: values, gradient, its optimiser and its first learning rate."""
 
+    parameters: list[Tensor]  # views of `values`
+    values: Tensor
     grads: Tensor
     optimizer: Adam | RMSprop
     learning_rate: float
@@ -123,5 +125,5 @@ def flatten_parameters(module: nn.Module, rates: dict[str, float], optimizer: Op
         if start > first:
             part = values[first:start], grads[first:start]
             made = Adam(*part) if optimizer == "adam" else RMSprop(*part)
-            groups[group] = Group(part[1], made, rates[group])
+            groups[group] = Group(list(parameters), *part, made, rates[group])
     return FlatParameters(values, grads, groups)

@@ -1,0 +1,105 @@
+"""What claims of more than one theme need."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pgrad.data import Batch
+from pgrad.lab import exact
+from pgrad.lab.agent import TabularAgent
+from pgrad.lab.problems import Case
+from pgrad.math.reduce import constant
+
+Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""objective(logp, logp_old, advantage) → one number per decision, to be maximised."""
+
+
+def every_decision(case: Case) -> Batch:
+    """Every decision (t, s, a) once, [T, S, A], with mask = γᵗ·P(s_t = s)·μ(a|s) of the policy μ that acted.
+
+    Advantage, value and target are the exact A_t, V_t and Q_t of μ. A sum over it is an expectation over
+    trajectories of whatever depends on (t, s, a) only, and far cheaper than one over trajectories.
+    """
+    problem, T = case.problem, case.steps
+    pi, now = exact.policy(problem, case.actor), exact.values(problem, case.actor, case.gamma, T)
+    discount = case.gamma ** torch.arange(T, dtype=torch.float64)
+    reached = discount.unsqueeze(1) * exact.marginals(problem, case.actor, T)
+    shape = now.Q.shape
+    return Batch(
+        obs=torch.arange(T * problem.n_states).reshape(T, -1, 1).expand(shape),
+        action=torch.arange(problem.n_actions).expand(shape),
+        logp=pi.log().expand(shape),
+        mask=reached.unsqueeze(-1) * pi,
+        advantage=now.A,
+        value=now.V[:-1].unsqueeze(-1).expand(shape),
+        target=now.Q,
+    )
+
+
+def table_agent(case: Case, theta: Tensor, batch: Batch) -> TabularAgent:
+    """The policy softmax(theta) on a case's problem, its critic the values of the policy that acted."""
+    assert case.problem.observation is not None
+    assert batch.value is not None
+    return TabularAgent(theta, batch.value[..., 0], case.problem.observation)
+
+
+def log_prob(case: Case, theta: Tensor, batch: Batch) -> Tensor:
+    """log π(a|s) of softmax(theta) for the decisions of `every_decision`, [T, S, A]."""
+    return table_agent(case, theta, batch).policy(batch.obs).log_prob(batch.action)
+
+
+def surrogate(case: Case, batch: Batch, objective: Objective) -> Callable[[Tensor], Tensor]:
+    """θ ↦ E_μ Σ_t γᵗ objective(log π_θ, log μ, A), exact."""
+    return lambda theta: constant(
+        objective(log_prob(case, theta, batch), batch.logp, batch.advantage), batch.mask, 1.0
+    )
+
+
+def gradient_of(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
+    """∇ function at a point, by autograd."""
+    leaf = at.detach().clone().requires_grad_()
+    return torch.autograd.grad(function(leaf), leaf)[0]
+
+
+class Given(NamedTuple):
+    """What is known of x for every value 0 … n−1 of a key, [n] each; 0 where the key never has that value."""
+
+    mass: Tensor
+    mean: Tensor
+    variance: Tensor
+
+
+def given(x: Tensor, key: Tensor, weight: Tensor, n: int) -> Given:
+    """Total weight, mean and variance of x by key; all three [...] alike. With mask = p(τ) they are exact.
+
+    Values are given traj.decisions (= t·S + s) as a key for E[x|s_t], traj.decisions·A + action for
+    E[x|s_t, a_t].
+    """
+    flat, keys, weights = x.flatten(), key.flatten(), weight.flatten()
+    zero = torch.zeros(n, dtype=x.dtype)
+    mass = zero.index_add(0, keys, weights)
+    share = weights / mass.clamp_min(torch.finfo(mass.dtype).tiny)[keys]
+    mean = zero.index_add(0, keys, share * flat)
+    return Given(mass, mean, zero.index_add(0, keys, share * (flat - mean[keys]).square()))
+
+
+def relative_error(found: Tensor, truth: Tensor) -> float:
+    """|found − truth| / |truth|, over all their numbers."""
+    return float((found - truth).norm() / truth.norm())
+
+
+def cosine(x: Tensor, y: Tensor) -> float:
+    """Of the angle between two gradients of any shape."""
+    return float(torch.cosine_similarity(x.flatten(), y.flatten(), dim=0))
+
+
+def true_gradient(case: Case) -> Tensor:
+    """∇J [O, A] of the policy asked about."""
+    return exact.gradient(case.problem, case.theta, case.gamma, case.steps)
+
+
+def row(*x: float) -> Tensor:
+    """A row of float64 numbers."""
+    return torch.tensor(x, dtype=torch.float64)

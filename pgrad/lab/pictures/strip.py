@@ -1,0 +1,132 @@
+"""A claim's first number on many problems, and all claims at a glance."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pgrad.lab.claim import ZERO, Claim, Verdict
+from pgrad.lab.pictures.parts import N_PROBLEMS, random_problems
+from pgrad.lab.pictures.style import COLOURS, SIZE, SMALL, WIDTH, canvas, label, sheet
+from pgrad.lab.problems import Case, reference
+
+SPREAD = 50.0
+"""Numbers that differ by more than this factor are drawn on a logarithmic axis."""
+
+COLUMNS, ROW, HEADING, DOT, ID = 3, 0.142, 0.24, 0.066, 0.42  # of the glance, inches
+
+
+def picture(claim: Claim, case: Case) -> Any:
+    """The first number of a claim on this problem and on 20 random ones, and what the verdict expects.
+
+    A dot is filled where the statement holds and hollow where it fails; the diamond is this problem.
+    """
+    cases = [case] * claim.fits(case) + list(random_problems(claim.fits))
+    found = [(one, claim.measure(one)) for one in cases]
+    name = next(iter(found[0][1].numbers))
+    figure, (axes,) = canvas(f"{claim.id}  {expected(claim)}", height=1.45)
+    numbers = [float(measured.numbers[name]) for _, measured in found]
+    places = place(axes, numbers)
+    for k, ((one, measured), x) in enumerate(zip(found, places, strict=True)):
+        colour = COLOURS[1] if one is case else COLOURS[0]
+        style = {"marker": "D", "ms": 9, "zorder": 4} if one is case else {"marker": "o", "ms": 5, "zorder": 3}
+        y = 0.0 if one is case else 0.12 * (k % 7 - 3)
+        axes.plot([x], [y], mfc=colour if measured.holds else "white", mec=colour, mew=1.2, **style)
+    axes.set_ylim(-0.6, 0.6)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    lost = sum(not math.isfinite(x) for x in numbers)
+    label(axes, name + (f"  ({lost} not finite)" if lost else ""))
+    return figure
+
+
+def expected(claim: Claim) -> str:
+    """What the verdict says must come out."""
+    if claim.verdict is Verdict.TRUE:
+        return "TRUE: holds on every problem"
+    return f"{claim.verdict}: fails on {'every problem' if claim.always else 'some problems'} as it stands"
+
+
+def place(axes: Any, numbers: Sequence[float]) -> list[float]:
+    """Where to draw each number, on an axis made for them: logarithmic, with a floor, where their spread asks."""
+    sizes = [abs(x) for x in numbers if math.isfinite(x) and abs(x) >= ZERO]
+    floor_name = f"< {ZERO:.0e}".replace("e-0", "e-")
+    if not sizes:
+        axes.set_xlim(-1, 1)
+        axes.set_xticks([0.0], [floor_name])
+        return [0.0 if math.isfinite(x) else math.nan for x in numbers]
+    if max(sizes) / min(sizes) <= SPREAD or any(x <= -ZERO for x in numbers):
+        axes.margins(x=0.08)
+        if max(sizes) > SPREAD * sorted(sizes)[len(sizes) // 2]:
+            axes.set_xscale("symlog", linthresh=sorted(sizes)[len(sizes) // 2])
+        return list(numbers)
+    low, high = math.floor(math.log10(min(sizes))), math.ceil(math.log10(max(sizes)))
+    every = max(1, math.ceil((high - low) / 6))
+    ticks = {10.0**k: f"{10.0**k:g}" for k in range(high, low - 1, -every)}
+    if len(sizes) < len(numbers):
+        low -= 1
+        ticks = {x: text for x, text in ticks.items() if x > 1.5 * 10.0**low} | {10.0**low: floor_name}
+    axes.set_xscale("log")
+    axes.set_xlim(10.0 ** (low - 0.3), 10.0 ** (high + 0.1))
+    axes.set_xticks(list(ticks), list(ticks.values()))
+    axes.set_xticks([], minor=True)
+    return [x if abs(x) >= ZERO else 10.0**low for x in numbers]
+
+
+def glance(chapters: Mapping[str, Sequence[Claim]]) -> Any:
+    """Every claim on the reference problem (diamond) and on 20 random ones: filled where it holds as it stands."""
+    columns = _columns(chapters)
+    height = max(sum(HEADING if isinstance(line, str) else ROW for line in column) for column in columns)
+    figure = sheet(height + 0.45)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(0, WIDTH)
+    axes.set_ylim(height + 0.4, -0.05)
+    axes.axis("off")
+    for k, column in enumerate(columns):
+        left, y = 0.08 + k * WIDTH / COLUMNS, 0.0
+        for line in column:
+            y += HEADING if isinstance(line, str) else ROW
+            if isinstance(line, str):
+                axes.text(left, y, line, fontsize=SIZE, fontweight="bold", va="center")
+                continue
+            axes.text(left, y, line.id, fontsize=SMALL, va="center", color="0.15")
+            _row(axes, left + ID, y, outcomes(line))
+    _key(axes, height + 0.25)
+    return figure
+
+
+def outcomes(claim: Claim) -> list[bool | None]:
+    """Whether the statement holds: on the reference problem, None where it cannot be tried, then on random ones."""
+    first = claim.measure(reference()).holds if claim.fits(reference()) else None
+    return [first, *(claim.measure(case).holds for case in random_problems(claim.fits))]
+
+
+def _row(axes: Any, x: float, y: float, holds: Sequence[bool | None]) -> None:
+    for k, held in enumerate(holds):
+        if held is not None:
+            colour = COLOURS[0] if held else COLOURS[1]
+            style = {"marker": "o", "ms": 3.4} if k else {"marker": "D", "ms": 4.6}
+            at = x + DOT * (k + 0.8) if k else x
+            axes.plot([at], [y], mfc=colour if held else "white", mec=colour, mew=0.9, ls="", **style)
+
+
+def _key(axes: Any, y: float) -> None:
+    for x, holds, text in ((0.15, True, "holds as it stands"), (1.75, False, "fails as it stands")):
+        _row(axes, x, y, [holds, holds])
+        axes.text(x + 0.25, y, text, fontsize=SMALL, va="center")
+    text = f"◇ the reference problem   ○ {N_PROBLEMS} random problems"
+    axes.text(WIDTH - 0.08, y, text, fontsize=SMALL, va="center", ha="right")
+
+
+def _columns(chapters: Mapping[str, Sequence[Claim]]) -> list[list[str | Claim]]:
+    """Headings and claims in order, in columns of about equal height; a heading stays with its first claim."""
+    lines: list[str | Claim] = [x for name, claims in chapters.items() if claims for x in (name, *claims)]
+    total = sum(HEADING if isinstance(line, str) else ROW for line in lines)
+    columns: list[list[str | Claim]] = [[] for _ in range(COLUMNS)]
+    used = 0.0
+    for line in lines:
+        size = HEADING if isinstance(line, str) else ROW
+        ahead = size + (ROW if isinstance(line, str) else 0.0)
+        k = min(COLUMNS - 1, int(COLUMNS * (used + ahead - 1e-9) / total))
+        columns[max(k, max((i for i, column in enumerate(columns) if column), default=0))].append(line)
+        used += size
+    return columns

@@ -1,0 +1,75 @@
+"""Natural gradients: products with the Fisher matrix, conjugate gradients, and the step to a trust region.
+
+The matrix is never built: a product with it is a derivative of a derivative of the divergence.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def flat_gradient(
+    scalar: Float[Tensor, ""], parameters: Sequence[Tensor], create_graph: bool = False
+) -> Float[Tensor, " P"]:
+    """∇ of a scalar in all parameters as one vector, 0 for those it does not depend on."""
+    grads = torch.autograd.grad(
+        scalar, list(parameters), create_graph=create_graph, retain_graph=True, allow_unused=True
+    )
+    parts = [
+        torch.zeros_like(p).flatten() if g is None else g.flatten()
+        for p, g in zip(parameters, grads, strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def fisher_vector_product(
+    divergence: Float[Tensor, ""], parameters: Sequence[Tensor], damping: float = 0.0
+) -> Callable[[Tensor], Tensor]:
+    """v ↦ F·v + damping·v with F = ∇²θ E[KL(π_old‖π)] at π = π_old, where it is the Fisher matrix.
+
+    `divergence` is that mean KL with π in the graph of `parameters`. The first derivative is taken once and
+    its graph kept: F·v = ∇(∇KL · v), one backward pass for each v [P].
+    Schulman et al. 2015, "Trust Region Policy Optimization", appendix C; Pearlmutter 1994.
+    """
+    gradient = flat_gradient(divergence, parameters, create_graph=True)
+
+    def product(v: Tensor) -> Tensor:
+        return flat_gradient((gradient * v).sum(), parameters) + damping * v
+
+    return product
+
+
+def conjugate_gradient(
+    product: Callable[[Tensor], Tensor], b: Float[Tensor, " P"], max_steps: int, tolerance: float = 1e-10
+) -> Float[Tensor, " P"]:
+    """x ≈ A⁻¹b for a symmetric positive definite A known by its products; exact after P steps.
+
+    Steps whose residual is below √tolerance, absolutely, change nothing: no step waits for the device.
+    Hestenes & Stiefel 1952.
+    """
+    x, r, p = torch.zeros_like(b), b, b
+    square = r @ r
+    for _ in range(max_steps):
+        Ap = product(p)
+        going = square > tolerance
+        alpha = torch.where(going, square / (p @ Ap).clamp_min(torch.finfo(b.dtype).tiny), 0.0)
+        x, r = x + alpha * p, r - alpha * Ap
+        after = r @ r
+        beta = torch.where(going, after / square.clamp_min(torch.finfo(b.dtype).tiny), 0.0)
+        p = torch.where(going, r + beta * p, p)
+        square = torch.where(going, after, square)
+    return x
+
+
+def trust_region_scale(
+    direction: Float[Tensor, " P"], curvature: Float[Tensor, " P"], max_kl: float
+) -> Float[Tensor, ""]:
+    """√(2δ / xᵀFx): the multiple of x = `direction` at which ½·xᵀFx, the KL to second order, is δ = `max_kl`.
+
+    `curvature` is F·x. 0 where xᵀFx is not positive: there is nowhere to go. Schulman et al. 2015, appendix
+    C.
+    """
+    square = direction @ curvature
+    return torch.where(square > 0, (2 * max_kl / square.clamp_min(torch.finfo(square.dtype).tiny)).sqrt(), 0.0)

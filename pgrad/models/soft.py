@@ -1,0 +1,134 @@
+"""The networks of soft actor-critic: a policy, twin critics, the critics' slow copies, a temperature."""
+
+import copy
+import math
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Generator, Tensor, nn
+
+from pgrad.data.tree import Tree
+from pgrad.errors import UsageError
+from pgrad.math.gaussians import TanhGaussian
+from pgrad.models.bodies import ACTIVATIONS, linear, mlp
+from pgrad.models.encoder import Encoder
+from pgrad.models.heads import POLICY_GAIN, CategoricalHead
+
+TWINS = 2
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+
+
+class TwinMLP(nn.Module):
+    """Two multilayer perceptrons side by side, one matrix product per layer for both."""
+
+    def __init__(
+        self, n_in: int, net_arch: tuple[int, ...], n_out: int, activation: str, generator: Generator
+    ) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[activation]()
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for i, width in enumerate((*net_arch, n_out)):
+            gain = math.sqrt(2) if i < len(net_arch) else 1.0
+            twins = [linear(n_in, width, gain, generator).weight.detach().T for _ in range(TWINS)]
+            self.weights.append(nn.Parameter(torch.stack(twins)))
+            self.biases.append(nn.Parameter(torch.zeros(TWINS, 1, width)))
+            n_in = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[2, N, n_out] from [N, n_in]."""
+        x = x.expand(TWINS, *x.shape)
+        last = len(self.weights) - 1
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, x, weight)
+            x = x if i == last else self.activation(x)
+        return x
+
+
+class QFunction(nn.Module):
+    """Q₁ and Q₂ of observations and continuous actions, or of every discrete action."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box | spaces.Discrete,
+        spec: Any,
+        generator: Generator,
+    ) -> None:
+        super().__init__()
+        self.encoder = Encoder(observation_space, generator)
+        continuous = isinstance(action_space, spaces.Box)
+        n_in = self.encoder.size + (math.prod(action_space.shape) if continuous else 0)
+        n_out = 1 if continuous else int(action_space.n)
+        self.twins = TwinMLP(n_in, tuple(spec.net_arch), n_out, spec.activation, generator)
+
+    def forward(self, obs: Tree, action: Tensor | None) -> Tensor:
+        """[2, N] for continuous actions [N, d]; [2, N, A], every action's, without one."""
+        features = self.encoder(obs)
+        if action is None:
+            return self.twins(features)
+        return self.twins(torch.cat([features, action], dim=-1)).squeeze(-1)
+
+
+class SquashedHead(nn.Module):
+    """Mean and log σ from the features, both of the state; actions within the bounds of the space."""
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, n_in: int, space: spaces.Box, log_std_init: float, generator: Generator) -> None:
+        super().__init__()
+        n = math.prod(space.shape)
+        self.mean, self.log_std = (linear(n_in, n, POLICY_GAIN, generator) for _ in range(2))
+        nn.init.constant_(self.log_std.bias, log_std_init)
+        self.register_buffer("low", torch.as_tensor(space.low, dtype=torch.float32).flatten())
+        self.register_buffer("high", torch.as_tensor(space.high, dtype=torch.float32).flatten())
+
+    def forward(self, features: Tensor) -> TanhGaussian:
+        """Distribution over [..., d] from features [..., n_in]."""
+        mean = self.mean(features)
+        log_std = self.log_std(features).clamp(LOG_STD_MIN, LOG_STD_MAX)
+        return TanhGaussian(mean, log_std, self.low.expand_as(mean), self.high.expand_as(mean))
+
+
+class SoftNetwork(nn.Module):
+    """π, Q₁ and Q₂, their targets, and log α, for one pair of spaces.
+
+    An encoder that learns (images) is the critics'; the policy reads its features without training it.
+    Raises UsageError for actions that are neither Discrete nor a bounded Box.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        spec: Any,
+        generator: Generator,
+    ) -> None:
+        super().__init__()
+        if not isinstance(action_space, spaces.Box | spaces.Discrete):
+            raise UsageError(f"SAC needs a Box of actions and DiscreteSAC a Discrete, got {action_space}")
+        if isinstance(action_space, spaces.Box) and not action_space.is_bounded():
+            raise UsageError(f"SAC squashes actions into the bounds of their space, which {action_space} lacks")
+        self.critic = QFunction(observation_space, action_space, spec, generator)
+        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        body, n = mlp(self.critic.encoder.size, spec.net_arch, spec.activation, generator)
+        head: nn.Module = (
+            SquashedHead(n, action_space, spec.log_std_init, generator)
+            if isinstance(action_space, spaces.Box)
+            else CategoricalHead(n, int(action_space.n), generator)
+        )
+        self.actor = nn.Sequential(body, head)
+        self.log_temperature = nn.Parameter(torch.zeros(()))
+
+    def policy(self, obs: Tree) -> Any:
+        """π(·|s) for observations [..., *space]."""
+        return self.actor(self.critic.encoder(obs).detach())
+
+    def q(self, obs: Tree, action: Tensor | None = None) -> Tensor:
+        """Q₁ and Q₂: [2, N] of actions [N, d], or [2, N, A] of every discrete action."""
+        return self.critic(obs, action)
+
+    def target_q(self, obs: Tree, action: Tensor | None = None) -> Tensor:
+        """The same by the slow copies."""
+        return self.target_critic(obs, action)
