@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pgrad.errors import CheckpointError, PgradError, TrainingError, UsageError, WorldError
 
 if TYPE_CHECKING:
-    from pgrad.algorithms import A2C, PPO, PPOKL, ActorCritic, Reinforce
+    from pgrad.algorithms import A2C, PPO, PPOKL, SAC, TRPO, ActorCritic, Reinforce
     from pgrad.models import Agent, AgentSpec
     from pgrad.run import Run, load, resume, train
 
@@ -23,6 +23,8 @@ __all__ = [
     "A2C",
     "PPO",
     "PPOKL",
+    "SAC",
+    "TRPO",
     "ActorCritic",
     "Agent",
     "AgentSpec",
@@ -39,7 +41,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "pgrad.algorithms": ("A2C", "PPO", "PPOKL", "ActorCritic", "Reinforce"),
+    "pgrad.algorithms": ("A2C", "PPO", "PPOKL", "SAC", "TRPO", "ActorCritic", "Reinforce"),
     "pgrad.models": ("Agent", "AgentSpec"),
     "pgrad.run": ("Run", "load", "resume", "train"),
 }

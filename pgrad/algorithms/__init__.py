@@ -9,6 +9,7 @@ from pgrad.algorithms.ppo import PPO
 from pgrad.algorithms.ppo_kl import PPOKL
 from pgrad.algorithms.protocol import Algorithm
 from pgrad.algorithms.reinforce import Reinforce
+from pgrad.algorithms.sac import SAC
 from pgrad.algorithms.trpo import TRPO
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
@@ -16,9 +17,10 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "ppo-kl": PPOKL,
     "a2c": A2C,
     "trpo": TRPO,
+    "sac": SAC,
     "reinforce": Reinforce,
     "actor-critic": ActorCritic,
 }
 """The command line's names."""
 
-__all__ = ["A2C", "ALGORITHMS", "PPO", "PPOKL", "TRPO", "ActorCritic", "Algorithm", "Reinforce"]
+__all__ = ["A2C", "ALGORITHMS", "PPO", "PPOKL", "SAC", "TRPO", "ActorCritic", "Algorithm", "Reinforce"]

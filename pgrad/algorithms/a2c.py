@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pgrad.algorithms.critic import critic_metrics, gae_credit
 from pgrad.algorithms.metrics import decision_metrics
-from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
+from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Steps, Trajectory
 from pgrad.math.objectives import score_function, squared_error
@@ -32,7 +32,7 @@ class A2C:
     max_grad_norm: float = 0.5  # clip the gradient to this norm
     learning_rate_schedule: Schedule = "constant"  # keep the step size, or let it fall to zero
     optimizer: Optimizer = "rmsprop"  # how gradients become steps
-    needs_critic: ClassVar[bool] = True
+    critic: ClassVar[Critic] = "value"
 
     def __post_init__(self) -> None:
         validate(self)

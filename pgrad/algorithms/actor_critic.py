@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pgrad.algorithms.critic import critic_metrics, value_loss
 from pgrad.algorithms.metrics import decision_metrics
-from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
+from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Steps, Trajectory
 from pgrad.math.credit import n_step_return
@@ -34,7 +34,7 @@ class ActorCritic:
     max_grad_norm: float = 0.5  # clip each gradient to this norm
     learning_rate_schedule: Schedule = "constant"  # keep the step sizes, or let them fall to zero
     optimizer: Optimizer = "adam"  # how gradients become steps
-    needs_critic: ClassVar[bool] = True
+    critic: ClassVar[Critic] = "value"
 
     def __post_init__(self) -> None:
         validate(self)

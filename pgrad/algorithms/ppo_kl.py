@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pgrad.algorithms.critic import critic_metrics, gae_credit
 from pgrad.algorithms.metrics import decision_metrics
-from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
+from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import check_batch_size, validate
 from pgrad.data import Batch, Steps, Trajectory, map_tree
 from pgrad.math.objectives import importance_weighted, squared_error
@@ -38,7 +38,7 @@ class PPOKL:
     critic_learning_rate: float | None = None  # step size of the critic, if another
     learning_rate_schedule: Schedule = "constant"  # keep the step size, or let it fall to zero
     optimizer: Optimizer = "adam"  # how gradients become steps
-    needs_critic: ClassVar[bool] = True
+    critic: ClassVar[Critic] = "value"
 
     def __post_init__(self) -> None:
         validate(self)

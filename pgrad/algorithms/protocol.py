@@ -3,15 +3,15 @@
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Generator, Tensor
 
-from pgrad.data import Batch, Episodes, Steps, Trajectory, Tree
+from pgrad.data import Batch, Episodes, Replay, Steps, Trajectory, Tree
 from pgrad.math.distributions import Distribution
 
 Metrics = dict[str, Tensor]
 """Named scalars; they stay tensors and are read once per iteration."""
 
-Loss = Callable[["Agent", Batch], tuple[Tensor, Metrics]]
+Loss = Callable[[Any, Batch], tuple[Tensor, Metrics]]
 """A scalar to descend, and what to report about it."""
 
 Schedule = Literal["constant", "linear"]
@@ -20,6 +20,10 @@ Schedule = Literal["constant", "linear"]
 
 Optimizer = Literal["adam", "rmsprop"]
 """How gradients become steps: Adam (Kingma & Ba 2015) or RMSprop (Tieleman & Hinton 2012)."""
+
+
+Critic = Literal["none", "value", "q"]
+"""None, V(s), or Q(s, a) twice, with target networks and a temperature."""
 
 
 class Agent(Protocol):
@@ -38,12 +42,35 @@ class Agent(Protocol):
         ...
 
 
+class SoftAgent(Protocol):
+    """An agent with twin critics of actions, their slow copies and a temperature."""
+
+    def policy(self, obs: Tree) -> Any:
+        """π(·|s): a distribution that can be sampled with a gradient, or one over discrete actions."""
+        ...
+
+    def q(self, obs: Tree, action: Tensor | None = None) -> Tensor:
+        """Q₁ and Q₂ of actions [2, N], or of every discrete action [2, N, A]."""
+        ...
+
+    def target_q(self, obs: Tree, action: Tensor | None = None) -> Tensor:
+        """The same by the slow copies."""
+        ...
+
+    def log_temperature(self) -> Tensor:
+        """log α."""
+        ...
+
+
 class Learner(Protocol):
     """The only place where parameters move."""
 
     agent: Any
     progress: float  # share of the training budget already used, 0 … 1
     variables: dict[str, Tensor]  # what an algorithm adapts while it trains; saved with the run
+    replay: Replay  # past experience, for algorithms with a `buffer_size`
+    generator: Generator  # for drawing rows
+    noise: Generator  # for drawing actions, on the agent's device
 
     def descend(self, loss: Loss, batch: Batch, group: str | None = None) -> Metrics:
         """One step down the gradient of `loss` on `batch`, for one parameter group or all of them."""
@@ -57,6 +84,10 @@ class Learner(Protocol):
         """Move a group by `step` [P]; unless `accept()` is then true, move it back exactly."""
         ...
 
+    def follow(self, tau: float) -> None:
+        """Move the target networks a share τ of the way to the critics."""
+        ...
+
     def minibatches(self, batch: Batch, batch_size: int) -> Iterator[Batch]:
         """Every decision of a flattened batch once, shuffled, `batch_size` at a time."""
         ...
@@ -67,8 +98,8 @@ class Algorithm(Protocol):
     """A frozen dataclass of hyperparameters with three methods: credit, loss, update."""
 
     @property
-    def needs_critic(self) -> bool:
-        """Whether `agent.value` is asked for."""
+    def critic(self) -> Critic:
+        """Which critic is asked for: none, `agent.value`, or `agent.q` with its slow copies."""
         ...
 
     @property
@@ -88,12 +119,14 @@ class Algorithm(Protocol):
         """What one update needs of `n_envs` environments. Raises UsageError where the numbers do not fit."""
         ...
 
-    def credit(self, agent: Any, traj: Trajectory) -> Batch:
-        """How much better than expected was each decision?"""
+    @property
+    def credit(self) -> Callable[..., Batch]:
+        """credit(agent, traj): how much better than expected was each decision?"""
         ...
 
-    def loss(self, agent: Any, batch: Batch) -> tuple[Tensor, Metrics]:
-        """What should become more likely, and how far may it go?"""
+    @property
+    def loss(self) -> Callable[..., tuple[Tensor, Metrics]]:
+        """loss(agent, batch): what should become more likely, and how far may it go?"""
         ...
 
     def update(self, learner: Any, traj: Trajectory) -> Metrics:

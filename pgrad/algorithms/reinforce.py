@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pgrad.algorithms.critic import critic_metrics, value_loss
 from pgrad.algorithms.metrics import decision_metrics
-from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
+from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Episodes, Trajectory
 from pgrad.errors import UsageError
@@ -57,9 +57,9 @@ class Reinforce:
             )
 
     @property
-    def needs_critic(self) -> bool:
+    def critic(self) -> Critic:
         """Only the learned baseline is a critic."""
-        return self.baseline == "value"
+        return "value" if self.baseline == "value" else "none"
 
     def collects(self, n_envs: int) -> Episodes:
         """N whole episodes, one per column."""

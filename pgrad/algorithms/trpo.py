@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pgrad.algorithms.critic import critic_metrics, gae_credit, value_loss
 from pgrad.algorithms.metrics import decision_metrics
-from pgrad.algorithms.protocol import Agent, Learner, Metrics, Optimizer, Schedule
+from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import check_batch_size, validate
 from pgrad.data import Batch, Steps, Trajectory, map_tree
 from pgrad.math.natural import (
@@ -45,7 +45,7 @@ class TRPO:
     max_grad_norm: float = 0.5  # clip the critic's gradient to this norm
     learning_rate_schedule: Schedule = "constant"  # keep the critic's step size, or let it fall to zero
     optimizer: Optimizer = "adam"  # how the critic's gradients become steps
-    needs_critic: ClassVar[bool] = True
+    critic: ClassVar[Critic] = "value"
     critic_learning_rate: ClassVar[None] = None
 
     def __post_init__(self) -> None:

@@ -34,6 +34,11 @@ RULES: dict[str, Rule] = {
     "ent_coef": RATE,
     "vf_coef": RATE,
     "max_grad_norm": POSITIVE,
+    "buffer_size": COUNT,
+    "learning_starts": (lambda x: isinstance(x, int) and x >= 0, "a whole number ≥ 0"),
+    "gradient_steps": (lambda x: isinstance(x, int) and (x == -1 or x >= 1), "a whole number ≥ 1, or -1"),
+    "tau": (lambda x: 0.0 < x <= 1.0, "in (0, 1]"),
+    "target_entropy": (math.isfinite, "finite"),
     "cg_max_steps": COUNT,
     "cg_damping": RATE,
     "line_search_max_iter": COUNT,
@@ -55,7 +60,7 @@ def validate(algorithm: Any) -> None:
             wrong.append(f"{field.name} must be {' or '.join(map(repr, get_args(hint)))}, got {value!r}")
         if hint is bool and not isinstance(value, bool):
             wrong.append(f"{field.name} must be True or False, got {value!r}")
-        if field.name not in RULES or (value is None and type(None) in get_args(hint)):
+        if field.name not in RULES or _is_off(value, hint):
             continue
         accepts, allowed = RULES[field.name]
         if isinstance(value, numbers.Real) and not isinstance(value, bool | int | float):  # of NumPy
@@ -66,6 +71,12 @@ def validate(algorithm: Any) -> None:
             wrong.append(f"{field.name} must be {allowed}, got {value!r}")
     if wrong:
         raise UsageError(f"{type(algorithm).__name__}: " + "; ".join(wrong))
+
+
+def _is_off(value: Any, hint: Any) -> bool:
+    """Whether a value is None or a word, such as "auto", that its type allows in place of a number."""
+    words = [word for part in get_args(hint) if get_origin(part) is Literal for word in get_args(part)]
+    return (value is None and type(None) in get_args(hint)) or (isinstance(value, str) and value in words)
 
 
 @functools.cache

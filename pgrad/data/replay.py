@@ -58,7 +58,7 @@ class Replay:
             self._storage = self._allocate(traj)
         slots = self.slots
         T = len(traj.reward)
-        if T >= slots:
+        if not slots > T:
             raise UsageError(f"a window of {T} steps does not fit into a replay of {slots - 1} rows")
         index = (self._next + torch.arange(T + 1, device=traj.reward.device)) % slots
         facts = (traj.action, traj.logp, traj.reward, traj.terminated, traj.done, traj.mask)

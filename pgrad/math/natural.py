@@ -72,4 +72,5 @@ def trust_region_scale(
     C.
     """
     square = direction @ curvature
-    return torch.where(square > 0, (2 * max_kl / square.clamp_min(torch.finfo(square.dtype).tiny)).sqrt(), 0.0)
+    scale = (2 * max_kl / square.clamp_min(torch.finfo(square.dtype).tiny)).sqrt()
+    return torch.where(square > 0, scale, 0.0)

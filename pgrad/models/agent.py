@@ -18,6 +18,7 @@ from pgrad.models.bodies import ACTIVATIONS, linear, mlp
 from pgrad.models.encoder import Encoder
 from pgrad.models.heads import make_head
 from pgrad.models.normalizer import ObservationNormalizer, RewardScaler
+from pgrad.models.soft import SoftNetwork
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,18 @@ class Agent(nn.Module):
         """V(s) [...] for observations [..., *space]."""
         return self.network.value(self._normalize(obs))  # type: ignore[operator]
 
+    def q(self, obs: Tree, action: Tensor | None = None) -> Tensor:
+        """Q₁ and Q₂ of actions [2, N], or of every discrete action [2, N, A]."""
+        return self.network.q(self._normalize(obs), action)  # type: ignore[operator]
+
+    def target_q(self, obs: Tree, action: Tensor | None = None) -> Tensor:
+        """The same by the slow copies."""
+        return self.network.target_q(self._normalize(obs), action)  # type: ignore[operator]
+
+    def log_temperature(self) -> Tensor:
+        """log α."""
+        return self.network.log_temperature()  # type: ignore[operator]
+
     def scale_rewards(self, traj: Trajectory) -> Tensor:
         """The rewards to learn from [T, B]: as they came, or scaled after the scaler has seen them."""
         if self.reward_scaler is None:
@@ -150,22 +163,30 @@ class Agent(nn.Module):
         return obs if self.normalizer is None else self.normalizer(obs)
 
 
+METHODS = {"none": (), "value": ("value",), "q": ("q", "target_q", "log_temperature")}
+"""What a module must have beside `policy`, by the critic that an algorithm asks for."""
+
+
 def build_agent(
     observation_space: spaces.Space[Any],
     action_space: spaces.Space[Any],
     spec: AgentSpec | nn.Module,
     *,
     gamma: float,
-    critic: bool,
+    critic: Literal["none", "value", "q"],
     generator: Generator,
 ) -> Agent:
     """An agent for a pair of spaces: from a spec, around a user's own module, or an agent as it is."""
     if isinstance(spec, Agent):
-        if critic and isinstance(spec.network, Network) and spec.network.critic is None:
+        if critic == "value" and isinstance(spec.network, Network) and spec.network.critic is None:
             raise UsageError("this agent was built without a critic, which this algorithm needs")
         return spec
     if isinstance(spec, AgentSpec):
-        network: nn.Module = Network(observation_space, action_space, spec, critic, generator)
+        network: nn.Module = (
+            SoftNetwork(observation_space, action_space, spec, generator)
+            if critic == "q"
+            else Network(observation_space, action_space, spec, critic == "value", generator)
+        )
         return Agent(
             network,
             observation_space,
@@ -173,13 +194,13 @@ def build_agent(
             normalizer=ObservationNormalizer(observation_space) if spec.normalize_obs else None,
             reward_scaler=RewardScaler(gamma) if spec.normalize_reward else None,
         )
-    for name in ("policy", "value") if critic else ("policy",):
+    for name in ("policy", *METHODS[critic]):
         if not callable(getattr(spec, name, None)):
             raise UsageError(
                 f"agent {type(spec).__name__} has no method {name}(obs), which this algorithm needs"
             )
     agent = Agent(spec, observation_space, action_space)
-    _require_answers(agent, critic)
+    _require_answers(agent, critic == "value")
     return agent
 
 

@@ -57,9 +57,11 @@ class QFunction(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = Encoder(observation_space, generator)
-        continuous = isinstance(action_space, spaces.Box)
-        n_in = self.encoder.size + (math.prod(action_space.shape) if continuous else 0)
-        n_out = 1 if continuous else int(action_space.n)
+        n_in, n_out = self.encoder.size, 1
+        if isinstance(action_space, spaces.Box):
+            n_in += math.prod(action_space.shape)
+        else:
+            n_out = int(action_space.n)
         self.twins = TwinMLP(n_in, tuple(spec.net_arch), n_out, spec.activation, generator)
 
     def forward(self, obs: Tree, action: Tensor | None) -> Tensor:
@@ -109,7 +111,7 @@ class SoftNetwork(nn.Module):
         if not isinstance(action_space, spaces.Box | spaces.Discrete):
             raise UsageError(f"SAC needs a Box of actions and DiscreteSAC a Discrete, got {action_space}")
         if isinstance(action_space, spaces.Box) and not action_space.is_bounded():
-            raise UsageError(f"SAC squashes actions into the bounds of their space, which {action_space} lacks")
+            raise UsageError(f"SAC squashes actions into the bounds of their space: {action_space} has none")
         self.critic = QFunction(observation_space, action_space, spec, generator)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         body, n = mlp(self.critic.encoder.size, spec.net_arch, spec.activation, generator)
@@ -119,7 +121,7 @@ class SoftNetwork(nn.Module):
             else CategoricalHead(n, int(action_space.n), generator)
         )
         self.actor = nn.Sequential(body, head)
-        self.log_temperature = nn.Parameter(torch.zeros(()))
+        self.temperature = nn.Parameter(torch.zeros(()))
 
     def policy(self, obs: Tree) -> Any:
         """π(·|s) for observations [..., *space]."""
@@ -128,6 +130,10 @@ class SoftNetwork(nn.Module):
     def q(self, obs: Tree, action: Tensor | None = None) -> Tensor:
         """Q₁ and Q₂: [2, N] of actions [N, d], or [2, N, A] of every discrete action."""
         return self.critic(obs, action)
+
+    def log_temperature(self) -> Tensor:
+        """log α."""
+        return self.temperature
 
     def target_q(self, obs: Tree, action: Tensor | None = None) -> Tensor:
         """The same by the slow copies."""

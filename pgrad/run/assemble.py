@@ -53,7 +53,7 @@ def make_agent(config: RunConfig, world: World) -> Agent:
             world.action_space,
             config.agent,
             gamma=algorithm.gamma,
-            critic=algorithm.needs_critic,
+            critic=algorithm.critic,
             generator=generator(seeds.agent),
         )
     _require_fit(agent, world)

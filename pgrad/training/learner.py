@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from pgrad.algorithms.protocol import Algorithm, Loss, Metrics
-from pgrad.data import Batch
+from pgrad.data import Batch, Replay
 from pgrad.errors import TrainingError, UsageError
 from pgrad.models import Agent
 from pgrad.training.optimizers import flatten_parameters
@@ -23,6 +23,9 @@ class Learner:
     def __init__(self, agent: Agent, algorithm: Algorithm, generator: Generator) -> None:
         self.agent = agent
         self.generator = generator
+        device = next(agent.parameters()).device
+        self.noise = Generator(device).manual_seed(generator.initial_seed() + 1)
+        self.replay = Replay(getattr(algorithm, "buffer_size", 0))
         self.variables: dict[str, Tensor] = {}
         self.progress = 0.0
         self.n_updates = 0
@@ -33,6 +36,7 @@ class Learner:
         rates = {
             "actor": algorithm.learning_rate,
             "critic": algorithm.learning_rate if critic_rate is None else critic_rate,
+            "temperature": algorithm.learning_rate,
         }
         self._flat = flatten_parameters(agent, rates, algorithm.optimizer)
         if critic_rate is not None and "critic" not in self._flat.groups:
@@ -62,7 +66,7 @@ class Learner:
         grads = flat.grads if group is None else groups[0].grads
         flat.grads.zero_()
         scalar, metrics = loss(self.agent, batch)
-        torch.autograd.backward(scalar)
+        torch.autograd.backward(scalar, inputs=[p for one in groups for p in one.parameters])
         with torch.no_grad():
             norm = torch.linalg.vector_norm(grads)
             scale = (self._max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
@@ -72,6 +76,11 @@ class Learner:
         self._records.append({**metrics, "train/grad_norm": norm})
         self.n_updates += 1
         return metrics
+
+    @torch.no_grad()
+    def follow(self, tau: float) -> None:
+        """θ̄ ← (1 − τ)·θ̄ + τ·θ for the target networks."""
+        self._flat.targets.lerp_(self._flat.groups["critic"].values, tau)
 
     def parameters(self, group: str) -> list[Tensor]:
         """The parameters of a group, in the order of its flat vectors."""
@@ -147,6 +156,8 @@ class Learner:
         return {
             "optimizers": {name: group.optimizer.state_dict() for name, group in self._flat.groups.items()},
             "generator": self.generator.get_state(),
+            "noise": self.noise.get_state(),
+            "replay": self.replay.state_dict(),
             "variables": dict(self.variables),
             "n_updates": self.n_updates,
         }
@@ -156,5 +167,7 @@ class Learner:
         for name, group in self._flat.groups.items():
             group.optimizer.load_state_dict(state["optimizers"][name])
         self.generator.set_state(state["generator"].cpu())
+        self.noise.set_state(state["noise"].cpu())
+        self.replay.load_state_dict(state["replay"])
         self.variables = dict(state["variables"])
         self.n_updates = state["n_updates"]

@@ -90,7 +90,7 @@ class Training:
         """Collect once and learn from it once. Counts decisions, not rows: resets and padding are free."""
         traj = self.collector.collect(self.request)
         decisions = int((traj.mask > 0).sum())
-        if decisions == 0:
+        if decisions == 0 and not self.learner.replay.capacity:
             return {}
         self.learner.begin(min(self.timesteps / self.total_timesteps, 1.0))
         extra = self.algorithm.update(self.learner, replace(traj, reward=self.agent.scale_rewards(traj)))

@@ -91,13 +91,14 @@ class FlatParameters:
     values: Tensor
     grads: Tensor
     groups: dict[str, Group]
+    targets: Tensor  # slow copies of the critic's values; empty where there are none
 
 
 def flatten_parameters(module: nn.Module, rates: dict[str, float], optimizer: Optimizer) -> FlatParameters:
     """Move the trainable parameters of `module` into one tensor, the actor's first, then the critic's.
 
-    A parameter is the critic's if a part of its name begins with `critic`. `rates` maps group names to
-    learning rates.
+    A parameter belongs to the group with whose name a part of its own begins, else to the first. `rates` maps
+    group names to learning rates.
     """
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     if not named:
@@ -107,8 +108,9 @@ def flatten_parameters(module: nn.Module, rates: dict[str, float], optimizer: Op
         raise UsageError(f"parameters must be float32, found {', '.join(wrong)}")
     members: dict[str, list[nn.Parameter]] = {name: [] for name in rates}
     for name, p in named:
-        is_critic = any(part.startswith("critic") for part in name.split("."))
-        members["critic" if is_critic else "actor"].append(p)
+        parts = name.split(".")
+        own = [group for group in members if any(part.startswith(group) for part in parts)]
+        members[own[0] if own else next(iter(members))].append(p)
     total = sum(p.numel() for _, p in named)
     values = torch.empty(total, device=named[0][1].device)
     grads = torch.zeros_like(values)
@@ -126,4 +128,16 @@ def flatten_parameters(module: nn.Module, rates: dict[str, float], optimizer: Op
             part = values[first:start], grads[first:start]
             made = Adam(*part) if optimizer == "adam" else RMSprop(*part)
             groups[group] = Group(list(parameters), *part, made, rates[group])
-    return FlatParameters(values, grads, groups)
+    return FlatParameters(values, grads, groups, _flatten_targets(module, values))
+
+
+def _flatten_targets(module: nn.Module, like: Tensor) -> Tensor:
+    """The parameters with a part of their name that begins with `target`, as views of one tensor."""
+    named = module.named_parameters()
+    found = [p for name, p in named if any(part.startswith("target") for part in name.split("."))]
+    flat = torch.cat([p.detach().flatten() for p in found]) if found else like.new_empty(0)
+    start = 0
+    for p in found:
+        p.data = flat[start : start + p.numel()].view_as(p)
+        start += p.numel()
+    return flat

@@ -45,15 +45,23 @@ def test_every_number_has_a_rule(cls: Any) -> None:
             assert field.name in RULES, f"{field.name} may be anything"
 
 
-RATES = ("learning_rate", "critic_learning_rate", "ent_coef", "vf_coef", "beta")
+RATES = ("learning_rate", "critic_learning_rate", "ent_coef", "vf_coef", "beta", "cg_damping")
 UNITS = ("gamma", "gae_lambda")
-COUNTS = ("n_steps", "n_episodes", "bootstrap_steps", "batch_size", "n_epochs", "n_critic_updates")
+COUNTS = (
+    *("n_steps", "n_episodes", "bootstrap_steps", "batch_size", "n_epochs", "n_critic_updates"),
+    *("buffer_size", "cg_max_steps", "line_search_max_iter", "sub_sampling_factor"),
+)
 POSITIVES = ("clip_range", "clip_range_vf", "target_kl", "max_grad_norm")
 WRONG: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(RATES, (-0.1, math.nan, math.inf, -math.inf, "much", True)),
     **dict.fromkeys(UNITS, (-0.1, 1.1, 2, math.nan, math.inf, "0.9", True)),
     **dict.fromkeys(COUNTS, (0, -4, 2.5, 16.0, math.nan, math.inf, "8", True)),
     **dict.fromkeys(POSITIVES, (0.0, -0.2, math.nan, "small", True)),
+    "learning_starts": (-1, 2.5, math.nan, "late", True),
+    "gradient_steps": (0, -2, 1.5, math.nan, "all", True),
+    "tau": (0.0, 1.5, -0.1, math.nan, "slow", True),
+    "target_entropy": (math.nan, math.inf, "low", True),
+    "line_search_shrinking_factor": (0.0, 1.0, -0.5, math.nan, "half", True),
 }
 
 
@@ -141,8 +149,8 @@ def test_batches_that_do_not_divide(cls: Any, n_steps: int, n_envs: int, batch_s
 
 
 def test_a_critic_is_asked_for_where_it_is_used() -> None:
-    assert all(cls().needs_critic for cls in (pg.PPO, pg.PPOKL, pg.A2C, pg.ActorCritic))
-    assert pg.Reinforce(baseline="value").needs_critic
-    assert not any(
-        pg.Reinforce(baseline=b).needs_critic for b in ("none", "mean", "leave-one-out", "optimal")
-    )  # type: ignore[arg-type]
+    assert all(cls().critic == "value" for cls in (pg.PPO, pg.PPOKL, pg.A2C, pg.ActorCritic))
+    assert pg.Reinforce(baseline="value").critic == "value"
+    for baseline in ("none", "mean", "leave-one-out", "optimal"):
+        assert pg.Reinforce(baseline=baseline).critic == "none"  # type: ignore[arg-type]
+    assert pg.SAC.critic == "q"

@@ -42,7 +42,7 @@ CASES = [
     (name, probe)
     for name, (algorithm, _, _) in ALGORITHMS.items()
     for probe in PROBES
-    if algorithm.needs_critic or PROBES[probe].action is not None  # else there is nothing to find out
+    if algorithm.critic != "none" or PROBES[probe].action is not None  # else there is nothing to find out
 ]
 
 
@@ -66,5 +66,5 @@ def test_the_exact_answer_is_found(name: str, world: str, seed: int) -> None:
             assert policy.mode == pytest.approx(solution.action, abs=0.15)
         elif solution.action is not None:
             assert policy.log_prob(solution.action).exp().min() > 0.95
-        if algorithm.needs_critic:
+        if algorithm.critic != "none":
             assert run.agent.value(solution.obs) == pytest.approx(solution.value, abs=0.1)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from pgrad.cli import main
+from pgrad.algorithms import ALGORITHMS
+from pgrad.cli import COMMANDS, main
 from pgrad.errors import UsageError
 from pgrad.training.disk import checkpoint
 from pgrad.training.disk.rundir import RunDir
@@ -64,13 +65,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 BAD = {
     "trian": "unknown command 'trian': did you mean train? "
-    "(there are: train, resume, eval, play, plot, recipe, list, doctor)",
+    f"(there are: {', '.join(COMMANDS)})",
     "train": "train which algorithm? For example: pgrad train ppo CartPole-v1 "
-    "(there are: ppo, ppo-kl, a2c, reinforce, actor-critic)",
+    f"(there are: {', '.join(ALGORITHMS)})",
     "train --seed 1": "train which algorithm? For example: pgrad train ppo CartPole-v1 "
-    "(there are: ppo, ppo-kl, a2c, reinforce, actor-critic)",
+    f"(there are: {', '.join(ALGORITHMS)})",
     "train pp0 cartpole": "unknown algorithm 'pp0': did you mean ppo? "
-    "(there are: ppo, ppo-kl, a2c, reinforce, actor-critic)",
+    f"(there are: {', '.join(ALGORITHMS)})",
     "train ppo": "train in which world? For example: pgrad train ppo CartPole-v1 (see: pgrad list)",
     "train ppo CartPol-v1": "unknown world 'CartPol-v1': "
     "did you mean CartPole-v1 or CartPole-v0 or cartpole?",

@@ -25,7 +25,7 @@ def made(
     spec: Any = None,
     *,
     seed: int = 0,
-    critic: bool = True,
+    critic: Any = "value",
 ) -> Agent:
     generator = Generator().manual_seed(seed)
     return build_agent(
@@ -244,11 +244,11 @@ def test_modules_of_the_users_own() -> None:
     assert made(BOX, TWO, agent) is agent
     with pytest.raises(UsageError, match=r"agent Own has no method value\(obs\), which this algorithm needs"):
         made(BOX, TWO, Own(critic=False))
-    made(BOX, TWO, Own(critic=False), critic=False)
+    made(BOX, TWO, Own(critic=False), critic="none")
     with pytest.raises(UsageError, match="agent Linear has no method policy"):
         made(BOX, TWO, nn.Linear(3, 2))
     with pytest.raises(UsageError, match="built without a critic"):
-        made(BOX, TWO, made(BOX, TWO, critic=False))
+        made(BOX, TWO, made(BOX, TWO, critic="none"))
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def agent(world: World, module: Any = None) -> Agent:
         world.action_space,
         module or Always(),
         gamma=0.9,
-        critic=False,
+        critic="none",
         generator=Generator().manual_seed(0),
     )
 

@@ -32,7 +32,7 @@ def collector(world: World, seed: int = 0, agent: Any = None) -> Collector:
         world.action_space,
         agent or AgentSpec(net_arch=(4,)),
         gamma=0.9,
-        critic=True,
+        critic="value",
         generator=generator,
     )
     return Collector(world, made, Generator().manual_seed(seed + 1))

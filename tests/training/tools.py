@@ -22,7 +22,7 @@ def training(
         *spaces_,
         agent,
         gamma=algorithm.gamma,
-        critic=algorithm.needs_critic,
+        critic=algorithm.critic,
         generator=generator(seeds.agent),
     )
     return Training(algorithm, made, built, seeds, 10_000, torch.device("cpu"))

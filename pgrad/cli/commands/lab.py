@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 import re
 import sys
 import time
@@ -15,7 +16,7 @@ from rich.progress import Progress
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from pgrad.cli.parse import parse
-from pgrad.errors import UsageError
+from pgrad.errors import PgradError, UsageError
 from pgrad.lab import exact
 from pgrad.lab.claim import ZERO, Claim
 from pgrad.lab.claims import CHAPTERS
@@ -101,9 +102,11 @@ def _explain(outcomes: list[Outcome], case: Case, folder: Path) -> None:
         if outcome.measured is not None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                path = draw(outcome.claim, case, folder / f"{outcome.claim.id}.png")
+                path: Path | str = draw(outcome.claim, case, folder / f"{outcome.claim.id}.png")
             except OSError as error:
                 raise UsageError(f"cannot write pictures to {folder}: {error.strerror}") from None
+            except PgradError as error:
+                path = f"not on this problem: {error}"
             _print(f"picture      {path}")
         _print("")
 
@@ -136,8 +139,10 @@ def _case(given: Problem) -> Case:
     if given.problem is None:
         return reference(gamma)
     case = load_case(Path(given.problem), gamma)
-    if float(exact.gradient(case.problem, case.theta, gamma).norm()) < ZERO:
-        raise UsageError(f"{given.problem}: the gradient of J is zero, and nothing can be held against it")
+    size = float(exact.gradient(case.problem, case.theta, gamma).norm())
+    if not ZERO < size < math.inf:
+        what = "zero" if size <= ZERO else "not finite"
+        raise UsageError(f"{given.problem}: the gradient of J is {what}, so nothing can be held against it")
     return case
 
 
@@ -153,6 +158,8 @@ def _chosen(ids: tuple[str, ...]) -> list[tuple[str, Claim]]:
     plain = {_plain(name): name for name in names}
     found: dict[str, tuple[str, Claim]] = {}
     for one in ids:
+        if one == "estimators":
+            raise UsageError("estimators comes first: pgrad lab estimators, then options")
         if _plain(one) not in plain:
             near = difflib.get_close_matches(_plain(one), plain, n=1, cutoff=0.5)
             hint = f": did you mean {plain[near[0]]}?" if near else ""

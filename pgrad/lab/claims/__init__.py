@@ -3,6 +3,7 @@
 from pgrad.lab.claim import Claim
 from pgrad.lab.claims import (
     baselines,
+    bootstrap,
     critics,
     gaussian,
     horizon,
@@ -20,7 +21,7 @@ CHAPTERS: dict[str, tuple[Claim, ...]] = {
     "objective": objective.CLAIMS,
     "baselines": baselines.CLAIMS,
     "partial": partial.CLAIMS,
-    "critics": critics.CLAIMS,
+    "critics": critics.CLAIMS + bootstrap.CLAIMS,
     "importance": importance.CLAIMS,
     "horizon": horizon.CLAIMS,
     "surrogates": surrogates.CLAIMS,

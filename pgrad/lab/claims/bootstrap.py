@@ -267,6 +267,8 @@ CLAIMS: tuple[Claim, ...] = (
         audit={"TD bias (s₀)": ".107", "TD bias (s₁)": ".124", "TD bias (s₂)": ".133"}
         | {"TD variance (s₀)": "1.221", "TD variance (s₁)": ".479", "TD variance (s₂)": "1.665"},
         also=("M-31",),
+        fits=lambda case: case.steps > 1,
+        needs="two decisions",
     ),
     Claim(
         id="L-42",
@@ -295,7 +297,7 @@ CLAIMS: tuple[Claim, ...] = (
         measure=_targets,
         equation="Â^{GAE(1)} + V = Σ γˡ r_{t+l},   Â^{GAE(0)} + V = r_t + γV(s_{t+1})",
         source="001:767-777",
-        paper="Schulman et al. 2016, arXiv 1506.02438, §5",
+        paper="Sutton & Barto 2018, §12.1; Schulman et al. 2017, arXiv 1707.06347",
         explanation="V(s_t) is subtracted in δ_t and added again; at λ = 1 the other values cancel in "
         "pairs, at λ = 0 only the next one is left. V_old has to be the one that Â was made of.",
         audit={"λ = 1: gap to the return": "<1e-9", "λ = 0: gap to r + γV'": "<1e-9"},
@@ -312,7 +314,7 @@ CLAIMS: tuple[Claim, ...] = (
         measure=_stationary,
         equation="E[r + γV_{t+1}(s') | s_t, a_t] − V_t(s_t) = A_t(s_t, a_t)",
         source="004:70-73",
-        paper="Pardo et al. 2018, arXiv 1712.00378, §3",
+        paper="Pardo et al. 2018, arXiv 1712.00378",
         explanation="Near the end there is less to win, so the same state is worth something else. A critic "
         "that cannot see the time must be wrong at some steps, and one-step targets pass its error on.",
         audit={"V₀(s₀)": ".793", "V at the last decision, s₀": ".622", "bias with V_t": "<1e-9"},
@@ -356,6 +358,7 @@ CLAIMS: tuple[Claim, ...] = (
         audit={"argmin (s₀)": ".649", "argmin (s₁)": ".175", "argmin (s₂)": ".104"}
         | {"V^π (s₀)": "1.008", "V^π (s₁)": "-.116", "V^π (s₂)": "-.048", "largest error": ".3586"},
         also=("E-35", "M-41"),
+        always=False,
         fits=lambda case: case.gamma < 1,
         needs="γ < 1",
     ),

@@ -285,6 +285,8 @@ CLAIMS: tuple[Claim, ...] = (
             for x in ("0", "0.5", "0.95")
         }
         | {"variance, λ = 1": _OTHER_ERROR},
+        fits=lambda case: case.steps > 1,
+        needs="two decisions",
         picture="gae",
     ),
     Claim(
@@ -333,7 +335,7 @@ CLAIMS: tuple[Claim, ...] = (
         measure=_index,
         equation="E[Âₙ | s_t, a_t] = A^π(s_t, a_t)",
         source="004:94",
-        paper="Schulman et al. 2016, arXiv 1506.02438, eqs. (11) to (15)",
+        paper="Schulman et al. 2016, arXiv 1506.02438, eqs. (11) to (16)",
         explanation="The note counts the reward at t + n twice, once by itself and once inside V(s_{t+n}). "
         "Dividing the cut weights by their sum gives short sums more than their share: another estimator.",
         audit={
@@ -347,6 +349,8 @@ CLAIMS: tuple[Claim, ...] = (
             "critic (2.0019 with V = 0): the audit's setting is not given, and none of the obvious ones "
             "gives 2.03."
         },
+        fits=lambda case: case.steps > 1,
+        needs="two decisions",
     ),
     Claim(
         id="N-03",

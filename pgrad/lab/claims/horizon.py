@@ -216,8 +216,8 @@ CLAIMS: tuple[Claim, ...] = (
         paper="Espeholt et al. 2018 (IMPALA), arXiv 1802.01561, §4.1 and appendix A",
         explanation=(
             "At the fixed point E_μ[min(ρ̄, ρ)·δ] = 0 in every state, and min(ρ̄·μ, π), normalised, is a "
-            "policy between μ and π. The bound c̄ on the traces weighs TD errors that are zero there: it "
-            "changes how fast one arrives, never where. On-policy all of it is GAE."
+            "policy between μ and π. The bound c̄ on the traces weighs TD errors that are zero there on "
+            "average: it changes how fast one arrives, never where. On-policy all of it is GAE."
         ),
         correction=(
             "Where no ratio exceeds ρ̄. In general it is the value of the policy π_ρ̄ between the two, "

@@ -113,7 +113,7 @@ def _prompts(case: Case) -> Iterator[tuple[float, Case]]:
 
 
 def _groups(q: float, size: int) -> tuple[Tensor, Tensor]:
-    """Which of `size` answers are right [G+1, G], for every number of right ones, and how probable that is."""
+    """Which of `size` answers are right [G+1, G], by how many are, and how probable that is."""
     chance = row(*(comb(size, k) * q**k * (1 - q) ** (size - k) for k in range(size + 1)))
     return torch.arange(size) < torch.arange(size + 1).unsqueeze(1), chance
 

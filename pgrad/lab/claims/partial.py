@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 
 from pgrad.algorithms import Reinforce
+from pgrad.data import Trajectory
 from pgrad.lab import exact
+from pgrad.lab.agent import TabularAgent
 from pgrad.lab.claim import ZERO, Claim, Measured, Verdict
-from pgrad.lab.claims.common import relative_error, true_gradient
+from pgrad.lab.claims.common import relative_error, row, true_gradient
+from pgrad.lab.claims.returns import values_of
 from pgrad.lab.estimate import estimator, expectation
 from pgrad.lab.problems import Case
 from pgrad.math.credit import discount_weight, gae
@@ -23,14 +26,14 @@ def aliased(case: Case) -> Case:
     seen = (torch.arange(problem.n_states) - 1).clamp(min=0)
     theta = torch.cat([case.theta[:1], case.theta[2:]])
     if case.seed is None:  # the policy on two observations that has the audit's numbers
-        theta = torch.tensor([[0.3, -0.2], [0.5, -0.5]], dtype=torch.float64)
+        theta = torch.stack([row(0.3, -0.2), row(0.5, -0.5)])
     direction = torch.cat([case.direction[:1], case.direction[2:]])
     return replace(case, problem=replace(problem, observation=seen), theta=theta, direction=direction)
 
 
 def mean_critic(case: Case) -> Tensor:
     """V_t(o) = E[V_t(s) | o_t = o], what fitting V(o) to returns converges to, as a table [T+1, S]."""
-    V = exact.values(case.problem, case.theta, case.gamma, case.steps).V
+    V = values_of(case).V
     belief = _belief(case)
     return torch.cat([(belief @ V[:-1].unsqueeze(-1)).squeeze(-1), V[-1:]])
 
@@ -57,7 +60,7 @@ def _belief(case: Case) -> Tensor:
 def _error(case: Case, critic: Tensor, gae_lambda: float) -> float:
     """Of an actor-critic with γᵗ and GAE(λ), |E ĝ − ∇J|/|∇J|."""
 
-    def advantage(agent, traj):  # type: ignore[no-untyped-def]
+    def advantage(agent: TabularAgent, traj: Trajectory) -> Tensor:
         found = gae(traj.reward, agent.value(traj.obs), traj.terminated, traj.done, case.gamma, gae_lambda)
         return found * discount_weight(traj.done, case.gamma, found.dtype)
 
@@ -85,7 +88,7 @@ def _actor_critic(case: Case) -> Measured:
     """One-step temporal differences of three critics, and what does without bootstrapping."""
     case = aliased(case)
     mean, fixed = mean_critic(case), td_critic(case)
-    state = exact.values(case.problem, case.theta, case.gamma, case.steps).V
+    state = values_of(case).V
     errors = {
         "TD, V(o) = E[V|o]": _error(case, mean, 0.0),
         "TD, V(o) its fixed point": _error(case, fixed, 0.0),
@@ -106,7 +109,7 @@ CLAIMS: tuple[Claim, ...] = (
         id="L-19",
         title="Observations for states: Monte Carlo",
         statement=(
-            "Where the state is seen in part only, REINFORCE with π(a|o) in place of π(a|s) is still unbiased."
+            "Where the state is seen in part only, REINFORCE is still unbiased with π(a|o) for π(a|s)."
         ),
         verdict=Verdict.TRUE,
         measure=_monte_carlo,
@@ -114,9 +117,9 @@ CLAIMS: tuple[Claim, ...] = (
         source="004:28",
         paper="Baxter & Bartlett 2001; Singh, Jaakkola & Jordan 1994",
         explanation=(
-            "The likelihood ratio of a trajectory contains only the policy's own probabilities, so nothing in "
-            "the derivation needs what the policy sees to be Markov. Reward-to-go and baselines b(o) need no "
-            "more than that a_t is drawn given o_t."
+            "The likelihood ratio of a trajectory contains only the policy's own probabilities, so nothing "
+            "in the derivation needs what the policy sees to be Markov. Reward-to-go and baselines b(o) need "
+            "no more than that a_t is drawn given o_t."
         ),
         audit={"full return": "<1e-9", "reward-to-go": "<1e-9"},
         also=("M-22",),
@@ -126,7 +129,9 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         id="L-20",
         title="Observations for states: critics",
-        statement="Where the state is seen in part only, one may simply replace s by o, in a critic V(o) too.",
+        statement=(
+            "Where the state is seen in part only, one may simply replace s by o, in a critic V(o) too."
+        ),
         verdict=Verdict.FALSE,
         measure=_actor_critic,
         equation="E[Σ_t γᵗ ∇log π(a_t|o_t)·(r_t + γV(o_{t+1}) − V(o_t))] ≠ ∇J, even for V(o) = E[V(s)|o]",

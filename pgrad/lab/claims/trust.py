@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pgrad.algorithms import A2C, PPO, PPOKL
+from pgrad.algorithms import A2C, PPO, PPOKL, TRPO
 from pgrad.data import Batch
 from pgrad.lab import exact
 from pgrad.lab.claim import ZERO, Claim, Measured, Verdict
@@ -22,6 +22,7 @@ from pgrad.lab.claims.common import (
 from pgrad.lab.problems import Case
 from pgrad.math.distributions import Categorical
 from pgrad.math.kl import exact as kl
+from pgrad.math.natural import conjugate_gradient, fisher_vector_product, trust_region_scale
 from pgrad.math.objectives import importance_weighted
 from pgrad.math.reduce import mean
 
@@ -40,11 +41,15 @@ def divergence(case: Case, theta: Tensor, backwards: bool = False) -> Tensor:
     return mean(each[case.problem.observation], shares(case))
 
 
-def hessian(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-    """The matrix of second derivatives [P, P], by autograd."""
-    leaf = at.detach().clone().requires_grad_()
-    slope = torch.autograd.grad(function(leaf), leaf, create_graph=True)[0].flatten()
-    return torch.stack([torch.autograd.grad(d, leaf, retain_graph=True)[0].flatten() for d in slope])
+def curvature(case: Case, backwards: bool = False) -> Callable[[Tensor], Tensor]:
+    """v ↦ (∇² of `divergence` at π_old)·v, by the product that TRPO uses."""
+    leaf = case.theta.clone().requires_grad_()
+    return fisher_vector_product(divergence(case, leaf, backwards), [leaf])
+
+
+def matrix(product: Callable[[Tensor], Tensor], n: int) -> Tensor:
+    """The n×n matrix of a symmetric product."""
+    return torch.stack([product(unit) for unit in torch.eye(n, dtype=torch.float64)])
 
 
 def natural_gradient(case: Case) -> tuple[Tensor, Tensor]:
@@ -58,8 +63,8 @@ def natural_gradient(case: Case) -> tuple[Tensor, Tensor]:
 def _natural(case: Case) -> Measured:
     """L-36: second derivatives of both KLs; and A by observation, weighted by time and state."""
     x, F = natural_gradient(case)
-    forward = hessian(partial(divergence, case), case.theta)
-    backward = hessian(partial(divergence, case, backwards=True), case.theta)
+    forward, backward = (matrix(curvature(case, way), len(F)) for way in (False, True))
+    climbed = conjugate_gradient(curvature(case), true_gradient(case).flatten(), 3 * len(F), 1e-26)
     batch = every_decision(case)
     assert case.problem.observation is not None
     pi, onto = exact.policy(case.problem, case.theta), torch.zeros_like(x)
@@ -69,10 +74,16 @@ def _natural(case: Case) -> Measured:
     names = [f"state {o}: x(a₀) − x(a₁)" for o in range(min(3, len(x)))]
     return Measured(
         holds=relative_error(forward, F) < ZERO,
-        right=relative_error(backward, F) < ZERO and relative_error(A - A.mean(1, keepdim=True), x) < ZERO,
+        right=max(
+            relative_error(backward, F),
+            relative_error(climbed.view_as(x), x),
+            relative_error(A - A.mean(1, keepdim=True), x),
+        )
+        < ZERO,
         numbers={
             "|Hess KL − F| / |F|": relative_error(forward, F),
             "|natural − weighted A| / |natural|": relative_error(A - A.mean(1, keepdim=True), x),
+            "… by conjugate gradients": relative_error(climbed.view_as(x), x),
         }
         | dict(zip(names, (x[:, 0] - x[:, 1]).tolist(), strict=False)),
     )
@@ -87,7 +98,7 @@ def _trust_region(case: Case) -> Measured:
 
     def step(direction: Tensor, delta: float) -> Tensor:
         flat = direction.flatten()
-        return (2 * delta / (flat @ F @ flat)).sqrt() * direction
+        return trust_region_scale(flat, F @ flat, delta) * direction
 
     def gain(direction: Tensor, delta: float) -> float:
         there = case.theta + step(direction, delta)
@@ -95,7 +106,7 @@ def _trust_region(case: Case) -> Measured:
 
     def searched(delta: float) -> Tensor:
         full = step(x, delta)
-        tries = (case.theta + 0.8**k * full for k in range(50))
+        tries = (case.theta + TRPO.line_search_shrinking_factor**k * full for k in range(50))
         return next(t for t in tries if float(divergence(case, t)) <= delta and float(L(t)) > 0)
 
     radii = (0.001, 0.01, 0.1)
@@ -153,9 +164,7 @@ def _directions(case: Case) -> Measured:
 
     near, far = both(0.1), both(1.0)
     F, ahead = exact.fisher(case.problem, case.theta, shares(case)), case.direction.flatten()
-    curvature = [
-        ahead @ hessian(partial(divergence, case, backwards=way), case.theta) @ ahead for way in (False, True)
-    ]
+    bends = [float(ahead @ (curvature(case, way)(ahead) - F @ ahead)) for way in (False, True)]
     batch = every_decision(case)
     acted = table_agent(case, case.theta, batch).policy(batch.obs)
     idle = replace(batch, advantage=torch.zeros_like(batch.mask), policy=acted)
@@ -163,8 +172,7 @@ def _directions(case: Case) -> Measured:
     shipped = float(penalty.loss(table_agent(case, case.theta + case.direction, batch), idle)[0])
     return Measured(
         holds=abs(far[0] - far[1]) < ZERO,
-        right=max(abs(float(k - ahead @ F @ ahead)) for k in curvature) < ZERO
-        and abs(shipped - far[0]) < ZERO,
+        right=max(*map(abs, bends), abs(shipped - far[0])) < ZERO,
         numbers={
             "KL(old‖new), c = .1": near[0],
             "KL(new‖old), c = .1": near[1],
@@ -296,6 +304,7 @@ CLAIMS: tuple[Claim, ...] = (
             "ΔJ, δ = .1": "1.4770",
             "ΔJ of ∇J, δ = .1": "1.2285",
         },
+        differs={"ΔJ of ∇J, δ = .1": "the audit rounded twice, 1.228445 to 1.22845 to 1.2285"},
         also=("M-77",),
         always=False,
     ),
@@ -311,7 +320,7 @@ CLAIMS: tuple[Claim, ...] = (
         explanation="The objective is concave in π, and setting its derivative to zero gives the "
         "exponential tilt. Logits move by A/β: β is an inverse step size. With KL(π_old‖π), PPO's penalty, "
         "the optimum is another one, βπ_old/(λ − A).",
-        audit={"π(a₀)": ".92742", "π(a₁)": ".06528", "π(a₂)": ".0073", "gradient there": "<1e-9"},
+        audit={"π(a₀)": ".92742", "π(a₁)": ".06528", "π(a₂)": ".0073"},
         also=("M-66",),
     ),
     Claim(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pgrad.lab import exact
-from pgrad.lab.claims.baselines import best_table, return_minus, step_optimum
+from pgrad.lab.claims.returns import best_table, return_minus, step_optimum
 from pgrad.lab.estimate import variance
 from pgrad.lab.pictures.parts import random_problems
 from pgrad.lab.pictures.style import SMALL, canvas, dots, label, legend_of_dots, rows

@@ -12,6 +12,9 @@ from pgrad.lab.problems import Case, reference
 SPREAD = 50.0
 """Numbers that differ by more than this factor are drawn on a logarithmic axis."""
 
+ALIKE = 1e-5  # relative difference below which numbers are drawn as one
+FLOOR = "< 1e-9"
+
 COLUMNS, ROW, HEADING, DOT, ID = 3, 0.142, 0.24, 0.066, 0.42  # of the glance, inches
 
 
@@ -35,48 +38,63 @@ def picture(claim: Claim, case: Case) -> Any:
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     lost = sum(not math.isfinite(x) for x in numbers)
-    label(axes, name + (f"  ({lost} not finite)" if lost else ""))
+    remark = f"{lost} not finite; " if lost else ""
+    which = f"◆ {case.name}, " if claim.fits(case) else ""
+    label(axes, f"{name}  ({remark}{which}● random problems)")
     return figure
 
 
 def expected(claim: Claim) -> str:
     """What the verdict says must come out."""
     if claim.verdict is Verdict.TRUE:
-        return "TRUE: holds on every problem"
-    return f"{claim.verdict}: fails on {'every problem' if claim.always else 'some problems'} as it stands"
+        return "TRUE: holds on every problem (filled)"
+    where = "every problem" if claim.always else "some problems"
+    return f"{claim.verdict}: as it stands it fails on {where} (hollow)"
 
 
 def place(axes: Any, numbers: Sequence[float]) -> list[float]:
     """Where to draw each number, on an axis made for them: logarithmic, with a floor, where their spread asks."""
-    sizes = [abs(x) for x in numbers if math.isfinite(x) and abs(x) >= ZERO]
-    floor_name = f"< {ZERO:.0e}".replace("e-0", "e-")
-    if not sizes:
+    finite = [x for x in numbers if math.isfinite(x)]
+    sizes = sorted(abs(x) for x in finite if abs(x) >= ZERO)
+    if not sizes or max(finite) - min(finite) < ALIKE * sizes[-1]:
+        text = f"{finite[0]:.4g}" if sizes else FLOOR
         axes.set_xlim(-1, 1)
-        axes.set_xticks([0.0], [floor_name])
+        axes.set_xticks([0.0], [text if finite else "no finite number"])
         return [0.0 if math.isfinite(x) else math.nan for x in numbers]
-    if max(sizes) / min(sizes) <= SPREAD or any(x <= -ZERO for x in numbers):
-        axes.margins(x=0.08)
-        if max(sizes) > SPREAD * sorted(sizes)[len(sizes) // 2]:
-            axes.set_xscale("symlog", linthresh=sorted(sizes)[len(sizes) // 2])
-        return list(numbers)
-    low, high = math.floor(math.log10(min(sizes))), math.ceil(math.log10(max(sizes)))
+    if min(finite) > -ZERO and sizes[-1] > SPREAD * sizes[0]:
+        return _logarithmic(axes, numbers, sizes)
+    axes.margins(x=0.06)
+    middle = sizes[len(sizes) // 2]
+    if sizes[-1] > SPREAD * middle:
+        axes.set_xscale("symlog", linthresh=middle)
+    else:
+        axes.ticklabel_format(axis="x", useOffset=False)
+    return list(numbers)
+
+
+def _logarithmic(axes: Any, numbers: Sequence[float], sizes: Sequence[float]) -> list[float]:
+    """Decades, and one more for the zeros if there are any."""
+    low, high = math.floor(math.log10(sizes[0])), math.ceil(math.log10(sizes[-1]))
     every = max(1, math.ceil((high - low) / 6))
     ticks = {10.0**k: f"{10.0**k:g}" for k in range(high, low - 1, -every)}
+    floor = 10.0 ** (low - 1)
     if len(sizes) < len(numbers):
-        low -= 1
-        ticks = {x: text for x, text in ticks.items() if x > 1.5 * 10.0**low} | {10.0**low: floor_name}
+        ticks[floor] = FLOOR
+        sizes = [floor, *sizes]
     axes.set_xscale("log")
-    axes.set_xlim(10.0 ** (low - 0.3), 10.0 ** (high + 0.1))
-    axes.set_xticks(list(ticks), list(ticks.values()))
+    axes.set_xlim(sizes[0] / 1.7, sizes[-1] * 1.7)
+    shown = {x: text for x, text in ticks.items() if sizes[0] / 1.7 <= x <= sizes[-1] * 1.7}
+    axes.set_xticks(list(shown), list(shown.values()))
     axes.set_xticks([], minor=True)
-    return [x if abs(x) >= ZERO else 10.0**low for x in numbers]
+    return [x if abs(x) >= ZERO else floor for x in numbers]
 
 
 def glance(chapters: Mapping[str, Sequence[Claim]]) -> Any:
     """Every claim on the reference problem (diamond) and on 20 random ones: filled where it holds as it stands."""
     columns = _columns(chapters)
-    height = max(sum(HEADING if isinstance(line, str) else ROW for line in column) for column in columns)
+    height = max(sum(map(_height, column)) for column in columns)
     figure = sheet(height + 0.45)
+    figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, WIDTH)
     axes.set_ylim(height + 0.4, -0.05)
@@ -84,7 +102,7 @@ def glance(chapters: Mapping[str, Sequence[Claim]]) -> Any:
     for k, column in enumerate(columns):
         left, y = 0.08 + k * WIDTH / COLUMNS, 0.0
         for line in column:
-            y += HEADING if isinstance(line, str) else ROW
+            y += _height(line)
             if isinstance(line, str):
                 axes.text(left, y, line, fontsize=SIZE, fontweight="bold", va="center")
                 continue
@@ -120,13 +138,16 @@ def _key(axes: Any, y: float) -> None:
 def _columns(chapters: Mapping[str, Sequence[Claim]]) -> list[list[str | Claim]]:
     """Headings and claims in order, in columns of about equal height; a heading stays with its first claim."""
     lines: list[str | Claim] = [x for name, claims in chapters.items() if claims for x in (name, *claims)]
-    total = sum(HEADING if isinstance(line, str) else ROW for line in lines)
+    total = sum(map(_height, lines))
     columns: list[list[str | Claim]] = [[] for _ in range(COLUMNS)]
     used = 0.0
     for line in lines:
-        size = HEADING if isinstance(line, str) else ROW
-        ahead = size + (ROW if isinstance(line, str) else 0.0)
+        ahead = _height(line) + (ROW if isinstance(line, str) else 0.0)
         k = min(COLUMNS - 1, int(COLUMNS * (used + ahead - 1e-9) / total))
         columns[max(k, max((i for i, column in enumerate(columns) if column), default=0))].append(line)
-        used += size
+        used += _height(line)
     return columns
+
+
+def _height(line: str | Claim) -> float:
+    return HEADING if isinstance(line, str) else ROW

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgrad.lab.claims.baselines import bandit
+from pgrad.lab.claims.returns import bandit
 from pgrad.lab.claims.common import cosine, every_decision, gradient_of, surrogate, true_gradient
 from pgrad.lab.claims.surrogates import ascent, clip_to, objective_at, ratios, shared_chain
 from pgrad.lab.pictures.style import (
