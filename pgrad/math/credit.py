@@ -186,7 +186,8 @@ def group_relative(
     """
     centred = _centred_groups(reward, num_generations)
     if scale:
-        centred = centred / (centred.square().mean(-1, keepdim=True).sqrt() + eps)
+        spread = centred.square().mean(-1, keepdim=True).sqrt() + eps
+        centred = centred / spread.clamp_min(torch.finfo(centred.dtype).tiny)  # 0/0, for eps = 0, is 0
     return centred.flatten(-2)
 
 

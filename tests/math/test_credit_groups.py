@@ -108,3 +108,9 @@ def test_own_reward_in_the_mean_shrinks_the_gradient(lab):  # M-88, L-54: exact 
         weighted = pair[..., None] * advantage / 2
         estimate = weighted[..., 0].sum(1) @ score + weighted[..., 1].sum(0) @ score
         torch.testing.assert_close(estimate, factor * truth)
+
+
+def test_equal_rewards_give_zero_without_eps_too() -> None:
+    reward = torch.tensor([3.0, 3.0, 1.0, 2.0])
+    advantage = credit.group_relative(reward, 2, eps=0.0)
+    assert advantage.tolist() == [0.0, 0.0, -1.0, 1.0]
