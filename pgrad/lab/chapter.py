@@ -1,4 +1,4 @@
-"""Write the laboratory's chapter, in English and in Chinese, from its claims: python -m pgrad.lab.chapter docs.
+"""Write the laboratory's chapter in English and Chinese from its claims: python -m pgrad.lab.chapter docs.
 
 Everything in it comes from the claims, from what they measure on the reference problem, and from the words in
 `english/chapter.toml` and `chinese/*.toml`. Numbers are printed alike on every machine.
@@ -75,7 +75,11 @@ def check(words: Words, chapters: Chapters = CHAPTERS) -> None:
     lacks = [f"a caption for {name}" for name in _pictures(chapters) if name not in words.chapter["pictures"]]
     for claim in _all(chapters) if words.language != "english" else ():
         told, phrases = words.claims.get(claim.id, {}), words.chapter["phrases"]
-        lacks += [f"{claim.id} {key}: {getattr(claim, key)}" for key in TOLD if getattr(claim, key) and key not in told]
+        lacks += [
+            f"{claim.id} {key}: {getattr(claim, key)}"
+            for key in TOLD
+            if getattr(claim, key) and key not in told
+        ]
         lacks += [f"phrase: {text}" for text in _remarks(claim) if text not in phrases]
     if lacks:
         raise UsageError("\n".join([f"{words.language} lacks:", *dict.fromkeys(lacks)]))
@@ -143,7 +147,7 @@ def escaped(text: str) -> str:
 
 
 def _claim(words: Words, claim: Claim, found: Measured | None, shown: set[str]) -> Iterator[str]:
-    """One claim: title and verdict, statement, equation, what is right, numbers, why, and where it is from."""
+    """One claim: title and verdict, statement, equation, what is right, numbers, why, where it is from."""
     yield f'<a id="{_anchor(claim)}"></a>'
     yield f"### {claim.id} · {escaped(words.of(claim, 'title'))} · {words.label(claim.verdict.name)}"
     yield f"> {escaped(words.of(claim, 'statement'))}"
@@ -173,7 +177,7 @@ def _origin(words: Words, claim: Claim) -> str:
 
 
 def _remarks(claim: Claim) -> list[str]:
-    """What of a claim is English and no text of its own; sources are, unless all numbers: "000:101; 001:70"."""
+    """What of a claim is English but none of TOLD; a source is, unless it is all numbers: "000:101; 001:70"."""
     worded = any(character.isalpha() for character in claim.source)
     return [*claim.differs.values(), *[claim.needs] * bool(claim.needs), *[claim.source] * worded]
 
@@ -213,11 +217,13 @@ def _differences(words: Words, found: Mapping[str, Measured], chapters: Chapters
         for name, reason in claim.differs.items():
             ours, theirs = printed(found[claim.id].numbers[name], claim.audit[name]), claim.audit[name]
             named = escaped(words.name(name))
-            pair = f"{named} {ours} ({words.label('audit')} {escaped(_as_printed(theirs))})"
+            pair = f"*{named}*: {ours} ({words.label('audit')} {escaped(_as_printed(theirs))})"
             reasons.setdefault(reason, []).append(pair)
         for reason, pairs in reasons.items():
-            text = escaped(words.phrase(reason)).strip()
-            lines.append(f"- [{claim.id}](#{_anchor(claim)}): {'; '.join(pairs)}. {text[:1].upper()}{text[1:]}")
+            text = escaped(words.phrase(reason)).rstrip(".。") + words.label("stop")
+            lines.append(
+                f"- [{claim.id}](#{_anchor(claim)}) {'; '.join(pairs)}. {text[:1].upper()}{text[1:]}"
+            )
     if not lines:
         return []
     return [f'<a id="{DIFFERENCES}"></a>', f"## {told['heading']}", told["text"].strip(), "\n".join(lines)]

@@ -324,7 +324,7 @@ class TestKL:
         assert report.gradient_of == "neither"
         assert [one.forward for one in report.grades] == pytest.approx([-1.0] * 6, abs=1e-9)
 
-    def test_k3_with_the_ratio_inverted(self) -> None:
+    def test_k3_with_its_arguments_swapped(self) -> None:
         report = grade_kl(lambda logp, ref: kl.k3(ref, logp))
         assert (report.unbiased, report.gradient_of) == (False, "nothing")  # kl detaches its reference
 

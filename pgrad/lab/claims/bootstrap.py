@@ -193,8 +193,9 @@ def _undetached(case: Case) -> Measured:
         target = error + value[:-1]
         return mean(squared_error(value[:-1], target) if detach else error.square(), traj.mask)
 
-    curvature = torch.func.hessian(lambda table: loss(table, False))(torch.zeros_like(V))
-    slope = gradient_of(lambda table: loss(table, False), torch.zeros_like(V))
+    derivative = torch.func.grad(lambda table: loss(table, False))
+    curvature = torch.func.jacrev(derivative)(torch.zeros_like(V))
+    slope = derivative(torch.zeros_like(V))
     found = -torch.linalg.pinv(curvature) @ slope
     apart = torch.where(long.problem.rho0 > ZERO, found - V, 0.0)
     still = largest(gradient_of(lambda table: loss(table, True), V))

@@ -30,7 +30,9 @@ def picture(_: Case) -> Any:
         counts, edges = torch.histogram(x, bins=BINS, range=RANGE, density=True)
         axes.stairs(counts.clamp(max=TALLEST), edges, color=COLOURS[k], fill=True, alpha=0.45)
         axes.axvline(true, color="black", lw=1.0)
-        axes.plot([float(x.mean())], [0], marker="^", ms=8, color=COLOURS[k], mec="white", clip_on=False, zorder=5)
+        axes.plot(
+            [float(x.mean())], [0], marker="^", ms=8, color=COLOURS[k], mec="white", clip_on=False, zorder=5
+        )
         axes.set_xlim(*RANGE)
         axes.set_ylim(0, TALLEST if name != "k1" else None)
         axes.set_yticks([])

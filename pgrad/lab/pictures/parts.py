@@ -14,7 +14,7 @@ def random_problems(fits: Callable[[Case], bool] = lambda case: True, n: int = N
 
 
 def mixed_case(seed: int) -> Case:
-    """A random problem; seeds 3 and 4 of every 5 give episodes of different length, and states that look alike."""
+    """A random problem; seed 3 of every 5 has episodes of different length, seed 4 states that look alike."""
     match seed % 5:
         case 3:
             return random_case(seed, n_states=3, n_terminal=1)

@@ -31,7 +31,9 @@ def picture(claim: Claim, case: Case) -> Any:
     places = place(axes, numbers)
     for k, ((one, measured), x) in enumerate(zip(found, places, strict=True)):
         colour = COLOURS[1] if one is case else COLOURS[0]
-        style = {"marker": "D", "ms": 9, "zorder": 4} if one is case else {"marker": "o", "ms": 5, "zorder": 3}
+        style = (
+            {"marker": "D", "ms": 9, "zorder": 4} if one is case else {"marker": "o", "ms": 5, "zorder": 3}
+        )
         y = 0.0 if one is case else 0.12 * (k % 7 - 3)
         axes.plot([x], [y], mfc=colour if measured.holds else "white", mec=colour, mew=1.2, **style)
     axes.set_ylim(-0.6, 0.6)
@@ -53,7 +55,7 @@ def expected(claim: Claim) -> str:
 
 
 def place(axes: Any, numbers: Sequence[float]) -> list[float]:
-    """Where to draw each number, on an axis made for them: logarithmic, with a floor, where their spread asks."""
+    """Where to draw each number, on an axis made for them: logarithmic with a floor where they ask for it."""
     finite = [x for x in numbers if math.isfinite(x)]
     sizes = sorted(abs(x) for x in finite if abs(x) >= ZERO)
     if not sizes or max(finite) - min(finite) < ALIKE * sizes[-1]:
@@ -90,7 +92,7 @@ def _logarithmic(axes: Any, numbers: Sequence[float], sizes: Sequence[float]) ->
 
 
 def glance(chapters: Mapping[str, Sequence[Claim]]) -> Any:
-    """Every claim on the reference problem (diamond) and on 20 random ones: filled where it holds as it stands."""
+    """Every claim on the reference problem (diamond) and on 20 random ones: filled where it holds."""
     columns = _columns(chapters)
     height = max(sum(map(_height, column)) for column in columns)
     figure = sheet(height + 0.45)
@@ -113,7 +115,7 @@ def glance(chapters: Mapping[str, Sequence[Claim]]) -> Any:
 
 
 def outcomes(claim: Claim) -> list[bool | None]:
-    """Whether the statement holds: on the reference problem, None where it cannot be tried, then on random ones."""
+    """Whether the statement holds on the reference problem (None: cannot be tried) and on random ones."""
     first = claim.measure(reference()).holds if claim.fits(reference()) else None
     return [first, *(claim.measure(case).holds for case in random_problems(claim.fits))]
 
@@ -136,8 +138,10 @@ def _key(axes: Any, y: float) -> None:
 
 
 def _columns(chapters: Mapping[str, Sequence[Claim]]) -> list[list[str | Claim]]:
-    """Headings and claims in order, in columns of about equal height; a heading stays with its first claim."""
-    lines: list[str | Claim] = [x for name, claims in chapters.items() if claims for x in (name, *claims)]
+    """Headings and claims in order, in columns of about equal height; a heading stays with its first."""
+    lines: list[str | Claim] = []
+    for name, claims in chapters.items():
+        lines += [name, *claims] if claims else []
     total = sum(map(_height, lines))
     columns: list[list[str | Claim]] = [[] for _ in range(COLUMNS)]
     used = 0.0

@@ -1,4 +1,4 @@
-"""How the laboratory's pictures look: A5 width, 8 points at least, told apart without colour, named in place."""
+"""How the laboratory's pictures look: A5 width, 8 points at least, names in place, no need of colour."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,8 +53,10 @@ def label(axes: Any, x: str, y: str = "") -> None:
 
 
 def say(axes: Any, text: str, at: tuple[float, float], offset: tuple[float, float], **style: Any) -> None:
-    """A few words at a point, so many typographic points off, with a thin line to it where `arrow` is true."""
-    arrow = {"arrowstyle": "-", "lw": 0.6, "color": "0.35", "shrinkB": 2} if style.pop("arrow", False) else None
+    """A few words near a point, so many typographic points off, joined by a thin line if `arrow`."""
+    arrow = (
+        {"arrowstyle": "-", "lw": 0.6, "color": "0.35", "shrinkB": 2} if style.pop("arrow", False) else None
+    )
     axes.annotate(
         text,
         at,
@@ -95,7 +97,9 @@ def name_lines(axes: Any, names: Sequence[str], *, gap: float = 0.075) -> None:
         )
 
 
-def dots(axes: Any, y: float, x: Sequence[float], here: Sequence[float] = (), colour: str = COLOURS[5]) -> None:
+def dots(
+    axes: Any, y: float, x: Sequence[float], here: Sequence[float] = (), colour: str = COLOURS[5]
+) -> None:
     """A row of small dots, a little apart in height so that they can be counted, and a large one: `here`."""
     offsets = [0.08 * (k % 5 - 2) for k in range(len(x))]
     axes.plot(x, [y + d for d in offsets], ls="", marker="o", ms=4, mew=0, color=colour, alpha=0.8)
@@ -110,7 +114,9 @@ def rows(axes: Any, names: Sequence[str], remarks: Sequence[str] = ()) -> None:
     axes.grid(axis="x", color="0.9", lw=0.7)
     for y, remark in enumerate(remarks):
         at, how = (1.02, y), ("axes fraction", "data")
-        axes.annotate(remark, at, xycoords=how, fontsize=SMALL, va="center", color="0.15", annotation_clip=False)
+        axes.annotate(
+            remark, at, xycoords=how, fontsize=SMALL, va="center", color="0.15", annotation_clip=False
+        )
 
 
 def legend_of_dots(axes: Any, here: str, others: str) -> None:
@@ -151,7 +157,9 @@ def _apart(heights: list[float], gap: float) -> list[float]:
     groups: list[tuple[float, int]] = []  # centre, members
     for height in heights:
         centre, members = height, 1
-        while groups and centre - gap * (members - 1) / 2 - gap < groups[-1][0] + gap * (groups[-1][1] - 1) / 2:
+        while (
+            groups and centre - gap * (members - 1) / 2 - gap < groups[-1][0] + gap * (groups[-1][1] - 1) / 2
+        ):
             other, more = groups.pop()
             centre = (centre * members + other * more) / (members + more)
             members += more

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgrad.lab.claims.returns import bandit
 from pgrad.lab.claims.common import cosine, every_decision, gradient_of, surrogate, true_gradient
+from pgrad.lab.claims.returns import bandit
 from pgrad.lab.claims.surrogates import ascent, clip_to, objective_at, ratios, shared_chain
 from pgrad.lab.pictures.style import (
     CLIP,
@@ -72,9 +72,13 @@ def _furthest(case: Case, theta: Tensor) -> float:
 
 def escape(_: Case) -> Any:
     """Two actions, π_old = (.1, .9), the first the better one: what ascent on L^CLIP does to their ratios."""
-    arms = bandit(torch.tensor([0.1, 0.9], dtype=torch.float64), torch.tensor([1.0, 0.0], dtype=torch.float64))
+    arms = bandit(
+        torch.tensor([0.1, 0.9], dtype=torch.float64), torch.tensor([1.0, 0.0], dtype=torch.float64)
+    )
     steps = 500
-    path = [ratios(arms, theta)[0].tolist() for theta in islice(ascent(arms, clip_to(EPSILON), 0.1), steps + 1)]
+    path = [
+        ratios(arms, theta)[0].tolist() for theta in islice(ascent(arms, clip_to(EPSILON), 0.1), steps + 1)
+    ]
     figure, (axes,) = canvas("", height=2.6)
     for k, line in enumerate(zip(*path, strict=True)):
         axes.plot(range(steps + 1), line, color=COLOURS[k], ls=DASHES[k], lw=1.8)
