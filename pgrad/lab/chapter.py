@@ -166,18 +166,18 @@ def _claim(words: Words, claim: Claim, found: Measured | None, shown: set[str]) 
 
 def _origin(words: Words, claim: Claim) -> str:
     source = words.phrase(claim.source) if claim.source in _remarks(claim) else claim.source
-    parts = [f"{words.label('source')} {escaped(source)}"]
+    parts = [f"{words.label('source')}{escaped(source)}"]
     if claim.paper:
-        parts.append(f"{words.label('paper')} {escaped(claim.paper)}")
+        parts.append(f"{words.label('paper')}{escaped(claim.paper)}")
     if claim.also:
-        parts.append(f"{words.label('also')} {', '.join(claim.also)}")
+        parts.append(f"{words.label('also')}{', '.join(claim.also)}")
     if claim.needs:
-        parts.append(f"{words.label('needs')} {escaped(words.phrase(claim.needs))}")
+        parts.append(f"{words.label('needs')}{escaped(words.phrase(claim.needs))}")
     return f"<sub>{' · '.join(parts)}</sub>"
 
 
 def _remarks(claim: Claim) -> list[str]:
-    """What of a claim is English but none of TOLD; a source is, unless it is all numbers: "000:101; 001:70"."""
+    """What else of a claim is English; a source is, unless it is all numbers: "000:101; 001:70"."""
     worded = any(character.isalpha() for character in claim.source)
     return [*claim.differs.values(), *[claim.needs] * bool(claim.needs), *[claim.source] * worded]
 

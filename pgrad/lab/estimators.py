@@ -4,12 +4,13 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from pgrad.algorithms import ALGORITHMS, PPO, ActorCritic, Algorithm, Reinforce
+from pgrad.algorithms import ALGORITHMS, PPO, ActorCritic, Algorithm, OffPolicyActorCritic, Reinforce
+from pgrad.algorithms.off_policy_actor_critic import Weighting
 from pgrad.errors import UsageError
 from pgrad.lab import exact
 from pgrad.lab.estimate import Estimator, agent_of, estimator, estimator_of, expectation
@@ -26,7 +27,7 @@ from pgrad.math.objectives import clipped, importance_weighted, score_function
 Numbers = dict[str, float | list[float]]
 Credit = Callable[[Seen], Tensor]
 
-PAIRS = 60
+PAIRS = 40
 """More trajectories than this are not compared two by two."""
 
 
@@ -70,7 +71,7 @@ def on_policy(case: Case) -> Group:
     for critic, table in (("V", None), ("V + error", wrong_critic(case))):
         learners = {
             f"{kind.__name__}, {critic}": _plain(kind, gamma)
-            for kind in ALGORITHMS.values()
+            for kind in of_the_gradient()
             if kind not in (Reinforce, ActorCritic)  # which have choices of their own
         }
         learners |= {
@@ -98,7 +99,7 @@ def in_batches(case: Case) -> Group:
     learners: dict[str, Algorithm] = {}
     for baseline, word in (("none", "no baseline"), ("mean", "mean"), ("optimal", "optimal"), ("value", "V")):
         learners |= _reinforce(baseline, word, gamma)
-    for kind in ALGORITHMS.values():
+    for kind in of_the_gradient():
         if any(field.name == "normalize_advantage" for field in fields(kind)):  # type: ignore[arg-type]
             name = "Reinforce, V, reward to go" if kind is Reinforce else f"{kind.__name__}, V"
             learners[name] = _plain(kind, gamma)
@@ -160,6 +161,9 @@ def weightings(case: Case) -> Group:
         _row("V-trace, V of π", hindsight, case, target),
         _row("PPO, λ = .95, without γᵗ", estimator_of(_plain(PPO, case.gamma)), case),
     ]
+    for kind in get_args(Weighting):
+        learner = _plain(OffPolicyActorCritic, case.gamma, weighting=kind, discount_decisions=True)
+        rows.append(_row(f"OffPolicyActorCritic, {kind}", estimator_of(learner), case))
     note = "Episodes of μ, gradient of π. Â is gae with λ = 1 and V of μ."
     return _group("off-policy: importance weights", note, rows)
 
@@ -228,6 +232,11 @@ def off_policy_targets(case: Case) -> Group:
     }
     note = "Episodes of μ, V of π; the critic is V of μ + error."
     return _targets("value targets: off-policy", note, case, kinds)
+
+
+def of_the_gradient() -> list[type[Algorithm]]:
+    """The algorithms whose loss estimates −∇J: all but those that climb their own critic of actions."""
+    return [kind for kind in ALGORITHMS.values() if kind().critic != "q"]
 
 
 def wrong_critic(case: Case) -> Tensor:

@@ -2,8 +2,10 @@
 
 import json
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count, islice
 from pathlib import Path
 
 import torch
@@ -13,6 +15,9 @@ from pgrad.data import Trajectory
 from pgrad.errors import UsageError
 from pgrad.lab.enumerate import every_trajectory
 from pgrad.worlds.tensors.tabular import REFERENCE, Tabular
+
+N_PROBLEMS = 20
+"""Random problems that every claim is tried on."""
 
 MAX_TRAJECTORIES = 200_000
 """More than this many are refused: an expectation over them would take minutes and gigabytes."""
@@ -120,6 +125,22 @@ def random_case(
     return Case(
         problem, theta, direction / direction.norm(), discount, seed=seed, window=T, name=problem.name
     )
+
+
+def mixed_case(seed: int) -> Case:
+    """A random problem; seed 3 of every 5 has episodes of different length, seed 4 states that look alike."""
+    match seed % 5:
+        case 3:
+            return random_case(seed, n_states=3, n_terminal=1)
+        case 4:
+            return random_case(seed, n_states=3, n_observations=2)
+        case _:
+            return random_case(seed)
+
+
+def random_problems(fits: Callable[[Case], bool] = lambda case: True, n: int = N_PROBLEMS) -> Iterator[Case]:
+    """The first n random problems that fit, of every shape: what claims are tried on beside the reference."""
+    return islice((case for case in map(mixed_case, count(100)) if fits(case)), n)
 
 
 def load_case(path: Path, gamma: float = 0.9) -> Case:

@@ -37,10 +37,9 @@ class Outcome:
         """What is to be said beside the verdict."""
         if self.measured is None:
             return ""
-        if not self.confirmed:
-            return "NOT CONFIRMED"
         surprising = self.measured.holds and self.claim.verdict is not Verdict.TRUE
-        return "holds here" if surprising else ""
+        parts = ["" if self.confirmed else "NOT CONFIRMED", "holds here" if surprising else ""]
+        return "\n".join(filter(None, parts))
 
 
 def audited(case: Case) -> bool:

@@ -10,6 +10,8 @@ from pgrad.recipes import (
     ppo_mujoco,
     ppo_pendulum,
     reinforce_cartpole,
+    trpo_cartpole,
+    trpo_mujoco,
 )
 from pgrad.recipes.recipe import Recipe
 
@@ -21,6 +23,8 @@ MODULES = (
     ppo_mujoco,
     a2c_cartpole,
     a2c_halfcheetah,
+    trpo_cartpole,
+    trpo_mujoco,
     reinforce_cartpole,
     actor_critic_cartpole,
 )

@@ -8,15 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pgrad.drawing import COLOURS, DASHES, save
 from pgrad.errors import UsageError
 from pgrad.report.statistics import bootstrap_interval
 from pgrad.training.disk.log import STEP, read
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe & Ito's palette, told apart by every kind of colour vision."""
-
-DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
-"""Lines told apart without any colour."""
 
 TRAINING, EVALUATION = "rollout/ep_rew_mean", "eval/mean_reward"
 NAMES = {
@@ -58,7 +53,8 @@ def learning_curve(metrics: Path, picture: Path, *, title: str = "") -> Path:
         text = f"no episode ended in {steps:,} steps"
         axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", color="0.4")
         axes.set_yticks([])
-    return _save(figure, picture)
+    figure.axes[0].set_xlim(left=0)  # steps count from 0
+    return save(figure, picture)
 
 
 def compare(
@@ -82,7 +78,8 @@ def compare(
     for k, (label, group) in enumerate(curves.items()):
         _draw_group(axes, label, [curve for curve in group if len(curve[0])], k)
     axes.legend(frameon=False, fontsize=9)
-    return _save(figure, picture)
+    figure.axes[0].set_xlim(left=0)  # steps count from 0
+    return save(figure, picture)
 
 
 def points(columns: Mapping[str, Sequence[float]], metric: str) -> Points:
@@ -152,17 +149,3 @@ def thousands(x: float) -> str:
     if abs(x) >= 999_999:
         return f"{x / 1e6:g}M"
     return f"{x / 1e3:g}k" if abs(x) >= 1000 else f"{x:g}"
-
-
-def _save(figure: Any, picture: Path) -> Path:
-    """Write the picture, its steps counted from 0; its kind is that of its suffix."""
-    figure.axes[0].set_xlim(left=0)
-    kinds = sorted(figure.canvas.get_supported_filetypes())
-    if picture.suffix[1:].lower() not in kinds:
-        raise UsageError(f"cannot draw a picture named {picture}: end it with one of .{', .'.join(kinds)}")
-    try:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(picture)
-    except OSError as error:
-        raise UsageError(f"cannot write the picture {picture}: {error.strerror or error}") from error
-    return picture

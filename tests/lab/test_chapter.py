@@ -98,16 +98,10 @@ def test_chinese_tells_no_claim_that_is_none() -> None:
     assert set(words("chinese").claims) <= set(CLAIMS)
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_both_languages_show_the_same_numbers(texts: dict[str, str], language: str) -> None:
-    def cells(text: str) -> list[str]:
-        rows = re.findall(r"^\| .* \|$", text, re.MULTILINE)
-        return [row.rsplit(" | ", 1 + row.count("≠"))[1] for row in rows if row.count(" | ") > 1]
-
-    assert cells(texts[language]) == cells(texts["english"]) or language != "english"
-    numbers = re.findall(r"\|\s(−?[\d.]+(?:e−?\d+)?)\s\|", texts[language])
-    assert len(numbers) > 2 * len(CLAIMS)
-    assert numbers == re.findall(r"\|\s(−?[\d.]+(?:e−?\d+)?)\s\|", texts["english"])
+def test_both_languages_show_the_same_numbers(texts: dict[str, str]) -> None:
+    english, chinese = (re.findall(r"\| (−?[\d.]+(?:e−?\d+)?) \|", texts[x]) for x in LANGUAGES)
+    assert english == chinese
+    assert len(english) > 3 * len(CLAIMS)
 
 
 def test_the_example_in_the_chapter_runs(texts: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,7 +164,7 @@ def test_a_claim_that_does_not_fit_has_no_numbers() -> None:
         (0.091, "9.1e-2", "0.091"),
         (134.0569, "134.1", "134.1"),
         (3300000.0, "3.3e6", "3.3e6"),
-        (1.00005, "", "1.0001"[:5]),
+        (1.00005, "1.0000", "1.0001"),
         (-0.5, "", "−0.5"),
         (float("nan"), "", "–"),
         (float("inf"), "", "∞"),

@@ -8,7 +8,7 @@ import torch
 from pgrad.algorithms import ALGORITHMS
 from pgrad.errors import UsageError
 from pgrad.lab import Case, Tabular, exact, random_case, reference
-from pgrad.lab.estimators import Group, every_estimator, shortened, value_targets, wrong_critic
+from pgrad.lab.estimators import Group, every_estimator, shortened, value_targets, weightings, wrong_critic
 
 GROUPS = (
     "on_policy",
@@ -33,9 +33,9 @@ def number(group: Group, name: str, key: str) -> float:
     return found
 
 
-def test_every_algorithm_is_there(groups: dict[str, Group]) -> None:
-    for kind in ALGORITHMS.values():
-        assert any(row.name.startswith(kind.__name__) for row in groups["on_policy"].rows)
+def test_every_algorithm_that_estimates_the_gradient_is_there(groups: dict[str, Group]) -> None:
+    found = {row.name.partition(",")[0] for row in groups["on_policy"].rows}
+    assert found == {kind.__name__ for kind in ALGORITHMS.values()} - {"SAC"} | {"γᵗ·gae"}
 
 
 @pytest.mark.parametrize(
@@ -103,15 +103,18 @@ def test_importance_weights(groups: dict[str, Group]) -> None:
         "trajectory ratio · reward to go",
         "per-decision return",
     }
+    exact_too = {f"OffPolicyActorCritic, {name}" for name in ("trajectory", "per-decision")}
+    straight = {row.name for row in group.rows if number(group, row.name, "cosine") > 1 - 1e-9}
+    assert straight == right | exact_too  # a mean over decisions: the length differs
     order = ["trajectory ratio · full return", "trajectory ratio · reward to go", "per-decision return"]
     spread = [number(group, name, "variance") for name in order]
     assert spread == sorted(spread, reverse=True)
 
 
 def test_every_weight_is_right_on_policy() -> None:
-    group = list(every_estimator(reference(), 0.0))[3]
-    wrong = {row.name for row in group.rows if number(group, row.name, "bias") > 1e-9}
-    assert wrong == {"PPO, λ = .95, without γᵗ"}
+    group = weightings(reference().at(0.0))
+    turned = {row.name for row in group.rows if number(group, row.name, "cosine") < 1 - 1e-9}
+    assert turned == {"PPO, λ = .95, without γᵗ"}
 
 
 def test_divergences(groups: dict[str, Group]) -> None:
@@ -180,10 +183,11 @@ def test_problems_are_cut_short_until_pairs_can_be_enumerated() -> None:
     assert shortened(case) is None
     found = dict(zip(GROUPS, every_estimator(case, 0.5), strict=True))
     assert found["in_batches"].rows == ()
-    assert "at most 60" in found["in_groups"].note or found["in_groups"].rows
+    assert "at most 40" in found["in_batches"].note
+    assert "horizon 1" in found["in_groups"].note
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_random_problems(seed: int) -> None:
     for group in every_estimator(random_case(seed), 0.5):
         assert group.rows

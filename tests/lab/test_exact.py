@@ -9,8 +9,8 @@ import torch
 from pgrad.errors import UsageError
 from pgrad.lab import Case, exact, random_case, reference
 from pgrad.lab.enumerate import every_group, every_trajectory
+from pgrad.lab.problems import mixed_case
 from tests.lab.brute import Plain, objective_and_gradient
-from tests.lab.tools import mixed_case
 from tests.math.oracles import THETA_OLD, Lab
 
 KINDS = {

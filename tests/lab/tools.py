@@ -1,28 +1,8 @@
-"""Problems to try claims on, and what it means for a claim to be confirmed."""
+"""What it means for a claim to be confirmed."""
 
-from collections.abc import Iterator
-from itertools import count, islice
-
-from pgrad.lab import Case, Claim, Verdict, random_case, reference
+from pgrad.lab import Claim, Verdict, reference
 from pgrad.lab.claim import agrees
-
-N_PROBLEMS = 20
-
-
-def mixed_case(seed: int) -> Case:
-    """Three of five problems are plain; one has episodes of different length, one states that look alike."""
-    match seed % 5:
-        case 3:
-            return random_case(seed, n_states=3, n_terminal=1)
-        case 4:
-            return random_case(seed, n_states=3, n_observations=2)
-        case _:
-            return random_case(seed)
-
-
-def problems(claim: Claim, n: int = N_PROBLEMS) -> Iterator[Case]:
-    """The first n random problems the claim can be tried on."""
-    return islice((case for case in map(mixed_case, count(100)) if claim.fits(case)), n)
+from pgrad.lab.problems import random_problems
 
 
 def check_on_reference(claim: Claim) -> None:
@@ -41,7 +21,7 @@ def check_on_reference(claim: Claim) -> None:
 
 def check_on_random_problems(claim: Claim) -> None:
     """A TRUE claim holds on all; another is put right on all, and fails on all (`always`) or on some."""
-    found = [(case, claim.measure(case)) for case in problems(claim)]
+    found = [(case, claim.measure(case)) for case in random_problems(claim.fits)]
     for case, measured in found:
         assert measured.right, f"{claim.id} on seed {case.seed}: {measured.numbers}"
         assert claim.confirmed(measured), f"{claim.id} on seed {case.seed}: {measured.numbers}"

@@ -278,7 +278,7 @@ def _minus_fit(case: Case, own: bool) -> Estimator:
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         id="L-12",
-        title="any b(t, s) leaves the gradient alone",
+        title="Any b(t, s) leaves the gradient alone",
         statement="Any function of time and state may be subtracted from the return: the expected gradient "
         "stays the same.",
         verdict=Verdict.TRUE,
@@ -315,6 +315,7 @@ CLAIMS: tuple[Claim, ...] = (
             "bandit: b*": "<1e-9",
         },
         also=("E-04",),
+        picture="baselines",
     ),
     Claim(
         id="L-14",
@@ -341,7 +342,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         id="L-15",
-        title="the same b* is optimal for the sum",
+        title="The same b* is optimal for the sum",
         statement="The baseline that is optimal for every decision on its own is optimal for their sum, the "
         "estimate from a trajectory.",
         verdict=Verdict.FALSE,
@@ -380,7 +381,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         id="L-17",
-        title="the batch mean is a harmless baseline",
+        title="The batch mean is a harmless baseline",
         statement="The mean return of the batch can be subtracted without changing the expected gradient.",
         verdict=Verdict.FALSE,
         measure=_batch_mean,
@@ -406,7 +407,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         id="L-18",
-        title="reward-to-go lowers the variance",
+        title="Reward-to-go lowers the variance",
         statement="Reward-to-go never raises the variance of the gradient over that with whole returns.",
         verdict=Verdict.FALSE,
         measure=_to_go_helps,
@@ -444,7 +445,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         id="E-07",
-        title="the advantage is R_t − V",
+        title="The advantage is R_t − V",
         statement="The advantage is by definition the return from t less the value, A := Rₜ − V(sₜ).",
         verdict=Verdict.FALSE,
         measure=_advantage,

@@ -202,7 +202,7 @@ def _bandit_gradient(theta: Tensor, reward: Tensor) -> Tensor:
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         id="L-57",
-        title="a narrow Gaussian's score is noisy",
+        title="A narrow Gaussian's score is noisy",
         statement="A Gaussian's score has mean 0 and Fisher information 1/σ², and the variance of score·Q "
         "grows like Q(μ)²/σ² as σ → 0.",
         verdict=Verdict.TRUE,
@@ -225,7 +225,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         id="E-33",
-        title="the log-density of N(μ, σ²I)",
+        title="The log-density of N(μ, σ²I)",
         statement="The log-density of N(μ(s), σ²I) is −½ log(2πσ²) − (a − μ)²/(2σ²).",
         verdict=Verdict.FALSE,
         measure=_dimensions,
@@ -249,7 +249,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         id="M-21",
-        title="an action above μ with A > 0 raises μ",
+        title="An action above μ with A > 0 raises μ",
         statement="If the action was above the mean and its advantage positive, the step raises the mean; if "
         "one of the two is reversed, it lowers it.",
         verdict=Verdict.TRUE,
@@ -262,7 +262,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         id="M-23",
-        title="a step too long ruins the policy",
+        title="A step too long ruins the policy",
         statement="The gradient holds only nearby: a step that is too long makes the policy worse, even "
         "along the exact gradient, and a single one can end all learning.",
         verdict=Verdict.TRUE,

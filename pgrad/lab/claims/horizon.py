@@ -251,6 +251,7 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         fits=_several,
         needs="two decisions or more",
+        picture="horizon",
     ),
 )
 """Any behaviour policy; the method that truncates its weights; and what every weight does in the long run."""

@@ -306,6 +306,7 @@ CLAIMS: tuple[Claim, ...] = (
         | _at("with Gₜ", "3.58", "11.6", "55.7")
         | {"rel. error": "<1e-9"},
         also=("M-49", "M-50"),
+        picture="importance",
     ),
     Claim(
         id="L-24",

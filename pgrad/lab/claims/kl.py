@@ -273,6 +273,7 @@ CLAIMS: tuple[Claim, ...] = (
             "std of k2": ".144",
         },
         also=("M-92", "M-93", "M-95"),
+        picture="kl",
     ),
     Claim(
         id="L-50",

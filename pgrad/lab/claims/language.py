@@ -434,6 +434,7 @@ CLAIMS: tuple[Claim, ...] = (
             "A constant keeps the direction in batches of any size; per token keeps it only in the limit "
             "of large batches; per sequence does not even then."
         ),
+        picture="averaging",
     ),
     Claim(
         id="N-08",
@@ -458,6 +459,7 @@ CLAIMS: tuple[Claim, ...] = (
             "to 1/√(q(1 − q)). In groups of two or three, and without scaling, all prompts keep their "
             "weight."
         ),
+        picture="difficulty",
     ),
 )
 """In the order of the notes."""

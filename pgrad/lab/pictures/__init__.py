@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pgrad.drawing import save
 from pgrad.errors import UsageError
 from pgrad.lab.claim import Claim
 from pgrad.lab.pictures import baselines, gae, importance, kl, language, strip, surrogates
-from pgrad.lab.pictures.style import save
 from pgrad.lab.problems import Case
 
 PICTURES: dict[str, Callable[[Case], Any]] = {

@@ -8,9 +8,8 @@ from torch import Tensor
 from pgrad.lab import exact
 from pgrad.lab.claims.returns import best_table, return_minus, step_optimum
 from pgrad.lab.estimate import variance
-from pgrad.lab.pictures.parts import random_problems
 from pgrad.lab.pictures.style import SMALL, canvas, dots, label, legend_of_dots, rows
-from pgrad.lab.problems import Case
+from pgrad.lab.problems import Case, random_problems
 from pgrad.math.baselines import batch_mean
 from pgrad.math.credit import reward_to_go
 

@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 
+from pgrad.drawing import COLOURS, DASHES
 from pgrad.lab import exact
 from pgrad.lab.claims.critics import exact_critic, gae_gradient, wrong_critic
-from pgrad.lab.pictures.style import COLOURS, DASHES, canvas, label, name_lines
+from pgrad.lab.pictures.style import canvas, label, name_lines
 from pgrad.lab.problems import Case
 
 LAMBDAS = [k / 20 for k in range(21)]

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from pgrad.drawing import COLOURS, DASHES
 from pgrad.lab import exact
 from pgrad.lab.claims import weights
 from pgrad.lab.estimate import variance
-from pgrad.lab.pictures.style import COLOURS, DASHES, OLD, SMALL, canvas, label, name_lines
+from pgrad.lab.pictures.style import OLD, SMALL, canvas, label, name_lines
 from pgrad.lab.problems import Case
 from pgrad.math.importance import effective_sample_size
 

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgrad.lab.pictures.style import COLOURS, DASHES, REF, dress, label, name_lines, say, sheet
+from pgrad.drawing import COLOURS, DASHES
+from pgrad.lab.pictures.style import REF, dress, label, name_lines, say, sheet
 from pgrad.lab.problems import Case
 from pgrad.math import kl
 from pgrad.math.distributions import Gaussian

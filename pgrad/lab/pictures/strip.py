@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pgrad.drawing import COLOURS
 from pgrad.lab.claim import ZERO, Claim, Verdict
-from pgrad.lab.pictures.parts import N_PROBLEMS, random_problems
-from pgrad.lab.pictures.style import COLOURS, SIZE, SMALL, WIDTH, canvas, label, sheet
-from pgrad.lab.problems import Case, reference
+from pgrad.lab.pictures.style import SIZE, SMALL, WIDTH, canvas, label, sheet
+from pgrad.lab.problems import N_PROBLEMS, Case, random_problems, reference
 
 SPREAD = 50.0
 """Numbers that differ by more than this factor are drawn on a logarithmic axis."""

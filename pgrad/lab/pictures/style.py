@@ -1,16 +1,9 @@
 """How the laboratory's pictures look: A5 width, 8 points at least, names in place, no need of colour."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from pgrad.errors import UsageError
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe & Ito's palette, told apart by every kind of colour vision."""
-
-DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
-"""Lines told apart without any colour."""
+from pgrad.drawing import COLOURS
 
 OLD, REF = r"θ$_{old}$", r"π$_{ref}$"
 CPI, CLIP = r"L$^{CPI}$", r"L$^{CLIP}$"
@@ -132,24 +125,6 @@ def darker(colour: str, factor: float = 0.75) -> tuple[float, ...]:
     from matplotlib.colors import to_rgb
 
     return tuple(factor * channel for channel in to_rgb(colour))
-
-
-def save(figure: Any, path: Path) -> Path:
-    """Write the picture, the same bytes every time; its kind is that of its suffix."""
-    kinds = sorted(figure.canvas.get_supported_filetypes())
-    if path.suffix[1:].lower() not in kinds:
-        raise UsageError(f"cannot draw a picture named {path}: end it with one of .{', '.join(kinds)}")
-    undated: dict[str, dict[str, None]] = {
-        ".png": {"Software": None},
-        ".pdf": {"CreationDate": None},
-        ".svg": {"Date": None},
-    }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata=undated.get(path.suffix.lower()))
-    except OSError as error:
-        raise UsageError(f"cannot write the picture {path}: {error.strerror or error}") from error
-    return path
 
 
 def _apart(heights: list[float], gap: float) -> list[float]:

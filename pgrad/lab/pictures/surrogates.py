@@ -7,21 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pgrad.drawing import COLOURS, DASHES
 from pgrad.lab.claims.common import cosine, every_decision, gradient_of, surrogate, true_gradient
 from pgrad.lab.claims.returns import bandit
 from pgrad.lab.claims.surrogates import ascent, clip_to, objective_at, ratios, shared_chain
-from pgrad.lab.pictures.style import (
-    CLIP,
-    COLOURS,
-    CPI,
-    DASHES,
-    OLD,
-    SMALL,
-    canvas,
-    label,
-    name_lines,
-    say,
-)
+from pgrad.lab.pictures.style import CLIP, CPI, OLD, SMALL, canvas, label, name_lines, say
 from pgrad.lab.problems import Case, random_case
 from pgrad.math.objectives import importance_weighted
 
