@@ -3,6 +3,7 @@
 from pgrad.lab.claim import Claim, Measured, Verdict
 from pgrad.lab.estimate import estimates, expectation, variance
 from pgrad.lab.grade import Grade, Report, grade, standard_cases
+from pgrad.lab.kl_grade import KLCase, KLGrade, KLReport, grade_kl, standard_kl_cases
 from pgrad.lab.problems import Case, load_case, random_case, reference
 from pgrad.worlds.tensors.tabular import Tabular
 
@@ -10,6 +11,9 @@ __all__ = [
     "Case",
     "Claim",
     "Grade",
+    "KLCase",
+    "KLGrade",
+    "KLReport",
     "Measured",
     "Report",
     "Tabular",
@@ -17,9 +21,11 @@ __all__ = [
     "estimates",
     "expectation",
     "grade",
+    "grade_kl",
     "load_case",
     "random_case",
     "reference",
     "standard_cases",
+    "standard_kl_cases",
     "variance",
 ]

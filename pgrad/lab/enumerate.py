@@ -11,6 +11,9 @@ from pgrad.data import Trajectory
 from pgrad.errors import UsageError
 from pgrad.worlds.tensors.tabular import Tabular
 
+LONGEST = 1000
+"""Decisions, where there are few enough trajectories."""
+
 
 def every_trajectory(problem: Tabular, theta: Tensor, steps: int, limit: int) -> Trajectory:
     """All K trajectories of `steps` decisions under π = softmax(theta), columns of a Trajectory [T, K].
@@ -22,6 +25,8 @@ def every_trajectory(problem: Tabular, theta: Tensor, steps: int, limit: int) ->
 
     Raises UsageError for more than `limit` trajectories.
     """
+    if steps > LONGEST:
+        raise UsageError(f"{problem.name} has {steps} decisions: too many to enumerate")
     S = problem.n_states
     dynamics = torch.where(problem.terminal[:, None, None], _stay(problem), problem.P)
     log_pi = theta.log_softmax(1)[problem.observation]  # [S, A]

@@ -86,9 +86,9 @@ def agent_of(case: Case, critic: Tensor | None = None) -> TabularAgent:
 def expectation(estimator: Estimator | Algorithm, case: Case, critic: Tensor | None = None) -> Tensor:
     """The gradient [O, A] on everything that can happen at once, mask = p(τ): one call of autograd.
 
-    E[ĝ] for estimators that are sums over episodes; for those that compare episodes with each other (batch
-    means, standardisation) the limit of large batches, and `estimates(..., episodes=N)` has E[ĝ] for batches
-    of N.
+    E[ĝ] for estimators that are sums over episodes, and for batch means and standardisation the limit of
+    large batches. What treats columns as single samples (leave-one-out, groups) has no such reading:
+    `estimates(..., episodes=N)` has E[ĝ] for batches of N, for all of them.
     """
     estimate, agent = _callable(estimator), agent_of(case, critic)
 

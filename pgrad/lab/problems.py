@@ -1,5 +1,6 @@
 """What the laboratory looks at: a finite problem, a policy on it, and a second policy some way off."""
 
+import difflib
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -153,12 +154,20 @@ def load_case(path: Path, gamma: float = 0.9) -> Case:
         given = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read the problem {path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"the problem {path} is not JSON: {error}") from None
     needed, allowed = ("P", "r", "rho0", "horizon"), ("observation", "terminal", "theta", "direction")
-    if not isinstance(given, dict) or not set(needed) <= set(given) <= {*needed, *allowed}:
-        keys = ", ".join(map(str, given)) if isinstance(given, dict) else f"a {type(given).__name__}"
-        raise UsageError(f"a problem has {', '.join(needed)} and may have {', '.join(allowed)}; got {keys}")
+    if not isinstance(given, dict):
+        raise UsageError(f"a problem is a JSON object with {', '.join(needed)}, got a {type(given).__name__}")
+    missing = [key for key in needed if key not in given]
+    unknown = [key for key in given if key not in (*needed, *allowed)]
+    if missing or unknown:
+        what = f"has an unknown {unknown[0]!r}" if unknown else f"has no {missing[0]!r}"
+        near = difflib.get_close_matches(unknown[0], (*needed, *allowed), n=1) if unknown else []
+        hint = f": did you mean {near[0]}?" if near else ""
+        raise UsageError(
+            f"the problem {path} {what}{hint} (it needs {', '.join(needed)}; it may have {', '.join(allowed)})"
+        )
     own = {key: given[key] for key in given if key not in ("theta", "direction")}
     problem = Tabular(**own, name=path.stem)
     if problem.horizon is None:

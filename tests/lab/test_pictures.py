@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgrad import drawing
 from pgrad.errors import UsageError
 from pgrad.lab import Case, Claim, Measured, Verdict, random_case, reference
 from pgrad.lab.claims import CHAPTERS, CLAIMS
@@ -47,7 +48,7 @@ def named(request: pytest.FixtureRequest) -> tuple[str, Any]:
 
 
 def test_named_pictures_are_drawn(named: tuple[str, Any], tmp_path: Path) -> None:
-    path = style.save(named[1], tmp_path / "new" / f"{named[0]}.png")
+    path = drawing.save(named[1], tmp_path / "new" / f"{named[0]}.png")
     assert path.read_bytes().startswith(b"\x89PNG")
     assert path.stat().st_size > 10_000
     width, height = named[1].get_size_inches()
@@ -250,7 +251,7 @@ def test_the_axis_fits_the_numbers(values: list[float], scale: str, tick: str | 
         assert tick in [label.get_text() for label in axes.get_xticklabels()]
     lost = sum(not math.isfinite(x) for x in values)
     assert ("not finite" in axes.get_xlabel()) == bool(lost)
-    assert style.save(picture, tmp_path / "x.png").exists()
+    assert drawing.save(picture, tmp_path / "x.png").exists()
     low, high = axes.get_xlim()
     for line in axes.get_lines():
         x = float(line.get_xdata()[0])

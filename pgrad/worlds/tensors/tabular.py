@@ -47,6 +47,8 @@ class Tabular:
         self._set("observation", _table(seen, "observation", torch.int64, n_states))
         ends = torch.zeros(n_states) if self.terminal is None else self.terminal
         self._set("terminal", _table(ends, "terminal", torch.bool, n_states))
+        if not bool(self.r.isfinite().all()):
+            raise UsageError("every reward in r must be finite")
         for name, p in (("P", self.P), ("rho0", self.rho0)):
             if bool((p < 0).any()) or bool(((p.sum(-1) - 1).abs() > 1e-9).any()):
                 raise UsageError(f"every row of {name} must be probabilities ≥ 0 that sum to 1")
