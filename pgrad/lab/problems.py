@@ -165,9 +165,8 @@ def load_case(path: Path, gamma: float = 0.9) -> Case:
         what = f"has an unknown {unknown[0]!r}" if unknown else f"has no {missing[0]!r}"
         near = difflib.get_close_matches(unknown[0], (*needed, *allowed), n=1) if unknown else []
         hint = f": did you mean {near[0]}?" if near else ""
-        raise UsageError(
-            f"the problem {path} {what}{hint} (it needs {', '.join(needed)}; it may have {', '.join(allowed)})"
-        )
+        keys = f"it needs {', '.join(needed)}; it may have {', '.join(allowed)}"
+        raise UsageError(f"the problem {path} {what}{hint} ({keys})")
     own = {key: given[key] for key in given if key not in ("theta", "direction")}
     problem = Tabular(**own, name=path.stem)
     if problem.horizon is None:

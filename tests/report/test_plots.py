@@ -30,14 +30,14 @@ def write(path: Path, rows: Sequence[tuple[int, dict[str, float]]]) -> Path:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The axes of the last picture that was saved."""
     seen: dict[str, Any] = {}
-    save = plots._save
+    save = plots.save
 
     def watched(figure: Any, picture: Path) -> Path:
         result = save(figure, picture)
         seen["axes"] = figure.axes[0]
         return result
 
-    monkeypatch.setattr(plots, "_save", watched)
+    monkeypatch.setattr(plots, "save", watched)
     return seen
 
 
