@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 from pgrad.errors import CheckpointError, PgradError, TrainingError, UsageError, WorldError
 
 if TYPE_CHECKING:
-    from pgrad.algorithms import A2C, PPO, PPOKL, SAC, TRPO, ActorCritic, Reinforce
+    from pgrad.algorithms import (
+        A2C,
+        PPO,
+        PPOKL,
+        SAC,
+        TRPO,
+        ActorCritic,
+        Imitate,
+        OffPolicyActorCritic,
+        Reinforce,
+    )
     from pgrad.models import Agent, AgentSpec
     from pgrad.run import Run, load, resume, train
 
@@ -29,6 +39,8 @@ __all__ = [
     "Agent",
     "AgentSpec",
     "CheckpointError",
+    "Imitate",
+    "OffPolicyActorCritic",
     "PgradError",
     "Reinforce",
     "Run",
@@ -41,7 +53,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "pgrad.algorithms": ("A2C", "PPO", "PPOKL", "SAC", "TRPO", "ActorCritic", "Reinforce"),
+    "pgrad.algorithms": (
+        "A2C",
+        "PPO",
+        "PPOKL",
+        "SAC",
+        "TRPO",
+        "ActorCritic",
+        "Imitate",
+        "OffPolicyActorCritic",
+        "Reinforce",
+    ),
     "pgrad.models": ("Agent", "AgentSpec"),
     "pgrad.run": ("Run", "load", "resume", "train"),
 }

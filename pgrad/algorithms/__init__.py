@@ -5,6 +5,8 @@
 
 from pgrad.algorithms.a2c import A2C
 from pgrad.algorithms.actor_critic import ActorCritic
+from pgrad.algorithms.imitate import Imitate
+from pgrad.algorithms.off_policy_actor_critic import OffPolicyActorCritic
 from pgrad.algorithms.ppo import PPO
 from pgrad.algorithms.ppo_kl import PPOKL
 from pgrad.algorithms.protocol import Algorithm
@@ -20,7 +22,21 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "sac": SAC,
     "reinforce": Reinforce,
     "actor-critic": ActorCritic,
+    "off-policy-actor-critic": OffPolicyActorCritic,
+    "imitate": Imitate,
 }
 """The command line's names."""
 
-__all__ = ["A2C", "ALGORITHMS", "PPO", "PPOKL", "SAC", "TRPO", "ActorCritic", "Algorithm", "Reinforce"]
+__all__ = [
+    "A2C",
+    "ALGORITHMS",
+    "PPO",
+    "PPOKL",
+    "SAC",
+    "TRPO",
+    "ActorCritic",
+    "Algorithm",
+    "Imitate",
+    "OffPolicyActorCritic",
+    "Reinforce",
+]

@@ -1,12 +1,18 @@
-"""What every policy loss reports, under Stable-Baselines3's names."""
+"""What every policy loss reports, under Stable-Baselines3's names, and what importance weights leave."""
+
+import math
 
 import torch
 from torch import Tensor
 
 from pgrad.algorithms.protocol import Metrics
 from pgrad.data import Batch
+from pgrad.math.importance import effective_sample_size, truncate
 from pgrad.math.kl import approx_kl
-from pgrad.math.reduce import means
+from pgrad.math.reduce import mean, means
+
+COLLAPSE = 0.1
+"""Replayed data that are worth a smaller share of their number than this are used up."""
 
 
 @torch.no_grad()
@@ -19,3 +25,32 @@ def decision_metrics(batch: Batch, logp: Tensor, decisions: Metrics) -> Metrics:
     each = means(torch.stack(list(decisions.values())), batch.mask).unbind()
     log_ratio = (logp - batch.logp).masked_fill(batch.mask == 0, 0.0)
     return dict(zip(decisions, each, strict=True)) | {"train/max_log_ratio": log_ratio.abs().max()}
+
+
+@torch.no_grad()
+def weight_metrics(weight: Tensor, mask: Tensor, rho_max: float = math.inf) -> Metrics:
+    """The effective sample size as a share of the decisions, and the largest weight; 1 and 1 if all are 1.
+
+    The size is that of the weights as they are used, truncated at ρ̄; the largest is before that.
+    """
+    share = effective_sample_size(truncate(weight, rho_max), mask) / mask.sum()
+    largest = weight.masked_fill(mask == 0, 0.0).max()
+    return {"train/ess": torch.where(mask.sum() > 0, share, 1.0), "train/max_ratio": largest}
+
+
+@torch.no_grad()
+def reuse_metrics(batch: Batch, logp: Tensor, n_fresh: int) -> Metrics:
+    """What the weights leave of the columns after the first `n_fresh`, or of all if there are no others.
+
+    The largest |log ratio|, by which a learner checks that π is the policy that acted, is of the fresh ones.
+    """
+    assert batch.weight is not None
+    first = n_fresh if batch.mask.shape[1] > n_fresh else 0
+    kl, weight, mask = (x[:, first:] for x in (approx_kl(logp, batch.logp), batch.weight, batch.mask))
+    log_ratio = (logp - batch.logp).masked_fill(batch.mask == 0, 0.0)[:, :n_fresh]
+    own = weight_metrics(weight, mask)
+    return own | {
+        "train/ess_collapsed": (own["train/ess"] < COLLAPSE).to(weight.dtype),
+        "train/kl_behaviour": mean(kl, mask),
+        "train/max_log_ratio": log_ratio.abs().max(),
+    }

@@ -5,7 +5,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Generator, Tensor
 
-from pgrad.data import Batch, Episodes, Replay, Steps, Trajectory, Tree
+from pgrad.data import Batch, Demonstrations, Episodes, Recent, Replay, Steps, Trajectory, Tree
 from pgrad.math.distributions import Distribution
 
 Metrics = dict[str, Tensor]
@@ -69,6 +69,7 @@ class Learner(Protocol):
     progress: float  # share of the training budget already used, 0 … 1
     variables: dict[str, Tensor]  # what an algorithm adapts while it trains; saved with the run
     replay: Replay  # past experience, for algorithms with a `buffer_size`
+    recent: Recent  # the last trajectories, for algorithms with `reuse`
     generator: Generator  # for drawing rows
     noise: Generator  # for drawing actions, on the agent's device
 
@@ -115,7 +116,7 @@ class Algorithm(Protocol):
     @property
     def optimizer(self) -> Optimizer: ...  # noqa: D102
 
-    def collects(self, n_envs: int) -> Steps | Episodes:
+    def collects(self, n_envs: int) -> Steps | Episodes | Demonstrations:
         """What one update needs of `n_envs` environments. Raises UsageError where the numbers do not fit."""
         ...
 

@@ -1,4 +1,7 @@
-"""REINFORCE with baselines, none to learned (Williams 1992; Greensmith, Bartlett & Baxter 2004)."""
+"""REINFORCE with baselines, none to learned (Williams 1992; Greensmith, Bartlett & Baxter 2004).
+
+Old episodes by importance sampling: Precup, Sutton & Singh 2000; Jie & Abbeel 2010.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,27 +10,35 @@ import torch
 from torch import Tensor
 
 from pgrad.algorithms.critic import critic_metrics, value_loss
-from pgrad.algorithms.metrics import decision_metrics
+from pgrad.algorithms.metrics import decision_metrics, reuse_metrics
 from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Episodes, Trajectory
 from pgrad.errors import UsageError
 from pgrad.math import baselines
-from pgrad.math.credit import discount_weight, full_return, n_step_return, reward_to_go
+from pgrad.math.credit import discount_weight, full_return, n_step_return, reward_to_go, td_error
+from pgrad.math.importance import per_decision_return, prefix_ratio, trajectory_ratio
 from pgrad.math.objectives import score_function
 from pgrad.math.reduce import constant, mean, standardize
 
 Baseline = Literal["none", "mean", "leave-one-out", "optimal", "value"]
+Reuse = Literal["trajectory", "per-decision"]
 
 
 @dataclass(frozen=True)
 class Reinforce:
-    """Ascend (1/N)·Σᵢ Σₜ (G − b)·log π(aₜ|sₜ) over N whole episodes; one step, then the episodes are dropped.
+    """Ascend (1/N)·Σᵢ Σₜ (G − b)·log π(aₜ|sₜ) over N whole episodes, in one step.
 
     The sum runs over decisions, the mean over episodes, as in the policy gradient theorem. Baselines: the
     `mean` over the batch (its gradient is (1 − 1/N) of the true one), the mean of the other episodes
     (`leave-one-out`, unbiased), the variance-`optimal` one, or a learned `value`, fitted to the returns after
     the step. Only a learned value can go on where a time limit cuts an episode; else the limit is an end.
+
+    With `reuse` the episodes of that many earlier updates are averaged with the fresh ones, weighted by
+    ratios to the policies μ that acted in them: ρ(τ)·(G − b), or per decision Σ_l γ^{l−t}·ρ_{0:l}·r_l −
+    ρ_{0:t}·b (with a learned baseline Σ_l γ^{l−t}·ρ_{0:l}·δ_l, which has the same mean). Both are exact for
+    any π that was chosen without looking at those episodes; this one was trained on them. A learned
+    baseline is fitted to the fresh ones only.
     """
 
     learning_rate: float = 3e-3  # step size of the policy
@@ -37,6 +48,8 @@ class Reinforce:
     discount_decisions: bool = False  # weigh decision t by γᵗ: the exact gradient of the discounted objective
     baseline: Baseline = "value"  # what is subtracted from the returns
     n_critic_updates: int = 20  # steps of the learned baseline per update
+    reuse: int = 0  # earlier updates whose episodes are used again, with importance weights
+    weighting: Reuse = "per-decision"  # the ratio of those: of the whole episode, or up to each reward
     normalize_advantage: bool = False  # standardise advantages over the batch
     ent_coef: float = 0.0  # weight of the entropy bonus
     max_grad_norm: float = 0.5  # clip each gradient to this norm
@@ -55,6 +68,21 @@ class Reinforce:
             raise UsageError(
                 f"Reinforce: the baseline {self.baseline!r} needs n_episodes of 2 or more, got 1"
             )
+        if self.reuse and self.weighting == "per-decision" and not self.reward_to_go:
+            raise UsageError(
+                "Reinforce: reuse with the weighting 'per-decision' needs reward_to_go; whole returns have "
+                "the weighting 'trajectory'"
+            )
+        if self.reuse and self.normalize_advantage:
+            raise UsageError(
+                "Reinforce: reuse does not go with normalize_advantage: a mean that is subtracted from "
+                "weighted advantages is a bias"
+            )
+        if self.reuse and self.baseline == "optimal":
+            raise UsageError(
+                "Reinforce: the baseline 'optimal' is that of episodes without weights; with reuse take "
+                "'none', 'mean', 'leave-one-out' or 'value'"
+            )
 
     @property
     def critic(self) -> Critic:
@@ -68,17 +96,30 @@ class Reinforce:
     @torch.no_grad()
     def credit(self, agent: Agent, traj: Trajectory) -> Batch:
         """Returns over a baseline; a learned one stands for what a time limit cut off."""
-        value, target = torch.zeros_like(traj.reward), reward_to_go(traj.reward, traj.done, self.gamma)
+        gain, weight = traj.reward, None
+        value, target = torch.zeros_like(gain), reward_to_go(gain, traj.done, self.gamma)
         if self.baseline == "value":
             whole = agent.value(traj.obs)
             steps = len(traj.reward)
             target = n_step_return(traj.reward, whole, traj.terminated, traj.done, self.gamma, steps)
-            value = whole[:-1]
+            gain, value = td_error(traj.reward, whole, traj.terminated, self.gamma), whole[:-1]
         ret = target if self.reward_to_go else full_return(traj.reward, traj.done, self.gamma)
-        advantage = ret - self.baseline_of(agent, traj, ret, value)
+        baseline = self.baseline_of(agent, traj, ret, value)
+        advantage = ret - baseline
+        if self.reuse:
+            log = (agent.policy(traj.decisions).log_prob(traj.action), traj.logp)
+            match self.weighting:
+                case "trajectory":
+                    weight = trajectory_ratio(*log, traj.done)
+                    advantage = weight * advantage
+                case "per-decision":
+                    weight = prefix_ratio(*log, traj.done)
+                    advantage = per_decision_return(gain, *log, traj.done, self.gamma)
+                    advantage = advantage - weight * (baseline - value)
         if self.discount_decisions:
             advantage = advantage * discount_weight(traj.done, self.gamma, ret.dtype)
-        return Batch(traj.decisions, traj.action, traj.logp, traj.mask, advantage, value, target)
+        own = (traj.decisions, traj.action, traj.logp, traj.mask)
+        return Batch(*own, advantage, value, target, weight=weight)
 
     def baseline_of(self, agent: Agent, traj: Trajectory, ret: Tensor, value: Tensor) -> Tensor:
         """b for every decision, [T, N] or broadcastable to it: per step, or per episode for whole returns.
@@ -109,17 +150,21 @@ class Reinforce:
         n_episodes = batch.mask[0].sum()
         loss = -constant(objective, batch.mask, n_episodes) - self.ent_coef * mean(entropy, batch.mask)
         metrics = {"train/policy_gradient_loss": -objective, "train/entropy_loss": -entropy}
-        return loss, decision_metrics(batch, logp, metrics) | {"train/loss": loss.detach()}
+        metrics = decision_metrics(batch, logp, metrics) | {"train/loss": loss.detach()}
+        return loss, metrics | reuse_metrics(batch, logp, self.n_episodes) if self.reuse else metrics
 
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """One step of the policy; the learned baseline follows, so that it never saw what it judges."""
-        batch = self.credit(learner.agent, traj)
+        fresh = batch = self.credit(learner.agent, traj)
+        if self.reuse:
+            batch = self.credit(learner.agent, learner.recent.beside(traj))
+            learner.recent.add(traj)
         learner.descend(self.loss, batch, "actor")
         if self.baseline != "value":
             return {}
         for _ in range(self.n_critic_updates):
-            learner.descend(value_loss, batch, "critic")
-        return critic_metrics(batch)
+            learner.descend(value_loss, fresh, "critic")
+        return critic_metrics(fresh)
 
 
 def squared_scores(agent: Agent, traj: Trajectory) -> Tensor:

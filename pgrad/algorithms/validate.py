@@ -15,6 +15,7 @@ UNIT: Rule = (lambda x: 0.0 <= x <= 1.0, "in [0, 1]")
 POSITIVE: Rule = (lambda x: x > 0.0, "positive")
 RATE: Rule = (lambda x: 0.0 <= x < math.inf, "finite and not negative")
 COUNT: Rule = (lambda x: isinstance(x, int) and x >= 1, "a whole number ≥ 1")
+AMOUNT: Rule = (lambda x: isinstance(x, int) and x >= 0, "a whole number ≥ 0")
 
 RULES: dict[str, Rule] = {
     "gamma": UNIT,
@@ -35,9 +36,14 @@ RULES: dict[str, Rule] = {
     "vf_coef": RATE,
     "max_grad_norm": POSITIVE,
     "buffer_size": COUNT,
-    "learning_starts": (lambda x: isinstance(x, int) and x >= 0, "a whole number ≥ 0"),
+    "learning_starts": AMOUNT,
+    "replay_ratio": AMOUNT,
+    "reuse": AMOUNT,
+    "rho_max": POSITIVE,
+    "c_max": POSITIVE,
     "gradient_steps": (lambda x: isinstance(x, int) and (x == -1 or x >= 1), "a whole number ≥ 1, or -1"),
     "tau": (lambda x: 0.0 < x <= 1.0, "in (0, 1]"),
+    "held_out": (lambda x: 0.0 <= x < 1.0, "in [0, 1)"),
     "target_entropy": (math.isfinite, "finite"),
     "cg_max_steps": COUNT,
     "cg_damping": RATE,

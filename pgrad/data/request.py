@@ -19,3 +19,16 @@ class Episodes:
     """
 
     n: int
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """`n` sequences of `length` rows out of a recording, [length, n]; nothing is asked of the world.
+
+    They come in shuffled passes; a share `held_out` of the episodes never comes.
+    """
+
+    source: str  # a file that was recorded, or minari:DATASET
+    n: int
+    length: int
+    held_out: float

@@ -1,9 +1,10 @@
 """The two records that flow from worlds to parameters: what happened, and how good it was."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from pgrad.data.sequence import Sequence, sequence_rows
 from pgrad.data.tree import Tree, map_tree
 
 
@@ -46,22 +47,37 @@ class Batch:
     value: Tensor | None = None  # V_old(s), the critic at collection
     target: Tensor | None = None  # what the critic should say
     policy: Tree | None = None  # π_old(·|s), for exact KL penalties
+    weight: Tensor | None = None  # the importance weight in the advantage
+
+    @property
+    def axis(self) -> int:
+        """Along which axis minibatches are drawn from a flattened batch: 0, or 1 for whole sequences."""
+        return 1 if isinstance(self.obs, Sequence) else 0
 
     def flatten(self) -> "Batch":
-        """The same decisions as [T·B, ...]."""
-        return self._map(lambda x: x.flatten(0, 1))
+        """The same decisions as [T·B, ...]; those of an agent with a memory as sequences [L, T·B / L, ...]."""
+        if not isinstance(self.obs, Sequence):
+            return self._map(lambda x: x.flatten(0, 1))
+        rows = sequence_rows(len(self.mask), self.obs.length)
+        cut: Batch = self._map(lambda x: x.unflatten(0, (-1, rows)).transpose(0, 1).flatten(1, 2))
+        first = replace(cut.obs, state=map_tree(lambda x: x[:1], cut.obs.state))
+        return replace(cut, obs=first)
 
     def select(self, index: Tensor) -> "Batch":
-        """The decisions at `index` of a flattened batch."""
-        return self._map(lambda x: x[index])
+        """The decisions, or sequences, at `index` of a flattened batch."""
+        return self._map(lambda x: x.index_select(self.axis, index))
 
     def rows(self, start: int, stop: int) -> "Batch":
-        """Decisions start..stop-1 of a flattened batch, as views."""
-        return self._map(lambda x: x[start:stop])
+        """Decisions, or sequences, start..stop-1 of a flattened batch, as views."""
+        return self._take(slice(start, stop))
 
     def every(self, k: int) -> "Batch":
-        """One in k decisions of a flattened batch, as views."""
-        return self._map(lambda x: x[::k])
+        """One in k decisions, or sequences, of a flattened batch, as views."""
+        return self._take(slice(None, None, k))
+
+    def _take(self, part: slice) -> "Batch":
+        where = (slice(None),) * self.axis + (part,)
+        return self._map(lambda x: x[where])
 
     def _map(self, function) -> "Batch":  # type: ignore[no-untyped-def]
         return map_tree(function, self)

@@ -15,6 +15,8 @@ def map_tree(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
 
     Fields of a dataclass that are not trees (names, sizes) are kept as they are.
     """
+    if isinstance(tree, Tensor):  # first, because most are
+        return function(tree, *others)
     if isinstance(tree, dict):
         return {key: map_tree(function, tree[key], *(other[key] for other in others)) for key in tree}
     if isinstance(tree, tuple):
@@ -33,13 +35,13 @@ def map_tree(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
 
 def is_tree(value: Any) -> bool:
     """Whether `value` is a tensor or a non-empty container of trees."""
+    if isinstance(value, Tensor):
+        return True
     if isinstance(value, dict):
         return bool(value) and all(is_tree(part) for part in value.values())
     if isinstance(value, tuple):
         return bool(value) and all(is_tree(part) for part in value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return True
-    return isinstance(value, Tensor)
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def leaves(tree: Tree) -> Iterator[Any]:

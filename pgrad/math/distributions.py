@@ -153,6 +153,13 @@ class Bernoulli:
 
     logits: Float[Tensor, "*batch n"]
 
+    @staticmethod
+    def masked(logits: Float[Tensor, "*batch n"], mask: Bool[Tensor, "*batch two_n"]) -> "Bernoulli":
+        """Bits restricted to the values whose `mask` is true: it says for each in turn if 0 may be, if 1."""
+        lowest = torch.finfo(logits.dtype).min
+        zero, one = mask[..., ::2], mask[..., 1::2]
+        return Bernoulli(logits.masked_fill(~zero, -lowest).masked_fill(~one, lowest))
+
     @property
     def mode(self) -> Int[Tensor, "*batch n"]:
         """The more probable value of every bit."""

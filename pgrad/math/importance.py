@@ -91,6 +91,10 @@ def per_decision_return(
                                         the states of π with the action values of μ; exact with Q of π
       step_ratio · Â                    biased: the states keep the distribution of μ; what PPO uses
 
+    With δ of `credit.td_error` for r, and any V, Gₜ has the mean of Gₜ − ρ_{0:t} V(sₜ) and, the better V is,
+    the less variance: after t the V of δ_l and δ_{l+1} cancel in the mean (Jiang & Li 2016, doubly robust,
+    with V(s) for Q(s, a)). It also makes up for the end of a window.
+
     Precup, Sutton & Singh 2000 (per-decision importance sampling); in policy gradients Jie & Abbeel 2010.
     """
     return reward_to_go(prefix_ratio(logp, logp_old, done) * reward, done, gamma)

@@ -1,5 +1,7 @@
 """Networks: bodies, heads, normalisers, and the agent that holds them."""
 
-from pgrad.models.agent import Agent, AgentSpec, build_agent
+from pgrad.models.agent import Agent, build_agent
+from pgrad.models.memory import Memory
+from pgrad.models.spec import AgentSpec
 
-__all__ = ["Agent", "AgentSpec", "build_agent"]
+__all__ = ["Agent", "AgentSpec", "Memory", "build_agent"]

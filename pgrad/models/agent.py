@@ -2,50 +2,29 @@
 them.
 """
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Generator, Tensor, nn
 
+from pgrad.data.masked import Masked, bare
+from pgrad.data.sequence import Sequence
 from pgrad.data.trajectory import Trajectory
 from pgrad.data.tree import Tree, map_tree
 from pgrad.errors import UsageError
 from pgrad.math.distributions import Distribution
-from pgrad.models.bodies import ACTIVATIONS, linear, mlp
+from pgrad.math.masks import restrict
+from pgrad.models.bodies import linear, mlp
 from pgrad.models.encoder import Encoder
 from pgrad.models.heads import make_head
+from pgrad.models.memory import Memory
 from pgrad.models.normalizer import ObservationNormalizer, RewardScaler
+from pgrad.models.recurrent import RecurrentNetwork
+from pgrad.models.single import read_mask, read_observation, write_action
 from pgrad.models.soft import SoftNetwork
-
-
-@dataclass(frozen=True)
-class AgentSpec:
-    """How an agent is built from a world's spaces."""
-
-    net_arch: tuple[int, ...] = (64, 64)
-    """widths of the hidden layers, of actor and critic each (images have shared convolutions instead)"""
-    activation: Literal["tanh", "relu", "elu", "gelu", "silu"] = "tanh"
-    """activation of the hidden layers"""
-    log_std_init: float = 0.0
-    """first log σ of a Gaussian policy"""
-    learn_std: bool = True
-    """learn σ of a Gaussian policy (otherwise it stays as it is)"""
-    normalize_obs: bool = False
-    """normalise observations by their running mean and variance"""
-    normalize_reward: bool = False
-    """scale rewards by the running deviation of the discounted return"""
-
-    def __post_init__(self) -> None:
-        widths = self.net_arch
-        if not isinstance(widths, tuple | list) or any(not isinstance(n, int) or n < 1 for n in widths):
-            raise UsageError(f"net_arch must be widths such as (64, 64), got {widths!r}")
-        if self.activation not in ACTIVATIONS:
-            raise UsageError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
-        if not -20.0 <= self.log_std_init <= 2.0:
-            raise UsageError(f"log_std_init must be in [-20, 2], got {self.log_std_init}")
+from pgrad.models.spec import AgentSpec
 
 
 class Network(nn.Module):
@@ -91,6 +70,9 @@ class Agent(nn.Module):
     `network` is any module with `policy(obs) -> distribution` and, for algorithms with a critic, `value(obs)
     -> [...]`. Parameters with a part of their name that begins with `critic` form the critic's group; all
     others the actor's.
+
+    A network with a memory has also `initial_state(n)`, `step(seen)` and `sequence_length`, as
+    `RecurrentNetwork` does, and takes a `Sequence` for an observation.
     """
 
     def __init__(
@@ -108,8 +90,11 @@ class Agent(nn.Module):
         self.normalizer, self.reward_scaler = normalizer, reward_scaler
 
     def policy(self, obs: Tree) -> Any:
-        """π(·|s): a distribution with batch shape [...] for observations [..., *space]."""
-        return self.network.policy(self._normalize(obs))  # type: ignore[operator]
+        """π(·|s): a distribution with batch shape [...] for observations [..., *space].
+
+        Where the observation is `Masked`, a distribution over the allowed actions only.
+        """
+        return _restrict(self.network.policy(self._normalize(obs)), obs)  # type: ignore[operator]
 
     def value(self, obs: Tree) -> Tensor:
         """V(s) [...] for observations [..., *space]."""
@@ -127,6 +112,26 @@ class Agent(nn.Module):
         """log α."""
         return self.network.log_temperature()  # type: ignore[operator]
 
+    @property
+    def has_memory(self) -> bool:
+        """Whether the agent remembers earlier observations of an episode."""
+        return hasattr(self.network, "initial_state")
+
+    def memory(self, n: int = 1) -> Memory:
+        """An empty memory for n episodes that begin now; without effect for an agent that remembers nothing."""
+        if not self.has_memory:
+            return Memory({}, torch.empty(0), 0)
+        start = torch.ones(n, dtype=torch.bool, device=next(self.parameters()).device)
+        return Memory(self.network.initial_state(n), start, self.network.sequence_length)  # type: ignore
+
+    def step(self, seen: Tree, memory: Memory) -> Any:
+        """π(·|s) for the next observations of n episodes, as `memory.see` gives them; the memory moves on."""
+        if not memory.state:
+            return self.policy(seen)
+        policy, state = self.network.step(self._normalize(seen))  # type: ignore[operator]
+        memory.advance(state)
+        return _restrict(policy, seen)
+
     def scale_rewards(self, traj: Trajectory) -> Tensor:
         """The rewards to learn from [T, B]: as they came, or scaled after the scaler has seen them."""
         if self.reward_scaler is None:
@@ -138,29 +143,59 @@ class Agent(nn.Module):
     def observe(self, traj: Trajectory) -> None:
         """Show fresh observations to the normaliser: once per trajectory, after it was learned from."""
         if self.normalizer is not None:
-            self.normalizer.update(traj.decisions, traj.mask)
+            seen = traj.decisions
+            bare_obs = bare(seen.obs if isinstance(seen, Sequence) else seen)
+            self.normalizer.update(bare_obs, traj.mask)
 
     @torch.no_grad()
-    def act(self, obs: Any, *, deterministic: bool = True, generator: Generator | None = None) -> Any:
+    def act(
+        self,
+        obs: Any,
+        *,
+        memory: Memory | None = None,
+        allowed: Any = None,
+        deterministic: bool = True,
+        generator: Generator | None = None,
+    ) -> Any:
         """The action for one observation as Gymnasium gives it, ready for `env.step`.
 
-        `deterministic` takes the mode of the policy; otherwise it is sampled, from `generator` (required
-        then).
+        An agent with a memory needs one, `memory = agent.memory()`, made anew at the start of each episode
+        and moved on by every call; one without a memory may be given it too. `allowed` is the action mask, as `info["action_mask"]` or `env.action_masks()` tells it; None allows
+        everything. `deterministic` takes the mode of the policy; otherwise it is sampled, from `generator`
+        (required then).
         """
         if not deterministic and generator is None:
             raise UsageError(
                 "act(deterministic=False) needs a generator, such as torch.Generator().manual_seed(0)"
             )
+        if memory is None:
+            memory = self.memory()
+            if self.has_memory:
+                raise UsageError(
+                    "this agent has a memory: make one at the start of each episode, memory = agent.memory(), "
+                    "and give it to every act(obs, memory=memory)"
+                )
         device = next(self.parameters()).device
-        batch = map_tree(lambda x: x.unsqueeze(0).to(device), _observation(self.observation_space, obs))
-        policy = self.policy(batch)
+        one = read_observation(self.observation_space, obs)
+        if allowed is not None:
+            one = Masked(one, read_mask(self.action_space, allowed))
+        batch = map_tree(lambda x: x.unsqueeze(0).to(device), one)
+        policy = self.step(memory.see(batch), memory)
         if generator is not None:
             policy = map_tree(lambda x: x.to(generator.device), policy)
         action = policy.mode if deterministic or generator is None else policy.sample(generator)
-        return _action(self.action_space, map_tree(lambda x: x[0], action))
+        return write_action(self.action_space, map_tree(lambda x: x[0], action))
 
     def _normalize(self, obs: Tree) -> Tree:
-        return obs if self.normalizer is None else self.normalizer(obs)
+        if isinstance(obs, Sequence):
+            return replace(obs, obs=self._normalize(obs.obs))
+        return bare(obs) if self.normalizer is None else self.normalizer(bare(obs))
+
+
+def _restrict(policy: Any, seen: Tree) -> Any:
+    """Only the allowed actions, where the observation says which they are."""
+    obs = seen.obs if isinstance(seen, Sequence) else seen
+    return restrict(policy, obs.allowed) if isinstance(obs, Masked) else policy
 
 
 METHODS = {"none": (), "value": ("value",), "q": ("q", "target_q", "log_temperature")}
@@ -178,15 +213,18 @@ def build_agent(
 ) -> Agent:
     """An agent for a pair of spaces: from a spec, around a user's own module, or an agent as it is."""
     if isinstance(spec, Agent):
-        if critic == "value" and isinstance(spec.network, Network) and spec.network.critic is None:
+        if critic == "value" and isinstance(spec.network, Network | RecurrentNetwork) and spec.network.critic is None:
             raise UsageError("this agent was built without a critic, which this algorithm needs")
         return spec
     if isinstance(spec, AgentSpec):
-        network: nn.Module = (
-            SoftNetwork(observation_space, action_space, spec, generator)
-            if critic == "q"
-            else Network(observation_space, action_space, spec, critic == "value", generator)
-        )
+        parts = (observation_space, action_space, spec)
+        network: nn.Module
+        if critic == "q":
+            network = SoftNetwork(*parts, generator)
+        elif spec.memory == "none":
+            network = Network(*parts, critic == "value", generator)
+        else:
+            network = RecurrentNetwork(*parts, critic == "value", generator)
         return Agent(
             network,
             observation_space,
@@ -208,8 +246,8 @@ def build_agent(
 def _require_answers(agent: Agent, critic: bool) -> None:
     """Ask a user's module once, so that what it answers wrongly is told before anything is trained."""
     device = next(agent.parameters(), torch.empty(0)).device
-    one = _observation(agent.observation_space, agent.observation_space.sample())
-    two = map_tree(lambda x: torch.stack([x, x]).to(device), one)
+    one = read_observation(agent.observation_space, agent.observation_space.sample())
+    two = agent.memory(2).see(map_tree(lambda x: torch.stack([x, x]).to(device), one))
     name, policy = type(agent.network).__name__, agent.policy(two)
     if not isinstance(policy, Distribution):
         raise UsageError(
@@ -222,35 +260,3 @@ def _require_answers(agent: Agent, critic: bool) -> None:
             f"value(obs) of {name} must return one number per observation, shape (2,) for a batch of 2; "
             f"got {tuple(agent.value(two).shape)}: squeeze the last axis?"
         )
-
-
-def _observation(space: spaces.Space[Any], obs: Any) -> Tree:
-    if isinstance(space, spaces.Dict):
-        return {key: _observation(part, obs[key]) for key, part in space.spaces.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(_observation(part, o) for part, o in zip(space.spaces, obs, strict=True))
-    if isinstance(space, spaces.Discrete):
-        return torch.as_tensor(int(obs) - int(space.start))
-    x = torch.as_tensor(np.asarray(obs))
-    if x.is_floating_point() and not bool(x.isfinite().all()):
-        raise UsageError("an observation is NaN or infinite")
-    if x.shape != space.shape:
-        raise UsageError(f"an observation of shape {tuple(x.shape)} is not one of {space}")
-    if isinstance(space, spaces.MultiDiscrete):
-        return x.to(torch.int64) - torch.as_tensor(space.start)
-    return x.to(torch.float32) if x.is_floating_point() else x
-
-
-def _action(space: spaces.Space[Any], action: Tree) -> Any:
-    if isinstance(space, spaces.Dict):
-        return {key: _action(part, action[key]) for key, part in space.spaces.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(_action(part, a) for part, a in zip(space.spaces, action, strict=True))
-    if isinstance(space, spaces.Discrete):
-        return int(action) + int(space.start)
-    x = action.cpu().numpy().reshape(space.shape)
-    if isinstance(space, spaces.Box):
-        x = np.clip(np.rint(x) if np.issubdtype(space.dtype, np.integer) else x, space.low, space.high)
-    elif isinstance(space, spaces.MultiDiscrete):
-        x = x + space.start
-    return np.asarray(x, space.dtype)  # an array for a Box of shape () too

@@ -4,6 +4,8 @@ from pgrad.recipes import (
     a2c_cartpole,
     a2c_halfcheetah,
     actor_critic_cartpole,
+    bicycle,
+    off_policy_cartpole,
     ppo_acrobot,
     ppo_cartpole,
     ppo_lunarlander,
@@ -21,12 +23,14 @@ MODULES = (
     ppo_pendulum,
     ppo_lunarlander,
     ppo_mujoco,
+    bicycle,
     a2c_cartpole,
     a2c_halfcheetah,
     trpo_cartpole,
     trpo_mujoco,
     reinforce_cartpole,
     actor_critic_cartpole,
+    off_policy_cartpole,
 )
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for module in MODULES for recipe in module.RECIPES}

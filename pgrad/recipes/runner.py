@@ -87,6 +87,7 @@ def _one_seed(recipe: Recipe, seed: int, folder: Path) -> dict[str, Any]:
         writer.writerow(COLUMNS)
         for row in run.history:
             writer.writerow([round(row[key], 2) if key in row else "" for key in COLUMNS])
+    ess = [row["train/ess"] for row in run.history if "train/ess" in row]
     return {
         "seed": seed,
         "eval_mean": round(evaluation.mean, 2),
@@ -94,4 +95,5 @@ def _one_seed(recipe: Recipe, seed: int, folder: Path) -> dict[str, Any]:
         "train_last_100": round(run.history[-1].get("rollout/ep_rew_mean", math.nan), 2),
         "timesteps": run.timesteps,
         "seconds": round(seconds, 1),
+        **({"ess_mean": round(sum(ess) / len(ess), 3), "ess_min": round(min(ess), 3)} if ess else {}),
     }

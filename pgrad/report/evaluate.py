@@ -80,19 +80,21 @@ def evaluate(
     total = torch.zeros(n, dtype=torch.float64, device=world.device)
     length = torch.zeros(n, dtype=torch.int64, device=world.device)
     with eval_mode(agent):
-        obs = world.reset()
+        obs, memory = world.reset(), agent.memory(n)
         active = share > 0
         while bool(active.any()):
-            policy = agent.policy(map_tree(lambda x: x.to(generator.device), obs))
+            seen = memory.see(map_tree(lambda x: x.to(generator.device), obs))
+            policy = agent.step(seen, memory)
             action = policy.mode if deterministic else policy.sample(generator)
             fresh = ~world.ended & active
             step = world.step(map_tree(lambda x: x.to(world.device), action), active)
             total += torch.where(fresh, step.reward, 0.0)
             length += fresh
-            over = (step.terminated | step.truncated) & fresh
+            over = world.ended & fresh
             for i in over.nonzero().flatten().tolist():
                 finished[i].append((float(total[i]), int(length[i])))
                 total[i], length[i] = 0.0, 0
+            memory.begin(~fresh)
             share -= over.long()
             active = share > 0
             obs = step.obs

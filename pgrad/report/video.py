@@ -74,10 +74,10 @@ def record(
         with eval_mode(agent), _film(target, picture.shape, fps or own_fps) as show:
             show(picture)
             device = next(agent.parameters()).device
-            generator = torch.Generator(device).manual_seed(seed)
+            generator, memory = torch.Generator(device).manual_seed(seed), agent.memory()
             while True:
                 with torch.no_grad():
-                    policy = agent.policy(map_tree(lambda x: x.to(device), obs))
+                    policy = agent.step(memory.see(map_tree(lambda x: x.to(device), obs)), memory)
                     action = policy.mode if deterministic else policy.sample(generator)
                 step = stage.step(map_tree(lambda x: x.to(stage.device), action))
                 show(stage.render())
@@ -88,7 +88,7 @@ def record(
                     lengths.append(length)
                     if not over or len(returns) == episodes:
                         break
-                    obs, total, length = stage.reset(), 0.0, 0
+                    obs, total, length, memory = stage.reset(), 0.0, 0, agent.memory()
                     show(stage.render())
     finally:
         stage.close()

@@ -9,12 +9,15 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
-from pgrad.data import Tree
+from pgrad.algorithms import Algorithm
+from pgrad.data import Demonstrations, Episodes, Steps, Trajectory, Tree
+from pgrad.data.sequence import sequence_rows, sequences_per_batch
 from pgrad.errors import UsageError
-from pgrad.models import Agent, build_agent
+from pgrad.models import Agent, AgentSpec, build_agent
 from pgrad.models.encoder import is_image
-from pgrad.report.evaluate import Evaluation, evaluate
+from pgrad.report.evaluate import Evaluation, eval_mode, evaluate
 from pgrad.run.config import RunConfig, RunOptions, resolve_device
+from pgrad.training.collect import Collector
 from pgrad.training.loop import Seeds, Training, generator
 from pgrad.training.versions import cores
 from pgrad.worlds import World, make
@@ -63,7 +66,9 @@ def make_agent(config: RunConfig, world: World) -> Agent:
 def make_training(config: RunConfig) -> Training:
     """Everything in its first state. Raises UsageError where the parts do not fit."""
     options, seeds = config.options, Seeds.spawn(config.options.seed)
-    config.algorithm.collects(options.n_envs)  # what does not fit is told before anything is built
+    request = config.algorithm.collects(options.n_envs)  # what does not fit is told before anything is built
+    if isinstance(config.agent, AgentSpec) and config.agent.memory != "none":
+        _require_sequences(config.algorithm, config.agent, request)
     world = make_world(config, n_envs=options.n_envs, seed=seeds.world, workers=options.workers)
     try:
         agent = make_agent(config, world)
@@ -72,6 +77,19 @@ def make_training(config: RunConfig) -> Training:
     except BaseException:
         world.close()
         raise
+
+
+def _require_sequences(
+    algorithm: Algorithm, spec: AgentSpec, request: Steps | Episodes | Demonstrations
+) -> None:
+    name, batch_size = type(algorithm).__name__, getattr(algorithm, "batch_size", None)
+    if hasattr(algorithm, "buffer_size"):
+        raise UsageError(
+            f"{name} replays decisions of older agents, whose memories are not its own: train it with "
+            "memory='none', or a memory with PPO, PPOKL, TRPO, A2C, ActorCritic or Reinforce"
+        )
+    if isinstance(request, Steps) and batch_size is not None:
+        sequences_per_batch(batch_size, sequence_rows(request.n, spec.sequence_length))
 
 
 def evaluate_fresh(
@@ -91,6 +109,25 @@ def evaluate_fresh(
     finally:
         if not given:
             world.close()
+
+
+def episodes_of(
+    config: RunConfig, agent: Agent, *, episodes: int, deterministic: bool, seed: int, n_envs: int
+) -> Trajectory:
+    """Whole episodes in worlds of their own, one per column."""
+    if not isinstance(episodes, int) or episodes < 1:
+        raise UsageError(f"episodes must be a whole number ≥ 1, got {episodes!r}")
+    if exists(config.world):
+        raise UsageError("a world that was given ready-made cannot be made anew: give another, world=...")
+    world = make_world(config, n_envs=min(episodes, n_envs), seed=seed)
+    try:
+        _require_fit(agent, world)
+        noise = generator(seed, next(agent.parameters()).device)
+        with eval_mode(agent):
+            collector = Collector(world, agent, noise, deterministic=deterministic)
+            return collector.collect(Episodes(episodes))
+    finally:
+        world.close()
 
 
 def exists(world: Any) -> bool:

@@ -10,6 +10,7 @@ from pgrad.report.plots import learning_curve
 from pgrad.run.assemble import evaluate_fresh, torch_threads
 from pgrad.run.config import RunConfig
 from pgrad.run.saver import Saver
+from pgrad.training.alarms import Alarms
 from pgrad.training.console import Console
 from pgrad.training.disk.log import Sink
 from pgrad.training.disk.rundir import RunDir
@@ -49,6 +50,7 @@ def conduct(
         stack.enter_context(console)
         warn = console.message if progress else warnings.warn
         saver = None if directory is None else Saver(config, training, directory, warn)
+        alarms = Alarms(warn)
 
         def report(metrics: dict[str, float]) -> None:
             nonlocal wanted
@@ -56,6 +58,7 @@ def conduct(
             for sink in sinks:
                 sink.write(training.timesteps, metrics)
             console.update(training.timesteps, metrics)
+            alarms.hear(metrics)
             if saver is not None:
                 saver.judge(metrics)
             try:

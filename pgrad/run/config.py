@@ -41,6 +41,10 @@ class RunOptions:
     """steps between rows of metrics; 0 for 200 rows (never more than one an update)"""
     keep: int = 3
     """checkpoints to keep"""
+    frame_stack: int = 0
+    """observations that are shown together; 0 for what is usual: 4 for Atari games, 1 elsewhere"""
+    init_from: str | None = None
+    """a run (or a checkpoint) with whose policy and observation normaliser this one begins"""
 
     def __post_init__(self) -> None:
         lowest = {"total_timesteps": 1, "n_envs": 1, "eval_episodes": 1, "keep": 1}
@@ -49,6 +53,10 @@ class RunOptions:
             if field.name == "device":
                 if not isinstance(value, str):
                     raise UsageError(f"device must be a name such as 'cpu', 'cuda' or 'auto', got {value!r}")
+                continue
+            if field.name == "init_from":
+                if not isinstance(value, str | None):
+                    raise UsageError(f"init_from must be the path of a run or of a checkpoint, got {value!r}")
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UsageError(f"{field.name} must be a whole number ≥ {least}, got {value!r}")

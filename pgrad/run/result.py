@@ -9,9 +9,9 @@ from pgrad.errors import UsageError
 from pgrad.models import Agent
 from pgrad.report import video
 from pgrad.report.evaluate import Evaluation
-from pgrad.report.video import Recording
-from pgrad.run.assemble import evaluate_fresh, exists, torch_threads
+from pgrad.run.assemble import episodes_of, evaluate_fresh, exists, torch_threads
 from pgrad.run.config import RunConfig
+from pgrad.training.disk.demonstrations import Recording, save_demonstrations
 from pgrad.training.disk.rundir import RunDir
 from pgrad.training.loop import Seeds
 
@@ -74,7 +74,7 @@ class Run:
         deterministic: bool = True,
         seed: int | None = None,
         world: Any = None,
-    ) -> Recording:
+    ) -> video.Recording:
         """A video (.mp4) of the agent; its first episode is the first one that `evaluate` sees.
 
         path: None writes into the videos folder of the run, named by the steps of training. Raises UsageError
@@ -94,6 +94,31 @@ class Run:
                 seed=self._evaluation_seed if seed is None else seed,
                 world_kwargs=self.config.world_kwargs if world is None else {},
             )
+
+    def demonstrate(
+        self,
+        path: str | Path,
+        *,
+        episodes: int = 20,
+        deterministic: bool = True,
+        seed: int | None = None,
+        world: Any = None,
+        n_envs: int = 8,
+    ) -> Recording:
+        """Record whole episodes of the agent in fresh worlds, for `Imitate`, as one file.
+
+        Raises UsageError where the file exists or cannot be written, WorldError.
+        """
+        target, seed = Path(path), self._evaluation_seed if seed is None else seed
+        config = self.config
+        if world is not None:
+            config = dataclasses.replace(config, world=world, world_kwargs={})
+        with torch_threads(config, self.agent.observation_space):
+            traj = episodes_of(
+                config, self.agent, episodes=episodes, deterministic=deterministic, seed=seed, n_envs=n_envs
+            )
+        info = {"world": config.world_name, "algorithm": config.algorithm_name, "timesteps": self.timesteps}
+        return save_demonstrations(target, traj, {**info, "deterministic": deterministic, "seed": seed})
 
     @property
     def _evaluation_seed(self) -> int:

@@ -17,6 +17,7 @@ from pgrad.run.assemble import exists, make_agent, make_training, make_world, ow
 from pgrad.run.conduct import Callback, conduct
 from pgrad.run.config import RunConfig, RunOptions
 from pgrad.run.result import Run
+from pgrad.run.warm import begin_with
 from pgrad.training.disk.checkpoint import latest_checkpoint, load_checkpoint
 from pgrad.training.disk.difference import config_difference, difference_text
 from pgrad.training.disk.log import MetricsLog, Sink, TensorBoardLog, WandbLog
@@ -43,6 +44,8 @@ def train(
     save_every: int = 0,
     log_every: int = 0,
     keep: int = 3,
+    frame_stack: int = 0,
+    init_from: str | Path | None = None,
     overwrite: bool = False,
     tensorboard: bool = False,
     wandb: str | None = None,
@@ -79,11 +82,15 @@ def train(
         save_every=save_every,
         log_every=log_every,
         keep=keep,
+        frame_stack=frame_stack,
+        init_from=None if init_from is None else str(init_from),
     )
     config = RunConfig(algorithm, world, AgentSpec() if agent is None else agent, options, world_kwargs or {})
     _require_installed(tensorboard, wandb)
     training = make_training(config)
     try:
+        if options.init_from is not None:
+            begin_with(training.agent, config.agent, options.init_from)
         if run_dir is None:
             if tensorboard or wandb:
                 raise UsageError("tensorboard and wandb write into a run directory: give run_dir")

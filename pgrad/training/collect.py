@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from pgrad.data import Episodes, Steps, Trajectory, Tree, leaves, map_tree
+from pgrad.data import Episodes, Steps, Trajectory, Tree, join, leaves, map_tree, pad
 from pgrad.errors import CheckpointError, TrainingError, UsageError, WorldError
 from pgrad.models import Agent
 from pgrad.training.episodes import EpisodeStatistics
@@ -21,9 +21,13 @@ class Collector:
     Trajectories of windows share one storage, overwritten by the next window.
     """
 
-    def __init__(self, world: World, agent: Agent, generator: Generator) -> None:
+    def __init__(
+        self, world: World, agent: Agent, generator: Generator, *, deterministic: bool = False
+    ) -> None:
         self.world, self.agent, self.generator = world, agent, generator
+        self._deterministic = deterministic  # act by the policy's mode
         self.episodes = EpisodeStatistics()
+        self.memory = agent.memory(world.n_envs)
         self._obs: Tree | None = None
         self._storage: Trajectory | None = None
         self._logp: Tensor | None = None  # of the actions that were taken last
@@ -38,18 +42,22 @@ class Collector:
                 _require_finite(self._logp)  # the world broke on what the policy broke
             raise
         _require_finite(traj.logp)
-        self.episodes.update(traj)
+        # Ended is what was reset after it, or stood still: where lives are lost that is less than `done`.
+        last = self.world.ended if isinstance(request, Steps) else torch.ones_like(self.world.ended)
+        over = traj.mask == 0
+        after = last[: over.shape[1]].to(over.device).expand(1, over.shape[1])
+        self.episodes.update(traj, over | torch.cat([over[1:], after]))
         return traj
 
     def _window(self, n: int) -> Trajectory:
-        obs = self.world.reset() if self._obs is None else self._obs
+        obs = self._reset() if self._obs is None else self._obs
         storage = self._storage
         fresh = torch.empty(n, self.world.n_envs, dtype=torch.bool, device=self._device)
         for t in range(n):
-            obs, action, logp = self._act(obs)
+            seen, action, logp = self._act(obs)
             if storage is None or len(storage.reward) != n:
-                storage = self._storage = allocate(n, obs, action, self._device)
-            put(storage.obs, t, obs)
+                storage = self._storage = allocate(n, seen, action, self._device)
+            put(storage.obs, t, seen)
             put(storage.action, t, action)
             storage.logp[t] = logp
             fresh[t] = ~self.world.ended
@@ -58,8 +66,9 @@ class Collector:
             storage.terminated[t] = step.terminated
             storage.done[t] = step.truncated
             obs = step.obs
+            self.memory.begin(~fresh[t])
         assert storage is not None
-        put(storage.obs, n, obs)
+        put(storage.obs, n, self.memory.see(obs))
         self._obs = obs
         # The row that only resets is an episode of its own, of weight zero.
         storage.done.logical_or_(storage.terminated).logical_or_(~fresh)
@@ -74,35 +83,38 @@ class Collector:
         return join([pad(traj, longest) for traj in rounds])
 
     def _round(self, n: int) -> Trajectory:
-        obs = self.world.reset()
+        obs = self._reset()
         active = torch.arange(self.world.n_envs, device=self.world.device) < n
         rows: list[tuple[Tree, ...]] = []
         while bool(active.any()):
-            obs, action, logp = self._act(obs)
-            obs = map_tree(torch.clone, obs)
+            seen, action, logp = self._act(obs)
+            seen, ended = map_tree(torch.clone, seen), self.world.ended.clone()
             step = self.world.step(self._to_world(action), active)
-            over = step.terminated | step.truncated
-            rows.append(
-                (obs, action, logp, *map_tree(torch.clone, tuple(step[1:3])), over | ~active, active.float())
-            )
-            active = active & ~over
+            done = step.terminated | step.truncated | ~active
+            rows.append((seen, action, logp, *map_tree(torch.clone, tuple(step[1:3])), done, active.float()))
+            active = active & ~self.world.ended
             obs = step.obs
+            self.memory.begin(ended)
             if len(rows) > LONGEST_EPISODE:
                 raise endless(self.world.name)
         self._obs = None
         device = self._device
         columns = map_tree(lambda *x: torch.stack(x).to(device)[:, :n], rows[0], *rows[1:])
-        last = map_tree(lambda x: x[None, :n].to(device), obs)
+        last = map_tree(lambda x: x[None, :n].to(device), self.memory.see(obs))
         whole = map_tree(lambda x, y: torch.cat([x, y]), columns[0], last)
         return Trajectory(whole, *columns[1:])
 
     def _act(self, obs: Tree) -> tuple[Tree, Tree, Tensor]:
-        """The observations where the agent is, actions and their log-probabilities."""
-        obs = map_tree(lambda x: x.to(self._device), obs)
-        policy = self.agent.policy(obs)
-        action = policy.sample(self.generator)
+        """What the agent sees, where it is; its actions and their log-probabilities."""
+        seen = self.memory.see(map_tree(lambda x: x.to(self._device), obs))
+        policy = self.agent.step(seen, self.memory)
+        action = policy.mode if self._deterministic else policy.sample(self.generator)
         self._logp = policy.log_prob(action)
-        return obs, action, self._logp
+        return seen, action, self._logp
+
+    def _reset(self) -> Tree:
+        self.memory = self.agent.memory(self.world.n_envs)
+        return self.world.reset()
 
     def _to_world(self, action: Tree) -> Tree:
         return map_tree(lambda x: x.to(self.world.device), action)
@@ -118,6 +130,7 @@ class Collector:
             "generator": self.generator.get_state(),
             "episodes": self.episodes.state_dict(),
             "started": self._obs is not None,
+            "memory": self.memory.state_dict(),
         }
 
     def _world_state(self) -> dict[str, Any] | None:
@@ -138,6 +151,7 @@ class Collector:
         self._obs = obs if state["started"] else None
         self.generator.set_state(state["generator"].cpu())
         self.episodes.load_state_dict(state["episodes"])
+        self.memory.load_state_dict(state["memory"])
 
 
 def _require_finite(logp: Tensor) -> None:
@@ -172,25 +186,3 @@ def allocate(n: int, obs: Tree, action: Tree, device: torch.device) -> Trajector
 def put(storage: Tree, t: int, value: Tree) -> None:
     """Copy one row into storage."""
     map_tree(lambda whole, row: whole[t].copy_(row), storage, value)
-
-
-def pad(traj: Trajectory, n: int) -> Trajectory:
-    """Lengthen to n rows with decisions of weight 0, each an episode of its own; the last observation
-    repeats.
-    """
-    missing = n - len(traj.reward)
-    if not missing:
-        return traj
-
-    def repeat(x: Tensor) -> Tensor:
-        return torch.cat([x, x[-1:].expand(missing, *x.shape[1:])])
-
-    padded = map_tree(repeat, traj)
-    for name, filler in (("reward", 0.0), ("terminated", False), ("done", True), ("mask", 0.0)):
-        getattr(padded, name)[-missing:] = filler
-    return padded
-
-
-def join(parts: list[Trajectory]) -> Trajectory:
-    """Trajectories of equal length side by side."""
-    return map_tree(lambda *x: torch.cat(x, dim=1), parts[0], *parts[1:])

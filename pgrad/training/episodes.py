@@ -4,6 +4,7 @@ from collections import deque
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pgrad.data import Trajectory
 from pgrad.math.scan import forward_scan
@@ -21,19 +22,22 @@ class EpisodeStatistics:
         self._so_far = torch.zeros(2, 0, dtype=torch.float64)
 
     @torch.no_grad()
-    def update(self, traj: Trajectory) -> None:
+    def update(self, traj: Trajectory, ended: Tensor | None = None) -> None:
         """Follow a trajectory that continues where the last one stopped (or whose columns are whole
         episodes).
+
+        `ended` [T, B]: where episodes ended, if that is not wherever `traj.done` is: a lost life ends none.
         """
+        done = traj.done if ended is None else ended
         facts = torch.stack([traj.reward.double(), traj.mask.double()], dim=1)  # [T, 2, B]
         if self._so_far.shape != facts.shape[1:]:
             self._so_far = facts.new_zeros(facts.shape[1:])
         self._so_far = self._so_far.to(facts.device)  # from a checkpoint it comes on the CPU
-        goes_on = (~traj.done).double().unsqueeze(1).expand_as(facts)
+        goes_on = (~done).double().unsqueeze(1).expand_as(facts)
         facts[0] += self._so_far
         totals = forward_scan(torch.cat([torch.zeros_like(facts[:1]), goes_on[:-1]]), facts)
         self._so_far = goes_on[-1] * totals[-1]
-        over = (traj.done & (traj.mask > 0)).nonzero()
+        over = (done & (traj.mask > 0)).nonzero()
         # All that ended in one trajectory count: its first hundred would be the shortest of many.
         window = max(WINDOW, len(over))
         self.returns, self.lengths = deque(self.returns, window), deque(self.lengths, window)

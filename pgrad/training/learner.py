@@ -8,7 +8,8 @@ import torch
 from torch import Generator, Tensor
 
 from pgrad.algorithms.protocol import Algorithm, Loss, Metrics
-from pgrad.data import Batch, Replay
+from pgrad.data import Batch, Recent, Replay
+from pgrad.data.sequence import sequences_per_batch
 from pgrad.errors import TrainingError, UsageError
 from pgrad.models import Agent
 from pgrad.training.optimizers import flatten_parameters
@@ -26,6 +27,7 @@ class Learner:
         device = next(agent.parameters()).device
         self.noise = Generator(device).manual_seed(generator.initial_seed() + 1)
         self.replay = Replay(getattr(algorithm, "buffer_size", 0))
+        self.recent = Recent(getattr(algorithm, "reuse", 0))
         self.variables: dict[str, Tensor] = {}
         self.progress = 0.0
         self.n_updates = 0
@@ -64,13 +66,13 @@ class Learner:
         flat = self._flat
         groups = list(flat.groups.values()) if group is None else [flat.groups[self._known(group)]]
         grads = flat.grads if group is None else groups[0].grads
-        flat.grads.zero_()
+        grads.zero_()
         scalar, metrics = loss(self.agent, batch)
         torch.autograd.backward(scalar, inputs=[p for one in groups for p in one.parameters])
         with torch.no_grad():
             norm = torch.linalg.vector_norm(grads)
             scale = (self._max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
-            grads.copy_(torch.where(norm.isfinite(), grads * scale, 0.0))
+            grads.nan_to_num_(0.0, 0.0, 0.0).mul_(torch.where(norm.isfinite(), scale, 0.0))
         for one in groups:
             one.optimizer.step(one.learning_rate * self._share)
         self._records.append({**metrics, "train/grad_norm": norm})
@@ -99,10 +101,15 @@ class Learner:
         return accepted
 
     def minibatches(self, batch: Batch, batch_size: int) -> Iterator[Batch]:
-        """Every decision of a flattened batch once, shuffled, `batch_size` at a time."""
-        n = batch.mask.shape[0]
+        """Every decision of a flattened batch once, shuffled, `batch_size` at a time; sequences stay whole."""
+        n = batch.mask.shape[batch.axis]
         order = torch.randperm(n, generator=self.generator, device=self.generator.device)
-        shuffled = batch.select(order.to(batch.mask.device))
+        order = order.to(batch.mask.device)
+        if batch.axis:  # views of columns would be slower to work on
+            for part in order.split(sequences_per_batch(batch_size, len(batch.mask))):
+                yield batch.select(part)
+            return
+        shuffled = batch.select(order)
         for start in range(0, n, batch_size):
             yield shuffled.rows(start, start + batch_size)
 
@@ -158,6 +165,7 @@ class Learner:
             "generator": self.generator.get_state(),
             "noise": self.noise.get_state(),
             "replay": self.replay.state_dict(),
+            "recent": self.recent.state_dict(),
             "variables": dict(self.variables),
             "n_updates": self.n_updates,
         }
@@ -169,5 +177,6 @@ class Learner:
         self.generator.set_state(state["generator"].cpu())
         self.noise.set_state(state["noise"].cpu())
         self.replay.load_state_dict(state["replay"])
+        self.recent.load_state_dict(state["recent"])
         self.variables = dict(state["variables"])
         self.n_updates = state["n_updates"]

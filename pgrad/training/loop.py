@@ -10,8 +10,10 @@ import torch
 from torch import Generator
 
 from pgrad.algorithms import Algorithm
+from pgrad.data import Demonstrations
 from pgrad.models import Agent
 from pgrad.training.collect import Collector
+from pgrad.training.demonstrator import Demonstrator, open_recording
 from pgrad.training.learner import Learner
 from pgrad.worlds.protocol import World
 
@@ -80,11 +82,18 @@ class Training:
         self.algorithm, self.world, self.agent = algorithm, world, agent
         self.total_timesteps = total_timesteps
         self.request = algorithm.collects(world.n_envs)
-        self.collector = Collector(world, agent, generator(seeds.acting, device))
+        self.collector: Any = self._source(seeds, device)
         self.learner = Learner(agent, algorithm, generator(seeds.learning))
         self.averages = Averages()
         self.timesteps = 0
         self.iterations = 0
+
+    def _source(self, seeds: Seeds, device: torch.device) -> Collector | Demonstrator:
+        """What hands out trajectories: the world, or a recording."""
+        if isinstance(self.request, Demonstrations):
+            recording = open_recording(self.request.source, self.world)
+            return Demonstrator(self.request, recording, self.world, self.agent, generator(seeds.acting))
+        return Collector(self.world, self.agent, generator(seeds.acting, device))
 
     def iterate(self) -> dict[str, float]:
         """Collect once and learn from it once. Counts decisions, not rows: resets and padding are free."""

@@ -9,11 +9,13 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from pgrad.errors import UsageError
+from pgrad.worlds.gym.atari import FRAMES, is_preprocessed
 from pgrad.worlds.gym.create import Recipe, find
 from pgrad.worlds.gym.gymnasium import GymnasiumWorld, environment_seeds
 from pgrad.worlds.gym.vector import VectorWorld
 from pgrad.worlds.gym.workers import WorkerWorld
 from pgrad.worlds.protocol import World
+from pgrad.worlds.stacked import StackedWorld
 
 
 def make(
@@ -22,6 +24,7 @@ def make(
     n_envs: int = 1,
     seed: int = 0,
     workers: int = 0,
+    frame_stack: int = 0,
     device: torch.device | str = "cpu",
     render: bool = False,
     kwargs: dict[str, Any] | None = None,
@@ -33,6 +36,7 @@ def make(
         gymnasium.vector.VectorEnv, or a World, which is returned as it is.
     seed: environment i draws from the i-th child of this seed.
     workers: how many processes share the environments; 0 steps them here. The numbers are the same for any.
+    frame_stack: how many observations are shown together; 0 for what is usual: 4 for Atari games, else 1.
     device: where observations and rewards are handed out.
     render: make environments that can draw a picture of themselves (for `World.render`).
     kwargs: further arguments for the environment.
@@ -45,13 +49,35 @@ def make(
         )
     if not isinstance(world, str | VectorEnv) and isinstance(world, World):
         return world
-    _check(n_envs=(n_envs, 1), seed=(seed, 0), workers=(workers, 0))
+    _check(n_envs=(n_envs, 1), seed=(seed, 0), workers=(workers, 0), frame_stack=(frame_stack, 0))
+    made = _make(world, n_envs, seed, workers, frame_stack, device, render, dict(kwargs or {}))
+    usual = FRAMES if isinstance(world, str) and plays_atari(world, kwargs) else 1
+    k = frame_stack or usual
+    return StackedWorld(made, k) if k > 1 else made
+
+
+def plays_atari(world: Any, kwargs: dict[str, Any] | None) -> bool:
+    """Whether `make` would make an Atari game of this that is preprocessed (see `gym/atari.py`)."""
+    spec = gymnasium.registry.get(world.rpartition(":")[2]) if isinstance(world, str) else None
+    return is_preprocessed(spec, dict(kwargs or {}))
+
+
+def _make(
+    world: Any,
+    n_envs: int,
+    seed: int,
+    workers: int,
+    frame_stack: int,
+    device: torch.device | str,
+    render: bool,
+    kwargs: dict[str, Any],
+) -> World:
     where = _device(device)
     if isinstance(world, VectorEnv):
-        if n_envs not in (1, world.num_envs) or workers or kwargs:
+        if n_envs not in (1, world.num_envs) or workers or kwargs or frame_stack > 1:
             raise UsageError(
                 f"a vector environment brings its own {world.num_envs} environments, workers and arguments: "
-                f"leave out n_envs, workers and kwargs"
+                f"leave out n_envs, workers, kwargs and frame_stack"
             )
         return VectorWorld(world, seed=seed, device=where)
     tensor = import_module("pgrad.worlds.tensors.tensor")
@@ -59,12 +85,12 @@ def make(
     if isinstance(dynamics, tensor.Dynamics):
         if workers or kwargs:
             raise UsageError(f"{dynamics.name} is one tensor program: it takes no workers and no kwargs")
-        made: World = tensor.TensorWorld(dynamics, n_envs, seed, where)
-        return made
+        program: World = tensor.TensorWorld(dynamics, n_envs, seed, where)
+        return program
     if isinstance(world, str):
-        recipe = Recipe(find(world, tensor.TENSOR_WORLDS), dict(kwargs or {}), render)
+        recipe = Recipe(find(world, tensor.TENSOR_WORLDS), kwargs, render)
     elif callable(world):
-        recipe = Recipe(world, dict(kwargs or {}), render)
+        recipe = Recipe(world, kwargs, render)
     else:
         raise UsageError(
             f"a world is an id, a factory, a Dynamics, a VectorEnv or a World, got a {type(world).__name__}"

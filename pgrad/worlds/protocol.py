@@ -12,9 +12,9 @@ from pgrad.data.tree import Tree
 class Step(NamedTuple):
     """What a world answered to a batch of actions. Views of its buffers: copy before the next step."""
 
-    obs: Tree  # [B, ...]
+    obs: Tree  # [B, ...]; in a `Masked` where the world forbids actions
     reward: Tensor  # [B] float32
-    terminated: Tensor  # [B] bool  the task ended
+    terminated: Tensor  # [B] bool  the task ended; or a life was lost, and the episode goes on
     truncated: Tensor  # [B] bool  the clock ended the episode; false where `terminated`
 
 

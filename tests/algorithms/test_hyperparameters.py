@@ -51,15 +51,16 @@ COUNTS = (
     *("n_steps", "n_episodes", "bootstrap_steps", "batch_size", "n_epochs", "n_critic_updates"),
     *("buffer_size", "cg_max_steps", "line_search_max_iter", "sub_sampling_factor"),
 )
-POSITIVES = ("clip_range", "clip_range_vf", "target_kl", "max_grad_norm")
+POSITIVES = ("clip_range", "clip_range_vf", "target_kl", "max_grad_norm", "rho_max", "c_max")
 WRONG: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(RATES, (-0.1, math.nan, math.inf, -math.inf, "much", True)),
     **dict.fromkeys(UNITS, (-0.1, 1.1, 2, math.nan, math.inf, "0.9", True)),
     **dict.fromkeys(COUNTS, (0, -4, 2.5, 16.0, math.nan, math.inf, "8", True)),
     **dict.fromkeys(POSITIVES, (0.0, -0.2, math.nan, "small", True)),
-    "learning_starts": (-1, 2.5, math.nan, "late", True),
+    **dict.fromkeys(("learning_starts", "replay_ratio", "reuse"), (-1, 2.5, math.nan, "late", True)),
     "gradient_steps": (0, -2, 1.5, math.nan, "all", True),
     "tau": (0.0, 1.5, -0.1, math.nan, "slow", True),
+    "held_out": (1.0, -0.1, math.nan, "some", True),
     "target_entropy": (math.nan, math.inf, "low", True),
     "line_search_shrinking_factor": (0.0, 1.0, -0.5, math.nan, "half", True),
 }
@@ -99,6 +100,7 @@ def test_borders_are_allowed(cls: Any) -> None:
 @pytest.mark.parametrize("cls", ALGORITHMS.values())
 def test_none_only_where_it_means_something(cls: Any) -> None:
     optional = {"critic_learning_rate", "clip_range_vf", "target_kl", "bootstrap_steps"}
+    optional |= {"demonstrations"}
     for field in dataclasses.fields(cls):
         if field.name in optional:
             cls(**{field.name: None})

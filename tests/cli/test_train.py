@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import pgrad as pg
 from pgrad.algorithms import ALGORITHMS
 from pgrad.training.disk.log import read
 from tests.cli.tools import cli
@@ -26,7 +27,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_algorithm_trains_from_the_command_line(name: str, here: Path) -> None:
-    window = "--n-episodes 8" if name == "reinforce" else WINDOW
+    window = {"reinforce": "--n-episodes 8", "imitate": "--demonstrations d"}.get(name, WINDOW)
+    if name == "imitate":
+        pg.train(pg.A2C(), "probe-both", total_timesteps=8).demonstrate("d")
     answer = cli(f"train {name} {SMALL} {window} --seed 3")
     assert answer == (0, "", "")
     folder = here / "runs" / name / "probe-both-seed3"

@@ -208,6 +208,27 @@ def test_differentiating_the_per_decision_objective_gives_its_gradient(lab):
     assert relative_error(gradient, lab.gradient(theta.detach(), 0.9)) < 1e-12
 
 
+@pytest.mark.parametrize("c", SHIFTS)
+def test_temporal_differences_in_place_of_rewards(lab, c):
+    """Per decision, δ of any V keeps the mean; that of the new policy has less variance than rewards."""
+    theta = THETA_OLD + c * DELTA
+    log, truth = (lab.logp(theta), lab.logp(THETA_OLD)), lab.gradient(theta, 0.9)
+    discount = credit.discount_weight(lab.done, 0.9, F64)
+    generator = torch.Generator().manual_seed(3)
+    own = lab.values(theta, 0.9)[0]
+    wrong = torch.randn(own.shape, generator=generator, dtype=F64)
+    wrong[-1] = 0.0
+    variances = []
+    for table in (own, torch.zeros_like(own), wrong):
+        delta = credit.td_error(lab.reward, lab.value_rows(table), lab.done, 0.9)
+        weight = discount * importance.per_decision_return(delta, *log, lab.done, 0.9)
+        mean, variance = lab.moments(theta, weight, THETA_OLD)
+        assert relative_error(mean, truth) < 1e-12
+        variances.append(variance)
+    assert variances[1] == pytest.approx(EXACT["per decision"][SHIFTS.index(c)], rel=5e-3)
+    assert variances[0] < variances[1]
+
+
 def test_missing_support_is_invisible_but_for_the_mean_ratio():  # M-47
     """p = (½, ½), q = (1, 0), f = (1, 3): E_q[p/q f] is ½, not 2, and E_q[p/q] is ½, not 1."""
     p, f = torch.tensor([0.5, 0.5], dtype=F64), torch.tensor([1.0, 3.0], dtype=F64)

@@ -19,7 +19,7 @@ from pgrad.worlds.tensors.tensor import TENSOR_WORLDS, Dynamics, TensorWorld, dy
 from tests.worlds.conformance import check_world
 from tests.worlds.tools import advance, sampler
 
-DYNAMICS: list[Dynamics] = [CartPole(), Pendulum(), *PROBES.values(), REFERENCE]
+DYNAMICS: list[Dynamics] = [dynamics for name in TENSOR_WORLDS if (dynamics := dynamics_of(name))]
 FIXED_START = {
     name for name in TENSOR_WORLDS if name.startswith(("probe-constant", "probe-discount", "probe-action"))
 }
@@ -29,7 +29,7 @@ FIXED_START = {
 def test_conforms(name: str) -> None:
     dynamics = dynamics_of(name)
     assert dynamics is not None
-    steps = 220 if name == "pendulum" else 80
+    steps = 600 if name == "t-maze" else 220 if name.startswith(("pendulum", "bicycle")) else 80
     check_world(
         lambda n_envs, seed: TensorWorld(dynamics, n_envs, seed),
         steps=steps,
@@ -39,8 +39,8 @@ def test_conforms(name: str) -> None:
 
 
 def test_names() -> None:
-    assert TENSOR_WORLDS[:3] == ("cartpole", "pendulum", "probe-constant")
-    assert len(set(TENSOR_WORLDS)) == 13
+    assert TENSOR_WORLDS[:3] == ("cartpole", "pendulum", "bicycle")
+    assert len(set(TENSOR_WORLDS)) == 17
     for name in TENSOR_WORLDS:
         dynamics = dynamics_of(name)
         assert dynamics is not None

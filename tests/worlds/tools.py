@@ -10,6 +10,7 @@ import torch
 from gymnasium import Space, spaces
 from torch import Tensor
 
+from pgrad.data.masked import Masked
 from pgrad.data.tree import Tree, map_tree
 from pgrad.worlds.protocol import World
 
@@ -72,6 +73,8 @@ def copy(tree: Tree) -> Tree:
 
 def same(a: Any, b: Any) -> bool:
     """Whether two trees, or lists of them, are equal bit for bit."""
+    if isinstance(a, Masked):
+        return isinstance(b, Masked) and same((a.obs, a.allowed), (b.obs, b.allowed))
     if isinstance(a, list | tuple | dict):
         if isinstance(a, dict):
             return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)

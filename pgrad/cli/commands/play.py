@@ -12,7 +12,7 @@ from pgrad.run import load
 
 @dataclass(frozen=True)
 class Play:
-    """Record a video (.mp4) of the agent of a run, without needing a display."""
+    """Record a video (.mp4) of the agent of a run, or demonstrations, without needing a display."""
 
     run_dir: Annotated[Positional[str], arg(metavar="DIR", help_behavior_hint="(required)")] = ""
     """the folder of the run"""
@@ -26,6 +26,8 @@ class Play:
     """what the world and the sampling draw from; none: derived from the seed of the run"""
     out: str | None = None
     """the video to write; none: in the videos folder of the run, named by the steps of training"""
+    record: Annotated[str | None, arg(metavar="FILE")] = None
+    """record the episodes themselves into this file instead, for pgrad train imitate"""
 
 
 def run(args: list[str]) -> int:
@@ -33,6 +35,8 @@ def run(args: list[str]) -> int:
     given: Play = parse(Play, "play", args)
     if not given.run_dir:
         raise UsageError("play which run? For example: pgrad play runs/ppo/CartPole-v1-seed0")
+    if given.record is not None:
+        return _record(given, given.record)
     recording = load(given.run_dir, given.checkpoint).record(
         given.out, episodes=given.episodes, deterministic=not given.stochastic, seed=given.seed
     )
@@ -40,4 +44,18 @@ def run(args: list[str]) -> int:
     for number, (total, length) in enumerate(zip(recording.returns, recording.lengths, strict=True), 1):
         cut = "" if recording.complete or number < len(recording.returns) else ", cut off there"
         print(f"episode {number}: return {total:.1f}, {length:,} steps{cut}")
+    return 0
+
+
+def _record(given: Play, file: str) -> int:
+    if given.out is not None:
+        raise UsageError("--record writes no video: leave out --out, or play twice")
+    recording = load(given.run_dir, given.checkpoint).demonstrate(
+        file, episodes=given.episodes, deterministic=not given.stochastic, seed=given.seed
+    )
+    returns, lengths = recording.info["returns"], recording.lengths
+    print(file)
+    print(
+        f"{len(lengths)} episodes, {sum(lengths):,} decisions, mean return {sum(returns) / len(returns):.1f}"
+    )
     return 0

@@ -7,11 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pgrad.data.masked import Masked
 from pgrad.data.tree import Tree, leaves, map_tree
 from pgrad.errors import UsageError, WorldError
 from pgrad.worlds.gym.actions import action_buffers, to_arrays, to_rows
 from pgrad.worlds.gym.answers import NOTHING, RESET, nonfinite, require_flags, reset_problem, step_problem
+from pgrad.worlds.gym.atari import LIFE_LOST, loses_lives
 from pgrad.worlds.gym.create import Recipe, create, error_line
+from pgrad.worlds.gym.masks import KEY, ActionMasks
 from pgrad.worlds.gym.replay import ActionLog, begin, from_json, random_state, set_random_state, to_json
 from pgrad.worlds.protocol import Step
 from pgrad.worlds.spaces import (
@@ -77,6 +80,8 @@ class GymnasiumWorld:
         self._all = range(self.n_envs)
 
         self._steps = [env.step for env in self._envs]
+        self._masks = ActionMasks(self._envs)
+        self._lives = loses_lives(one)
         self._log = ActionLog(action_buffers(self.action_space, self.n_envs))
         # Where the random numbers were when the episode began; None: it began with the environment's seed.
         self._origin: list[dict[str, Any] | None] = [None] * self.n_envs
@@ -116,6 +121,7 @@ class GymnasiumWorld:
     def _play(self, which: Sequence[int], rows: list[Any]) -> None:
         """One step of each environment in `which`, into the buffers."""
         steps, write, rewards, over = self._steps, self._write, self._rewards, self._over
+        masked, lives = self._masks.given, self._lives
         rewards.fill(0.0)
         self._terminated.fill(False)
         self._truncated.fill(False)
@@ -127,7 +133,7 @@ class GymnasiumWorld:
                     continue
                 answer = NOTHING
                 answer = steps[i](rows[i])
-                obs, reward, terminated, truncated, _ = answer
+                obs, reward, terminated, truncated, info = answer
                 write(i, obs)
                 rewards[i] = reward if type(reward) is float else number(reward)
                 if terminated or truncated:
@@ -135,6 +141,10 @@ class GymnasiumWorld:
                     over[i] = self._ended[i] = True
                     self._terminated[i] = terminated
                     self._truncated[i] = truncated and not terminated
+                elif lives and LIFE_LOST in info:
+                    self._terminated[i] = True
+                if masked or (info and KEY in info):
+                    self._masks.read(i, info, over[i])
             if not self._checked and answer is not NOTHING:
                 require_flags(answer[2], answer[3])
                 self._checked = True
@@ -154,6 +164,10 @@ class GymnasiumWorld:
             if not isinstance(info, dict):
                 raise MismatchError(f"{RESET}, info is {describe(info)}")
             self._write(i, obs)
+            if not self._begun:
+                self._masks.begin(info)
+            if self._masks.given:
+                self._masks.read(i, info, over=False)
         except Exception as error:
             raise WorldError(f"{self._who(i)}: {reset_problem(answer, error)}") from error
         self._over[i] = self._ended[i] = False
@@ -187,7 +201,7 @@ class GymnasiumWorld:
             "random": [to_json(random_state(env)) for env in self._envs],
             "length": torch.tensor([-1 if e is None else len(e[0]) for e in episodes]),
             "action": {str(k): torch.from_numpy(part) for k, part in enumerate(parts)},
-            "obs": {str(k): torch.from_numpy(leaf.copy()) for k, leaf in enumerate(self._obs)},
+            "obs": {str(k): torch.from_numpy(leaf.copy()) for k, leaf in enumerate(self._display)},
             "ended": torch.from_numpy(self._ended.copy()),
         }
 
@@ -201,7 +215,8 @@ class GymnasiumWorld:
             theirs = f"{len(state.get('seed', ()))} × {state.get('name')}"
             raise WorldError(f"the state is of {theirs}, this world is {self.n_envs} × {self.name}")
         parts = {key: [x.numpy() for x in state[key].values()] for key in ("action", "obs")}
-        mine = {"action": action_buffers(self.action_space, self.n_envs), "obs": self._obs}
+        self._masks.given |= len(parts["obs"]) > len(self._obs)
+        mine = {"action": action_buffers(self.action_space, self.n_envs), "obs": self._display}
         for key, arrays in mine.items():
             if [(x.shape[1:], x.dtype) for x in parts[key]] != [(x.shape[1:], x.dtype) for x in arrays]:
                 raise WorldError(f"{self.name}: the {key} space is not the one of the state")
@@ -219,7 +234,7 @@ class GymnasiumWorld:
             self._replay(i, episode)
             same = all(
                 leaf[i].tobytes() == saved[i].tobytes()
-                for leaf, saved in zip(self._obs, parts["obs"], strict=True)
+                for leaf, saved in zip(self._display, parts["obs"], strict=True)
             )
             same &= self._ended[i] == bool(state["ended"][i])
             if not same or to_json(random_state(self._envs[i])) != state["random"][i]:
@@ -236,13 +251,15 @@ class GymnasiumWorld:
         env, origin = self._envs[i], self._origin[i]
         terminated = truncated = False
         try:
-            obs, _ = begin(env, self._seeds[i])
+            obs, info = begin(env, self._seeds[i])
             if origin is not None:
                 set_random_state(env, origin)
-                obs, _ = begin(env)
+                obs, info = begin(env)
             for action in to_rows(self.action_space, episode):
-                obs, _, terminated, truncated, _ = env.step(action)
+                obs, _, terminated, truncated, info = env.step(action)
             self._write(i, obs)
+            if self._masks.given:
+                self._masks.read(i, info, bool(terminated or truncated))
         except Exception as error:
             raise WorldError(
                 f"{self._who(i)}: playing its episode again raised {error_line(error)}"
@@ -268,7 +285,14 @@ class GymnasiumWorld:
         for env in self._envs:
             env.close()
 
+    @property
+    def _display(self) -> list[Array]:
+        """All that the environments show: observations, and masks where there are any."""
+        return [*self._obs, self._masks.rows] if self._masks.given else self._obs
+
     def _shown(self) -> Step:
+        if self._masks.given and not isinstance(self._view.obs, Masked):
+            self._view = self._view._replace(obs=Masked(self._view.obs, self._masks.allowed))
         self.ended = self._ended_view.clone().to(self.device)
         return self._view if self.device.type == "cpu" else on_device(self._view, self.device)
 

@@ -11,12 +11,14 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pgrad.data.masked import choices
 from pgrad.data.tree import Tree, leaves, map_tree
 from pgrad.errors import UsageError, WorldError
 from pgrad.worlds.gym.actions import to_arrays, to_batch, to_rows
 from pgrad.worlds.gym.answers import RESET, STEP, answered, nonfinite
 from pgrad.worlds.gym.create import error_line
 from pgrad.worlds.gym.gymnasium import environment_seeds
+from pgrad.worlds.gym.masks import KEY
 from pgrad.worlds.protocol import Step
 from pgrad.worlds.spaces import (
     Array,
@@ -137,6 +139,8 @@ class VectorWorld:
         answer = self._call("reset", **arguments)
         if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], dict):
             raise WorldError(f"{self.name}: {RESET}, it returned {answered(answer)}")
+        if KEY in answer[1] and choices(self.action_space):
+            raise WorldError(f"{self.name}: action masks need an id or a factory, not a vector environment")
         return answer[0]
 
     def _call(self, method: str, *arguments: Any, **named: Any) -> Any:

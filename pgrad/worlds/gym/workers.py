@@ -17,6 +17,7 @@ import cloudpickle
 import torch
 from torch import Tensor
 
+from pgrad.data.masked import Masked, choices
 from pgrad.data.tree import Tree, leaves, map_tree
 from pgrad.errors import UsageError, WorldError
 from pgrad.worlds.gym.create import Recipe, error_line
@@ -68,12 +69,8 @@ class WorkerWorld:
         except BaseException:
             self.close()
             raise
-        tensors = zeros(self.observation_space, self.n_envs)
-        flags = torch.zeros(3, self.n_envs, dtype=torch.bool)
-        self._view = Step(tensors, torch.zeros(self.n_envs), flags[0], flags[1])
-        self._ended = flags[2]
+        self._allocate(zeros(self.observation_space, self.n_envs))
         self.ended = self._ended.to(self.device, copy=True)
-        self._buffers = [x.numpy() for x in (*leaves(tensors), self._view.reward, *flags)]
 
     def reset(self) -> Tree:
         """Start a new episode in every environment; returns the first observations [B, ...]."""
@@ -176,7 +173,16 @@ class WorkerWorld:
         self._stop()
         raise WorldError(f"{self.name}: {self._closed}")
 
+    def _allocate(self, obs: Tree) -> None:
+        flags = torch.zeros(3, self.n_envs, dtype=torch.bool)
+        self._view = Step(obs, torch.zeros(self.n_envs), flags[0], flags[1])
+        self._ended = flags[2]
+        self._buffers = [x.numpy() for x in (*leaves(obs), self._view.reward, *flags)]
+
     def _shown(self, answers: Sequence[list[Any]]) -> Step:
+        if len(answers[0]) > len(self._buffers):  # environments that forbid actions show masks from now on
+            width = sum(choices(self.action_space))
+            self._allocate(Masked(self._view.obs, torch.ones(self.n_envs, width, dtype=torch.bool)))
         for part, answer in zip(self._slices, answers, strict=True):
             for buffer, values in zip(self._buffers, answer, strict=True):
                 buffer[part] = values

@@ -15,7 +15,7 @@ from pgrad.worlds.tensors.draw import Picture, canvas, paint
 class CartPole:
     """Keep a pole upright by pushing its cart to the left (action 0) or to the right (action 1).
 
-    State [B, 4] = observation: x (m), ẋ (m/s), θ (rad from upright, positive to the right), θ̇ (rad/s), each
+    State [B, 4] and observation: x (m), ẋ (m/s), θ (rad from upright, positive to the right), θ̇ (rad/s), each
     uniform in ±0.05 at first. With M = mass_cart + mass_pole, l = half_length and μ = mass_pole·l/M:
 
         u  = ±force/M + μ·θ̇²·sin θ
@@ -24,6 +24,9 @@ class CartPole:
 
     integrated by an explicit Euler step of `dt` seconds. Reward 1 for every step. The task ends where
     |x| > `max_position` or |θ| > `max_angle`; an episode lasts at most 500 steps.
+
+    Where not `velocities_seen` the observation is x and θ only, [B, 2]: which way the pole is falling must then
+    be remembered from one step to the next.
 
     Source: Barto, Sutton & Anderson 1983, "Neuronlike adaptive elements that can solve difficult learning
     control problems", without friction, as in `gymnasium.envs.classic_control.cartpole`.
@@ -37,6 +40,7 @@ class CartPole:
     dt: float = 0.02
     max_position: float = 2.4
     max_angle: float = math.radians(12.0)
+    velocities_seen: bool = True
     max_episode_steps: int = 500
     noise: int = 4
     name: str = "cartpole"
@@ -45,6 +49,7 @@ class CartPole:
     def observation_space(self) -> Box:
         """Twice the limits of a running episode, which its last state is within; velocities unbounded."""
         high = np.array([2 * self.max_position, np.inf, 2 * self.max_angle, np.inf], dtype=np.float32)
+        high = high if self.velocities_seen else high[::2]
         return Box(-high, high, dtype=np.float32)
 
     @property
@@ -73,8 +78,8 @@ class CartPole:
         return state, torch.ones_like(x, dtype=torch.float32), terminated
 
     def observe(self, state: Tensor) -> Tensor:
-        """The state itself, float32 [B, 4]."""
-        return state.float()
+        """The state itself, float32 [B, 4], or x and θ [B, 2]."""
+        return (state if self.velocities_seen else state[:, ::2]).float()
 
     def draw(self, state: Tensor, i: int) -> Picture:
         """The cart on its track with the limits of the task marked, uint8 [384, 576, 3]."""

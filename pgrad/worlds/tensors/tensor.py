@@ -10,11 +10,13 @@ from torch import Tensor
 from pgrad.data.tree import Tree
 from pgrad.errors import UsageError, WorldError
 from pgrad.worlds.protocol import Step
+from pgrad.worlds.tensors.bicycle import Bicycle
 from pgrad.worlds.tensors.cartpole import CartPole
 from pgrad.worlds.tensors.draw import Picture
 from pgrad.worlds.tensors.pendulum import Pendulum
 from pgrad.worlds.tensors.probes import PROBES
 from pgrad.worlds.tensors.tabular import REFERENCE
+from pgrad.worlds.tensors.tmaze import TMaze
 
 
 @runtime_checkable
@@ -58,7 +60,7 @@ class Dynamics(Protocol):
         ...
 
     def observe(self, state: Tensor, /) -> Tree:
-        """What an agent sees of the state [B, ...]."""
+        """What an agent sees of the state [B, ...]; in a `Masked` where actions are forbidden."""
         ...
 
     def draw(self, state: Tensor, i: int, /) -> Picture:
@@ -187,6 +189,10 @@ def _describe(value: Any) -> str:
 _ALL: tuple[Dynamics, ...] = (
     CartPole(),
     Pendulum(),
+    Bicycle(),
+    Bicycle(rates_seen=False, name="bicycle-no-rate"),
+    CartPole(velocities_seen=False, name="cartpole-masked"),
+    TMaze(),
     *PROBES.values(),
     REFERENCE,
 )

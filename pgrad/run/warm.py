@@ -1,0 +1,64 @@
+"""Beginning with the policy of another run."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pgrad.errors import CheckpointError, UsageError
+from pgrad.models import Agent, AgentSpec
+from pgrad.training.disk.checkpoint import MANIFEST, latest_checkpoint, load_checkpoint
+from pgrad.training.disk.rundir import RunDir
+
+OWN = ("critic", "target", "temperature", "reward_scaler")
+"""Parts of an agent that are not the policy's: their names begin so."""
+FREE = ("log_std_init", "learn_std", "normalize_reward", "sign_reward", "sequence_length")
+"""Settings of an agent that its policy does not depend on once it is trained."""
+
+
+def begin_with(agent: Agent, spec: Any, source: str) -> None:
+    """Fill the policy of `agent`, and its observation normaliser, with those of a run or of a checkpoint.
+
+    Critics and all else that is learned begin anew. Raises UsageError where the agents differ,
+    CheckpointError where there is nothing to read.
+    """
+    path = Path(source)
+    if (path / MANIFEST).exists():
+        state, _ = load_checkpoint(path)
+        run = path.parent.parent
+    else:
+        run = path
+        state, _ = load_checkpoint(latest_checkpoint(RunDir.open(path, locked=False).checkpoints))
+    _require_alike(run, spec, source)
+    theirs, mine = _policy(state["agent"]), _policy(agent.state_dict())
+    for name in sorted(theirs.keys() | mine.keys()):
+        forms = [list(x[name].shape) if name in x else "missing" for x in (theirs, mine)]
+        if forms[0] != forms[1]:
+            raise UsageError(
+                f"init_from: the policy of {source} does not fit: {name} is {forms[0]} there, {forms[1]} "
+                "here (another world, other options, or for SAC an imitation without squashed)"
+            )
+    for name, tensor in theirs.items():
+        mine[name].copy_(tensor)
+
+
+def _policy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name: x for name, x in tensors.items() if not any(part.startswith(OWN) for part in name.split("."))
+    }
+
+
+def _require_alike(run: Path, spec: Any, source: str) -> None:
+    """Tell in the words of the options what differs, where both agents were built from options."""
+    try:
+        saved = RunDir.open(run, locked=False).config()["agent"]
+    except (CheckpointError, KeyError):  # a checkpoint that was moved away from its run
+        return
+    if not isinstance(spec, AgentSpec) or not isinstance(saved, dict):
+        return
+    here = {name: list(x) if isinstance(x, tuple) else x for name, x in dataclasses.asdict(spec).items()}
+    other = [name for name in here if name in saved and name not in FREE and saved[name] != here[name]]
+    if other:
+        wanted = ", ".join(f"{name}={saved[name]!r} (here {here[name]!r})" for name in other)
+        raise UsageError(f"init_from: the agent of {source} was made with {wanted}: give the same")

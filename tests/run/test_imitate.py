@@ -1,0 +1,184 @@
+"""Imitation as a run: stopped and continued bit for bit, and the beginning of any other."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import pgrad as pg
+from pgrad.errors import CheckpointError, UsageError
+from tests.run.test_masks import Tempting
+from tests.run.tools import differences, final_state, rows
+
+pytestmark = pytest.mark.usefixtures("no_plots")
+
+SPEC = pg.AgentSpec(net_arch=(16,), normalize_obs=True)
+WORLDS = {"discrete": "cartpole", "continuous": "pendulum", "masked": Tempting}
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Episodes of barely trained agents: what they are like does not matter here."""
+    folder = tmp_path_factory.mktemp("recorded")
+    for name, world in WORLDS.items():
+        run = pg.train(pg.PPO(n_steps=32, batch_size=64), world, total_timesteps=512, n_envs=2, agent=SPEC)
+        run.demonstrate(folder / name, episodes=10, deterministic=False)
+    return {name: folder / name for name in WORLDS}
+
+
+@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("memory", ["none", "lstm"])
+def test_a_run_that_stopped_ends_where_it_would_have(
+    name: str, memory: Any, recorded: dict[str, Path], tmp_path: Path
+) -> None:
+    imitate = pg.Imitate(
+        str(recorded[name]),
+        batch_size=32,
+        n_steps=1 if memory == "none" else 8,
+        learning_rate_schedule="linear",
+    )
+    agent = pg.AgentSpec(net_arch=(8,), normalize_obs=True, memory=memory, memory_size=8)
+    setting: dict[str, Any] = {"total_timesteps": 640, "agent": agent, "log_every": 1, "seed": 2}
+    pg.train(imitate, WORLDS[name], run_dir=tmp_path / "whole", **setting)
+    pg.train(
+        imitate,
+        WORLDS[name],
+        run_dir=tmp_path / "half",
+        callback=lambda row: row["time/total_timesteps"] < 300,
+        **setting,
+    )
+    stopped = final_state(tmp_path / "half")
+    pg.resume(tmp_path / "half", world=None if isinstance(WORLDS[name], str) else WORLDS[name])
+    assert differences(final_state(tmp_path / "whole"), final_state(tmp_path / "half")) == []
+    assert differences(stopped, final_state(tmp_path / "half")) != []
+    assert rows(tmp_path / "whole") == rows(tmp_path / "half")
+
+
+def test_a_changed_recording_does_not_continue_a_run(recorded: dict[str, Path], tmp_path: Path) -> None:
+    file = tmp_path / "d"
+    file.write_bytes(recorded["discrete"].read_bytes())
+    pg.train(pg.Imitate(str(file)), "cartpole", total_timesteps=640, agent=SPEC, run_dir=tmp_path / "a")
+    file.unlink()
+    with pytest.raises(UsageError, match="there is no recording at"):
+        pg.resume(tmp_path / "a", 1280)
+    pg.train(pg.A2C(), "cartpole", total_timesteps=10, agent=SPEC).demonstrate(file, episodes=3)
+    with pytest.raises(CheckpointError, match="is not the recording that this run was started with"):
+        pg.resume(tmp_path / "a", 1280)
+
+
+STARTED: dict[str, Any] = {
+    "ppo": pg.PPO(n_steps=16, batch_size=32),
+    "trpo": pg.TRPO(n_steps=16, batch_size=32),
+    "a2c": pg.A2C(),
+    "reinforce": pg.Reinforce(n_episodes=2),
+    "actor-critic": pg.ActorCritic(n_steps=16),
+}
+
+
+def policy_of(agent: Any) -> dict[str, Any]:
+    return {
+        name: x.clone()
+        for name, x in agent.state_dict().items()
+        if "critic" not in name and "target" not in name
+    }
+
+
+@pytest.mark.parametrize("name", STARTED)
+@pytest.mark.parametrize("world", ["discrete", "continuous"])
+def test_any_algorithm_begins_with_the_policy(
+    name: str, world: str, recorded: dict[str, Path], tmp_path: Path
+) -> None:
+    """Policy and normaliser to the last bit, the critic as without it."""
+    imitated = pg.train(
+        pg.Imitate(str(recorded[world])),
+        WORLDS[world],
+        total_timesteps=640,
+        agent=SPEC,
+        run_dir=tmp_path / "i",
+    )
+    setting: dict[str, Any] = {"total_timesteps": 64, "n_envs": 2, "agent": SPEC, "seed": 5}
+    frozen = pg.train(
+        type(STARTED[name])(learning_rate=0.0) if name == "a2c" else STARTED[name],
+        WORLDS[world],
+        init_from=tmp_path / "i",
+        callback=lambda row: False,
+        **setting,
+    )
+    if name == "a2c":
+        mine, theirs = policy_of(frozen.agent), policy_of(imitated.agent)
+        moved = ("count", "mean", "m2", "shift", "scale")
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(x, theirs[key]) for key, x in mine.items() if not key.endswith(moved))
+        assert mine["normalizer.moments.count"] > theirs["normalizer.moments.count"]
+        cold = pg.train(pg.A2C(learning_rate=0.0), WORLDS[world], callback=lambda row: False, **setting)
+        critic = {key: x for key, x in frozen.agent.state_dict().items() if "critic" in key}
+        assert critic
+        assert all(torch.equal(x, cold.agent.state_dict()[key]) for key, x in critic.items())
+    assert frozen.timesteps > 0
+
+
+def test_sac_begins_with_a_squashed_policy(recorded: dict[str, Path], tmp_path: Path) -> None:
+    for squashed in (False, True):
+        pg.train(
+            pg.Imitate(str(recorded["continuous"]), squashed=squashed),
+            "pendulum",
+            total_timesteps=640,
+            agent=SPEC,
+            run_dir=tmp_path / str(squashed),
+        )
+    sac = pg.SAC(learning_starts=8, batch_size=8, gradient_steps=1)
+    setting: dict[str, Any] = {"total_timesteps": 16, "n_envs": 2, "agent": SPEC}
+    run = pg.train(sac, "pendulum", init_from=tmp_path / "True", **setting)
+    assert run.timesteps == 16
+    with pytest.raises(UsageError, match="for SAC an imitation without squashed"):
+        pg.train(sac, "pendulum", init_from=tmp_path / "False", **setting)
+
+
+def test_a_run_that_began_with_another_continues_bit_for_bit(
+    recorded: dict[str, Path], tmp_path: Path
+) -> None:
+    """From a run or from one of its checkpoints; what it began with is not read again."""
+    start = pg.train(
+        pg.Imitate(str(recorded["discrete"])),
+        "cartpole",
+        total_timesteps=640,
+        agent=SPEC,
+        run_dir=tmp_path / "i",
+    )
+    setting: dict[str, Any] = {"total_timesteps": 128, "n_envs": 2, "agent": SPEC, "log_every": 1}
+    checkpoint = tmp_path / "i" / "checkpoints" / f"{start.timesteps:012}"
+    for name, source in (("whole", tmp_path / "i"), ("half", checkpoint)):
+        stop = 64 if name == "half" else 10**9
+        pg.train(
+            STARTED["ppo"],
+            "cartpole",
+            run_dir=tmp_path / name,
+            init_from=source,
+            callback=lambda row, stop=stop: row["time/total_timesteps"] < stop,  # type: ignore[misc]
+            **setting,
+        )
+    (tmp_path / "i").rename(tmp_path / "gone")
+    pg.resume(tmp_path / "half")
+    assert differences(final_state(tmp_path / "whole"), final_state(tmp_path / "half")) == []
+
+
+def test_what_cannot_be_begun_with_is_told(recorded: dict[str, Path], tmp_path: Path) -> None:
+    pg.train(
+        pg.Imitate(str(recorded["discrete"])),
+        "cartpole",
+        total_timesteps=64,
+        agent=SPEC,
+        run_dir=tmp_path / "i",
+    )
+    a2c: Any = pg.A2C()
+    cases: list[tuple[Any, str, Any, str]] = [
+        ("i", "cartpole", pg.AgentSpec(), "net_arch=[16] (here [64, 64]), normalize_obs=True (here False)"),
+        ("i", "pendulum", SPEC, "does not fit: network.actor.0.0.weight is [16, 4] there, [16, 3] here"),
+        ("nothing", "cartpole", SPEC, "there is no run at"),
+    ]
+    for source, world, spec, what in cases:
+        with pytest.raises((UsageError, CheckpointError)) as error:
+            pg.train(a2c, world, total_timesteps=10, agent=spec, init_from=tmp_path / source)
+        assert what in str(error.value)
+        assert "\n" not in str(error.value)
