@@ -36,7 +36,7 @@ SPEC = RECIPES["ppo-bicycle"].agent
 PLAIN = pg.Reinforce(gamma=1.0, baseline="leave-one-out")
 RIDES = 32  # per step of the plain gradient
 FIVE = math.radians(5.0)
-HALF_WAY = 35.0  # the return of the last 100 rides at which to stop a training that is to go on in other ways
+HALF_WAY = 55.0  # the return of the last 100 rides at which to stop a training that is to go on in other ways
 
 
 def panel(figure: Figure, place: Any, title: str, xlabel: str = "", ylabel: str = "") -> Any:

@@ -36,7 +36,7 @@ def train(total_timesteps: int = TOTAL_TIMESTEPS, seed: int = SEED) -> nn.Module
     seeds = Seeds.spawn(seed)
     world = make(WORLD, n_envs=N_ENVS, seed=seeds.world)
     spaces = world.observation_space, world.action_space
-    agent = build_agent(*spaces, AgentSpec(), gamma=GAMMA, critic=True, generator=generator(seeds.agent))
+    agent = build_agent(*spaces, AgentSpec(), gamma=GAMMA, critic="value", generator=generator(seeds.agent))
     acting, shuffling = generator(seeds.acting), generator(seeds.learning)
     optimizer = torch.optim.Adam(agent.parameters(), LEARNING_RATE, eps=1e-5)
     obs = world.reset().clone()

@@ -5,6 +5,7 @@
 
 from pgrad.algorithms.a2c import A2C
 from pgrad.algorithms.actor_critic import ActorCritic
+from pgrad.algorithms.discrete_sac import DiscreteSAC
 from pgrad.algorithms.imitate import Imitate
 from pgrad.algorithms.off_policy_actor_critic import OffPolicyActorCritic
 from pgrad.algorithms.ppo import PPO
@@ -20,6 +21,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "a2c": A2C,
     "trpo": TRPO,
     "sac": SAC,
+    "discrete-sac": DiscreteSAC,
     "reinforce": Reinforce,
     "actor-critic": ActorCritic,
     "off-policy-actor-critic": OffPolicyActorCritic,
@@ -36,6 +38,7 @@ __all__ = [
     "TRPO",
     "ActorCritic",
     "Algorithm",
+    "DiscreteSAC",
     "Imitate",
     "OffPolicyActorCritic",
     "Reinforce",

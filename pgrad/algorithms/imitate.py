@@ -40,7 +40,7 @@ class Imitate:
         validate(self)
         if self.batch_size % self.n_steps:
             raise UsageError(
-                f"Imitate: n_steps {self.n_steps} does not divide batch_size {self.batch_size}: a batch holds "
+                f"Imitate: n_steps {self.n_steps} does not divide batch_size {self.batch_size}: batches hold "
                 "whole sequences"
             )
 

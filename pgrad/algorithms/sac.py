@@ -1,4 +1,4 @@
-"""Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905)."""
+"""Soft actor-critic for continuous actions (Haarnoja et al. 2018, arXiv 1812.05905)."""
 
 import math
 from dataclasses import dataclass
@@ -9,8 +9,9 @@ import torch
 from torch import Generator, Tensor
 
 from pgrad.algorithms.protocol import Critic, Learner, Metrics, Optimizer, Schedule, SoftAgent
+from pgrad.algorithms.soft import alpha, check_replay, store, temperature_loss
 from pgrad.algorithms.validate import validate
-from pgrad.data import Batch, Steps, Trajectory, Transition, map_tree
+from pgrad.data import Batch, Steps, Trajectory, Transition
 from pgrad.math.objectives import squared_error
 from pgrad.math.reduce import mean
 
@@ -27,9 +28,9 @@ class SAC:
     learning_rate: float = 3e-4  # step size of the actor, the critics and the temperature
     critic_learning_rate: float | None = None  # step size of the critics, if another
     n_steps: int = 1  # steps of each environment between updates
-    gradient_steps: int = -1  # gradient steps per update; -1 is one for every decision collected
+    gradient_steps: int = -1  # gradient steps per update; -1 is one per decision collected, in all n_envs
     buffer_size: int = 1_000_000  # decisions that are kept for replay
-    learning_starts: int = 10_000  # decisions collected before the first gradient step
+    learning_starts: int = 1_000  # decisions by the untrained policy before the first gradient step
     batch_size: int = 256  # decisions per gradient step
     tau: float = 0.005  # share of the critics that their slow copies take on at every step
     gamma: float = 0.99  # discount γ
@@ -38,6 +39,7 @@ class SAC:
     learning_rate_schedule: Schedule = "constant"  # keep the step sizes, or let them fall to zero
     optimizer: Optimizer = "adam"  # how gradients become steps
     critic: ClassVar[Critic] = "q"
+    actions: ClassVar[str] = "Box"
     max_grad_norm: ClassVar[float] = math.inf
     agent_defaults: ClassVar[dict[str, Any]] = {"net_arch": (256, 256), "activation": "relu"}
 
@@ -46,13 +48,14 @@ class SAC:
 
     def collects(self, n_envs: int) -> Steps:
         """A step of every environment, or a few."""
+        check_replay(self.buffer_size, self.learning_starts, self.n_steps, n_envs)
         return Steps(self.n_steps)
 
     @torch.no_grad()
     def credit(self, agent: SoftAgent, replayed: Transition, noise: Generator) -> Batch:
         """The soft Bellman targets y, with actions the policy would take now; eq. (3)."""
         action, logp = agent.policy(replayed.next_obs).rsample(noise)
-        soft_value = agent.target_q(replayed.next_obs, action).amin(0) - self.alpha(agent) * logp
+        soft_value = agent.target_q(replayed.next_obs, action).amin(0) - alpha(agent, self.ent_coef) * logp
         target = replayed.reward + self.gamma * soft_value.masked_fill(replayed.terminated, 0.0)
         return Batch(replayed.obs, replayed.action, replayed.logp, replayed.mask, soft_value, target=target)
 
@@ -61,45 +64,33 @@ class SAC:
         assert batch.target is not None
         q = agent.q(batch.obs, batch.action)  # [2, N]
         loss = mean(0.5 * squared_error(q, batch.target.expand_as(q)).sum(0), batch.mask)
-        return loss, {"train/critic_loss": loss.detach(), "train/q": mean(q.detach().mean(0), batch.mask)}
+        return loss, {"train/critic_loss": loss.detach(), "train/q": mean(q.detach()[0], batch.mask)}
 
     def actor_loss(self, agent: SoftAgent, batch: Batch, noise: Generator) -> tuple[Tensor, Metrics]:
         """E[α log π(ã|s) − min_k Q_k(s, ã)], eq. (7)."""
-        action, logp = agent.policy(batch.obs).rsample(noise)
-        loss = mean(self.alpha(agent) * logp - agent.q(batch.obs, action).amin(0), batch.mask)
-        return loss, {"train/actor_loss": loss.detach(), "train/entropy": -mean(logp.detach(), batch.mask)}
+        policy = agent.policy(batch.obs)
+        action, logp = policy.rsample(noise)
+        loss = mean(alpha(agent, self.ent_coef) * logp - agent.q(batch.obs, action).amin(0), batch.mask)
+        entropy = -mean(logp.detach(), batch.mask)
+        metrics = {"train/entropy": entropy, "train/entropy_surplus": entropy - self.entropy_target(policy)}
+        return loss, {"train/actor_loss": loss.detach()} | metrics
 
-    def temperature_loss(self, agent: SoftAgent, batch: Batch, surplus: Tensor) -> tuple[Tensor, Metrics]:
-        """log α · (H − H̄), eq. (18) with log α for α: down where the entropy is above its target."""
-        log_alpha = agent.log_temperature()
-        return log_alpha * surplus, {"train/ent_coef": log_alpha.detach().exp()}
-
-    def alpha(self, agent: SoftAgent) -> Tensor | float:
-        """α, as a constant."""
-        return agent.log_temperature().detach().exp() if self.ent_coef == "auto" else self.ent_coef
-
-    @torch.no_grad()
-    def entropy_target(self, agent: SoftAgent, traj: Trajectory) -> Tensor | float:
+    def entropy_target(self, policy: Any) -> Tensor | float:
         """H̄. Automatic: −1 per action of [−1, 1], and log of the scale more where actions are scaled."""
         if self.target_entropy != "auto":
             return self.target_entropy
-        policy = agent.policy(map_tree(lambda x: x[0, :1], traj.obs))
-        scale: Tensor = (policy.high - policy.low) / 2
+        scale: Tensor = (policy.high[0] - policy.low[0]) / 2
         return (scale.log() - 1.0).sum()
 
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """Store the window; then, once there is enough, gradient steps on replayed transitions."""
-        learner.replay.add(traj)
-        if len(learner.replay) < self.learning_starts:
-            return {}
-        target = self.entropy_target(learner.agent, traj)
-        for _ in range(int(traj.mask.sum()) if self.gradient_steps < 0 else self.gradient_steps):
+        for _ in range(store(learner, traj, self.learning_starts, self.gradient_steps)):
             replayed = learner.replay.transitions(self.batch_size, learner.generator)
             batch = self.credit(learner.agent, replayed, learner.noise)
             learner.descend(self.loss, batch, "critic")
             actor = learner.descend(partial(self.actor_loss, noise=learner.noise), batch, "actor")
             if self.ent_coef == "auto":
-                tune = partial(self.temperature_loss, surplus=actor["train/entropy"] - target)
+                tune = partial(temperature_loss, surplus=actor["train/entropy_surplus"])
                 learner.descend(tune, batch, "temperature")
             learner.follow(self.tau)
         return {}

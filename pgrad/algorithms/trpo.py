@@ -26,14 +26,16 @@ class TRPO:
     """Maximise E[ r·Â ] subject to E[KL(π_old ‖ π)] ≤ δ, once per rollout (eq. 14); then fit the critic.
 
     x ≈ F⁻¹g by conjugate gradients, the full step √(2δ/xᵀFx)·x, and the first of its fractions 1, β, β², …
-    that improves the surrogate and keeps the KL. If none does, no parameter changes.
+    that improves the surrogate and keeps the KL. If none does, no parameter changes. Without a line search
+    (line_search_max_iter=0) it is the natural policy gradient (Kakade 2001), which keeps the KL to second
+    order only.
     """
 
     target_kl: float = 0.01  # δ, the KL that one update may cost
     n_steps: int = 256  # steps of each environment per update
     cg_max_steps: int = 15  # steps of conjugate gradients
     cg_damping: float = 0.1  # added to the diagonal of the Fisher matrix
-    line_search_max_iter: int = 10  # fractions of the full step that are tried; 1 tries the full step only
+    line_search_max_iter: int = 10  # fractions of the full step that are tried; 0 takes it without trying
     line_search_shrinking_factor: float = 0.8  # β, from one fraction to the next
     sub_sampling_factor: int = 1  # the Fisher matrix sees one decision in so many
     gamma: float = 0.99  # discount γ
@@ -82,14 +84,17 @@ class TRPO:
         seen = batch.every(self.sub_sampling_factor)
         fisher = fisher_vector_product(divergence(agent, seen), parameters, self.cg_damping)
         direction = conjugate_gradient(fisher, gradient, self.cg_max_steps)
-        step = trust_region_scale(direction, fisher(direction), self.target_kl) * direction
+        curvature = fisher(direction)
+        step = trust_region_scale(direction, curvature, self.target_kl) * direction
 
         @torch.no_grad()
-        def improves() -> Tensor:
+        def accept() -> Tensor:
+            if not self.line_search_max_iter:
+                return step.isfinite().all()
             return (self.loss(agent, batch)[0] < loss) & (divergence(agent, batch) <= self.target_kl)
 
-        fractions = [self.line_search_shrinking_factor**k for k in range(self.line_search_max_iter)]
-        taken = next((c for c in fractions if learner.attempt(c * step, "actor", improves)), 0.0)
+        fractions = [self.line_search_shrinking_factor**k for k in range(max(self.line_search_max_iter, 1))]
+        taken = next((c for c in fractions if learner.attempt(c * step, "actor", accept)), 0.0)
         with torch.no_grad():
             kl, gain = divergence(agent, batch), loss - self.loss(agent, batch)[0]
         for _ in range(self.n_critic_updates):
@@ -100,7 +105,8 @@ class TRPO:
             "train/surrogate_gain": gain,
             "train/step_fraction": torch.tensor(taken),
             "train/line_search_failed": torch.tensor(float(taken == 0.0)),
-            "train/policy_grad_norm": torch.linalg.vector_norm(gradient),
+            "train/policy_grad_norm": gradient.norm(),
+            "train/cg_residual": (curvature - gradient).norm() / gradient.norm().clamp_min(1e-38),
         }
         return metrics | own | critic_metrics(batch)
 

@@ -47,7 +47,7 @@ RULES: dict[str, Rule] = {
     "target_entropy": (math.isfinite, "finite"),
     "cg_max_steps": COUNT,
     "cg_damping": RATE,
-    "line_search_max_iter": COUNT,
+    "line_search_max_iter": AMOUNT,
     "line_search_shrinking_factor": (lambda x: 0.0 < x < 1.0, "in (0, 1)"),
     "sub_sampling_factor": COUNT,
 }

@@ -46,8 +46,12 @@ def _nothing(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[None] | None:
     )
 
 
-def parse(what: Any, command: str, args: Sequence[str], description: str | None = None) -> Any:
+def parse(
+    what: Any, command: str, args: Sequence[str], description: str | None = None, default: Any = None
+) -> Any:
     """An instance of the dataclass `what` from the arguments after `pgrad command`.
+
+    What is not given is as in `default`, an instance, or else as the dataclass has it.
 
     Raises UsageError for an unknown option (with the nearest one) and for what the dataclasses refuse. After
     help, and after saying which value cannot be read, raises SystemExit (0 or 2).
@@ -61,6 +65,7 @@ def parse(what: Any, command: str, args: Sequence[str], description: str | None 
                 args=translate(args),
                 description=description,
                 registry=_REGISTRY,
+                default=tyro.MISSING_NONPROP if default is None else default,
                 return_unknown_args=True,
             )
     except SystemExit as end:

@@ -13,7 +13,7 @@ from pgrad.errors import UsageError
 
 @dataclass(frozen=True)
 class Transition:
-    """Decisions with what came of them, [N, ...]; `weight` is 0 for a row that only reset."""
+    """Decisions with what came of them, [N, ...]; `mask` is 0 for a row that only reset."""
 
     obs: Tree
     action: Tree
@@ -49,7 +49,8 @@ class Replay:
 
     def __len__(self) -> int:
         """Decisions stored, counting rows that only reset."""
-        return 0 if self._storage is None else self.rows * self._storage.reward.shape[1]
+        stored = self._loaded if self._storage is None else [self._storage.mask]
+        return self.rows * stored[-1].shape[1] if stored else 0
 
     @torch.no_grad()
     def add(self, traj: Trajectory) -> None:
@@ -107,8 +108,10 @@ class Replay:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is stored."""
-        tensors = self._loaded if self._storage is None else list(leaves(self._storage))
+        """All that is stored, as views; slots that were never filled are left out."""
+        tensors = self._loaded
+        if self._storage is not None:
+            tensors = [x[: self.rows + 1] for x in leaves(self._storage)]
         return {"next": self._next, "rows": self.rows, "tensors": tensors}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -137,7 +140,7 @@ class Replay:
             return torch.zeros((slots, *x.shape[1:]), dtype=x.dtype, device=x.device)
 
         storage = map_tree(zeros, traj)
-        for mine, loaded in zip(leaves(storage), self._loaded, strict=False):
-            mine.copy_(loaded)
+        for mine, loaded in zip(leaves(storage), self._loaded, strict=bool(self._loaded)):
+            mine[: len(loaded)].copy_(loaded)
         self._loaded = []
         return storage

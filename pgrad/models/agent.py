@@ -83,11 +83,13 @@ class Agent(nn.Module):
         *,
         normalizer: ObservationNormalizer | None = None,
         reward_scaler: RewardScaler | None = None,
+        sign_reward: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
         self.observation_space, self.action_space = observation_space, action_space
         self.normalizer, self.reward_scaler = normalizer, reward_scaler
+        self.sign_reward = sign_reward
 
     def policy(self, obs: Tree) -> Any:
         """π(·|s): a distribution with batch shape [...] for observations [..., *space].
@@ -133,7 +135,9 @@ class Agent(nn.Module):
         return _restrict(policy, seen)
 
     def scale_rewards(self, traj: Trajectory) -> Tensor:
-        """The rewards to learn from [T, B]: as they came, or scaled after the scaler has seen them."""
+        """The rewards to learn from [T, B]: as they came, their signs, or scaled after the scaler saw them."""
+        if self.sign_reward:
+            return traj.reward.sign()
         if self.reward_scaler is None:
             return traj.reward
         self.reward_scaler.update(traj.reward, traj.done, traj.mask)
@@ -231,6 +235,7 @@ def build_agent(
             action_space,
             normalizer=ObservationNormalizer(observation_space) if spec.normalize_obs else None,
             reward_scaler=RewardScaler(gamma) if spec.normalize_reward else None,
+            sign_reward=bool(spec.sign_reward),
         )
     for name in ("policy", *METHODS[critic]):
         if not callable(getattr(spec, name, None)):

@@ -22,8 +22,8 @@ LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 class TwinMLP(nn.Module):
     """Two multilayer perceptrons side by side, one matrix product per layer for both.
 
-    Weights lie as [2, n_out, n_in], as in `nn.Linear`: products with a narrow last layer, and their
-    gradients, are 6 to 12 times faster than the other way round.
+    Weights lie as [2, n_in, n_out], which makes their gradients contiguous; but the last as [2, n_out, n_in],
+    because products with a narrow matrix, and their gradients, are 6 to 12 times faster that way.
     """
 
     def __init__(
@@ -32,21 +32,24 @@ class TwinMLP(nn.Module):
         super().__init__()
         self.activation = ACTIVATIONS[activation]()
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for i, width in enumerate((*net_arch, n_out)):
-            gain = math.sqrt(2) if i < len(net_arch) else 1.0
-            twins = [linear(n_in, width, gain, generator).weight.detach() for _ in range(TWINS)]
-            self.weights.append(nn.Parameter(torch.stack(twins)))
-            self.biases.append(nn.Parameter(torch.zeros(TWINS, 1, width)))
+        for width in net_arch:
+            self.weights.append(_twins(n_in, width, math.sqrt(2), generator).mT.contiguous())
+            self.biases.append(torch.zeros(TWINS, 1, width))
             n_in = width
+        self.last_weight = nn.Parameter(_twins(n_in, n_out, 1.0, generator))
+        self.last_bias = nn.Parameter(torch.zeros(TWINS, 1, n_out))
 
     def forward(self, x: Tensor) -> Tensor:
         """[2, N, n_out] from [N, n_in]."""
         x = x.expand(TWINS, *x.shape)
-        last = len(self.weights) - 1
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias, x, weight.mT)
-            x = x if i == last else self.activation(x)
-        return x
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            x = self.activation(torch.baddbmm(bias, x, weight))
+        return torch.baddbmm(self.last_bias, x, self.last_weight.mT)
+
+
+def _twins(n_in: int, n_out: int, gain: float, generator: Generator) -> Tensor:
+    """Two orthogonal matrices [2, n_out, n_in]."""
+    return torch.stack([linear(n_in, n_out, gain, generator).weight.detach() for _ in range(TWINS)])
 
 
 class QFunction(nn.Module):

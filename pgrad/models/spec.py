@@ -24,6 +24,8 @@ class AgentSpec:
     """normalise observations by their running mean and variance"""
     normalize_reward: bool = False
     """scale rewards by the running deviation of the discounted return"""
+    sign_reward: bool | None = None
+    """learn from the sign of rewards alone; none: only in Atari games, unless they are normalised"""
     memory: Literal["none", "gru", "lstm"] = "none"
     """what the agent remembers of earlier observations of an episode with: actor and critic each their own"""
     memory_size: int = 64
@@ -43,5 +45,7 @@ class AgentSpec:
             number = getattr(self, name)
             if not isinstance(number, int) or isinstance(number, bool) or number < 1:
                 raise UsageError(f"{name} must be a whole number ≥ 1, got {number!r}")
+        if self.sign_reward and self.normalize_reward:
+            raise UsageError("sign_reward and normalize_reward exclude one another")
         if not -20.0 <= self.log_std_init <= 2.0:
             raise UsageError(f"log_std_init must be in [-20, 2], got {self.log_std_init}")

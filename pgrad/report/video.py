@@ -21,6 +21,7 @@ from pgrad.models import Agent
 from pgrad.report.evaluate import eval_mode
 from pgrad.worlds import World, make
 from pgrad.worlds.gym.create import Recipe, create, find
+from pgrad.worlds.make import usual_stack
 from pgrad.worlds.tensors.tensor import TENSOR_WORLDS
 
 FPS = 30.0
@@ -48,12 +49,14 @@ def record(
     deterministic: bool = True,
     seed: int = 0,
     world_kwargs: dict[str, Any] | None = None,
+    frame_stack: int = 0,
     fps: float | None = None,
     max_steps: int = 10_000,
 ) -> Recording:
     """Let `agent` act for some episodes in a world of its own and write an H.264 video (.mp4) of it.
 
     world: a Gymnasium id, the name of a tensor world, or a factory that takes `render_mode`.
+    frame_stack: as the agent was trained with; see `make`.
     fps: pictures per second; None takes the world's own `render_fps`, so that it runs at its true speed.
     max_steps: an episode that is longer ends the video.
 
@@ -65,7 +68,7 @@ def record(
     target = Path(path)
     if target.suffix.lower() != ".mp4":
         raise UsageError(f"a video is an .mp4 file, got {target}")
-    stage, own_fps = _open(world, seed, world_kwargs or {})
+    stage, own_fps = _open(world, seed, world_kwargs or {}, frame_stack)
     returns: list[float] = []
     lengths: list[int] = []
     try:
@@ -95,10 +98,10 @@ def record(
     return Recording(target, tuple(returns), tuple(lengths), over)
 
 
-def _open(world: Any, seed: int, kwargs: dict[str, Any]) -> tuple[World, float]:
+def _open(world: Any, seed: int, kwargs: dict[str, Any], frame_stack: int) -> tuple[World, float]:
     """One environment that can draw itself, and its pictures per second."""
     if isinstance(world, str) and world in TENSOR_WORLDS:
-        return make(world, seed=seed, kwargs=kwargs), FPS
+        return make(world, seed=seed, frame_stack=frame_stack, kwargs=kwargs), FPS
     if isinstance(world, VectorEnv) or not (isinstance(world, str) or callable(world)):
         raise UsageError("a video needs a world of one environment: give its id, or a function that makes it")
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
@@ -120,7 +123,8 @@ def _open(world: Any, seed: int, kwargs: dict[str, Any]) -> tuple[World, float]:
             f"{recipe.name} has no picture to record (its render modes: {', '.join(modes) or 'none'}){hint}"
         )
     _lighten(env)
-    return make(lambda: env, seed=seed), float(env.metadata.get("render_fps") or FPS)
+    k = frame_stack or usual_stack(world, kwargs)
+    return make(lambda: env, seed=seed, frame_stack=k), float(env.metadata.get("render_fps") or FPS)
 
 
 def _lighten(env: gymnasium.Env) -> None:

@@ -1,5 +1,6 @@
 """From a configuration to a world, an agent and a training that can begin."""
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from pgrad.training.collect import Collector
 from pgrad.training.loop import Seeds, Training, generator
 from pgrad.training.versions import cores
 from pgrad.worlds import World, make
+from pgrad.worlds.make import plays_atari
 from pgrad.worlds.spaces import space_leaves
 from pgrad.worlds.tensors.tensor import TENSOR_WORLDS
 
@@ -39,7 +41,13 @@ def make_world(config: RunConfig, *, n_envs: int, seed: int, workers: int = 0) -
     )
     device = resolve_device(config.options.device, large) if large else torch.device("cpu")
     return make(
-        config.world, n_envs=n_envs, seed=seed, workers=workers, device=device, kwargs=config.world_kwargs
+        config.world,
+        n_envs=n_envs,
+        seed=seed,
+        workers=workers,
+        frame_stack=config.options.frame_stack,
+        device=device,
+        kwargs=config.world_kwargs,
     )
 
 
@@ -50,11 +58,16 @@ def make_agent(config: RunConfig, world: World) -> Agent:
         config.options.device,
         has_images(world.observation_space, LARGE_IMAGE) or world.device.type != "cpu",
     )
+    _require_actions(config, world)
+    spec = config.agent
+    if isinstance(spec, AgentSpec) and spec.sign_reward is None:
+        usual = plays_atari(config.world, config.world_kwargs) and not spec.normalize_reward
+        spec = dataclasses.replace(spec, sign_reward=usual)
     with torch_threads(config, world.observation_space):  # orthogonal weights depend on the number of threads
         agent = build_agent(
             world.observation_space,
             world.action_space,
-            config.agent,
+            spec,
             gamma=algorithm.gamma,
             critic=algorithm.critic,
             generator=generator(seeds.agent),
@@ -69,6 +82,11 @@ def make_training(config: RunConfig) -> Training:
     request = config.algorithm.collects(options.n_envs)  # what does not fit is told before anything is built
     if isinstance(config.agent, AgentSpec) and config.agent.memory != "none":
         _require_sequences(config.algorithm, config.agent, request)
+    if getattr(config.algorithm, "learning_starts", 0) >= options.total_timesteps:
+        raise UsageError(
+            f"learning_starts must be less than total_timesteps, {options.total_timesteps}, or nothing is "
+            f"learned; got {config.algorithm.learning_starts}"  # type: ignore[attr-defined]
+        )
     world = make_world(config, n_envs=options.n_envs, seed=seeds.world, workers=options.workers)
     try:
         agent = make_agent(config, world)
@@ -152,6 +170,17 @@ def _require_fit(agent: Agent, world: World) -> None:
             raise UsageError(
                 f"the agent was made for the {role} space {own}; that of {world.name} is {other}"
             )
+
+
+def _require_actions(config: RunConfig, world: World) -> None:
+    """Raise UsageError where an algorithm that is made for one kind of action meets another."""
+    kind, here = getattr(config.algorithm, "actions", None), type(world.action_space).__name__
+    if kind is not None and here != kind:
+        other = {"Box": "SAC (sac)", "Discrete": "DiscreteSAC (discrete-sac)"}.get(here, "PPO or TRPO")
+        raise UsageError(
+            f"{type(config.algorithm).__name__} is for {kind} actions, {world.name} has "
+            f"{world.action_space}: use {other}"
+        )
 
 
 def _form(space: spaces.Space[Any]) -> list[Any]:

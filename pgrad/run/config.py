@@ -133,6 +133,11 @@ class RunConfig:
         return cls(algorithm, world, agent, options, saved["world_kwargs"])
 
 
+def default_spec(algorithm: Algorithm) -> AgentSpec:
+    """How an agent is built where nobody says: with the algorithm's own defaults before `AgentSpec`'s."""
+    return AgentSpec(**getattr(algorithm, "agent_defaults", {}))
+
+
 def resolve_device(name: str, prefers_gpu: bool) -> torch.device:
     """The device to train on. Raises UsageError for one that is unknown or not there."""
     if name == "auto":

@@ -93,6 +93,7 @@ class Run:
                 deterministic=deterministic,
                 seed=self._evaluation_seed if seed is None else seed,
                 world_kwargs=self.config.world_kwargs if world is None else {},
+                frame_stack=self.config.options.frame_stack,
             )
 
     def demonstrate(

@@ -15,7 +15,7 @@ from pgrad.errors import CheckpointError, UsageError
 from pgrad.models import AgentSpec
 from pgrad.run.assemble import exists, make_agent, make_training, make_world, own_size
 from pgrad.run.conduct import Callback, conduct
-from pgrad.run.config import RunConfig, RunOptions
+from pgrad.run.config import RunConfig, RunOptions, default_spec
 from pgrad.run.result import Run
 from pgrad.run.warm import begin_with
 from pgrad.training.disk.checkpoint import latest_checkpoint, load_checkpoint
@@ -58,7 +58,8 @@ def train(
         `gymnasium.Env`, or a `gymnasium.vector` one (whose state cannot be saved: such a run can be loaded,
         not resumed).
     n_envs: environments side by side; None for 8, or for what a vector environment brings.
-    agent: how to build the networks, or a module with `policy(obs)` and `value(obs)`.
+    agent: how to build the networks, or a module with `policy(obs)` and `value(obs)`; None for what is usual
+        with the algorithm.
     run_dir: a new folder for configuration, metrics, checkpoints and plots; None writes nothing, "auto" makes
         runs/ALGORITHM/WORLD-seedSEED, with a number behind it where that exists.
     progress: show a live table; None does so on a terminal. wandb: the project to log to.
@@ -85,7 +86,8 @@ def train(
         frame_stack=frame_stack,
         init_from=None if init_from is None else str(init_from),
     )
-    config = RunConfig(algorithm, world, AgentSpec() if agent is None else agent, options, world_kwargs or {})
+    built = default_spec(algorithm) if agent is None else agent
+    config = RunConfig(algorithm, world, built, options, world_kwargs or {})
     _require_installed(tensorboard, wandb)
     training = make_training(config)
     try:

@@ -43,10 +43,9 @@ class Collector:
             raise
         _require_finite(traj.logp)
         # Ended is what was reset after it, or stood still: where lives are lost that is less than `done`.
-        last = self.world.ended if isinstance(request, Steps) else torch.ones_like(self.world.ended)
         over = traj.mask == 0
-        after = last[: over.shape[1]].to(over.device).expand(1, over.shape[1])
-        self.episodes.update(traj, over | torch.cat([over[1:], after]))
+        last = self.world.ended.to(over.device) if isinstance(request, Steps) else torch.ones_like(over[0])
+        self.episodes.update(traj, over | torch.cat([over[1:], last.unsqueeze(0)]))
         return traj
 
     def _window(self, n: int) -> Trajectory:

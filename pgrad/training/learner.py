@@ -24,8 +24,6 @@ class Learner:
     def __init__(self, agent: Agent, algorithm: Algorithm, generator: Generator) -> None:
         self.agent = agent
         self.generator = generator
-        device = next(agent.parameters()).device
-        self.noise = Generator(device).manual_seed(generator.initial_seed() + 1)
         self.replay = Replay(getattr(algorithm, "buffer_size", 0))
         self.recent = Recent(getattr(algorithm, "reuse", 0))
         self.variables: dict[str, Tensor] = {}
@@ -41,6 +39,7 @@ class Learner:
             "temperature": algorithm.learning_rate,
         }
         self._flat = flatten_parameters(agent, rates, algorithm.optimizer)
+        self.noise = Generator(self._flat.values.device).manual_seed(generator.initial_seed() + 1)
         if critic_rate is not None and "critic" not in self._flat.groups:
             raise UsageError(
                 "critic_learning_rate is set, but no parameter's name has a part that begins with critic"
@@ -144,7 +143,8 @@ class Learner:
         return metrics
 
     def _check(self, metrics: dict[str, float], first_log_ratio: float) -> None:
-        bad = [key for key in ("train/loss", "train/value_loss", "train/grad_norm") if key in metrics]
+        watched = ("train/loss", "train/value_loss", "train/grad_norm", "train/policy_grad_norm")
+        bad = [key for key in watched if key in metrics]
         bad = [key for key in bad if not math.isfinite(metrics[key])]
         if bad:
             raise TrainingError(

@@ -48,12 +48,18 @@ def make(
             f"got one environment ({world}): give its id, or a function that makes it, for n_envs of it"
         )
     if not isinstance(world, str | VectorEnv) and isinstance(world, World):
+        if frame_stack > 1:
+            raise UsageError(f"{world.name} is a world already: leave out frame_stack")
         return world
     _check(n_envs=(n_envs, 1), seed=(seed, 0), workers=(workers, 0), frame_stack=(frame_stack, 0))
     made = _make(world, n_envs, seed, workers, frame_stack, device, render, dict(kwargs or {}))
-    usual = FRAMES if isinstance(world, str) and plays_atari(world, kwargs) else 1
-    k = frame_stack or usual
+    k = frame_stack or usual_stack(world, kwargs)
     return StackedWorld(made, k) if k > 1 else made
+
+
+def usual_stack(world: Any, kwargs: dict[str, Any] | None) -> int:
+    """How many observations are shown together where nobody says."""
+    return FRAMES if plays_atari(world, kwargs) else 1
 
 
 def plays_atari(world: Any, kwargs: dict[str, Any] | None) -> bool:

@@ -29,7 +29,8 @@ class StackedWorld:
         self.action_space = world.action_space
         self._spaces = [space for _, space in space_leaves(world.observation_space, "")]
         self._frames: list[Tensor] = [
-            torch.stack([x] * k, 1).to(self.device) for x in leaves(zeros(world.observation_space, self.n_envs))
+            torch.stack([x] * k, 1).to(self.device)
+            for x in leaves(zeros(world.observation_space, self.n_envs))
         ]
 
     @property
@@ -96,7 +97,9 @@ def stacked_space(space: Space[Any], k: int) -> Space[Any]:
     if isinstance(space, Tuple):
         return Tuple([stacked_space(part, k) for part in space.spaces])
     if isinstance(space, Box):
-        low, high = (_joined(space, torch.from_numpy(np.stack([x] * k)[None]))[0].numpy() for x in _bounds(space))
+        low, high = (
+            _joined(space, torch.from_numpy(np.stack([x] * k)[None]))[0].numpy() for x in _bounds(space)
+        )
         return Box(low, high, dtype=space.dtype.type)
     if isinstance(space, Discrete):
         return MultiDiscrete([space.n] * k, start=[space.start] * k)

@@ -2,14 +2,14 @@
 
 import dataclasses
 import re
+from typing import Any
 
 import pytest
 
 import pgrad as pg
 from pgrad.algorithms import ALGORITHMS
 from pgrad.cli import COMMANDS
-from pgrad.models import AgentSpec
-from pgrad.run.config import RunOptions
+from pgrad.run.config import RunOptions, default_spec
 from tests.cli.tools import cli
 
 
@@ -49,12 +49,14 @@ def test_every_field_is_an_option_with_words_and_its_default(name: str) -> None:
     answer = cli(f"train {name} --help")
     assert (answer.code, answer.err) == (0, "")
     text = plain(answer.out)
-    for source in (ALGORITHMS[name], RunOptions, AgentSpec):
-        for field in dataclasses.fields(source):  # type: ignore[arg-type]
+    algorithm: Any = ALGORITHMS[name]()
+    for source in (algorithm, RunOptions(), default_spec(algorithm)):
+        for field in dataclasses.fields(source):
             option = "--" + field.name.replace("_", "-")
             found = re.search(rf"{option},? .*?\(default: (.*?)\)", text)
             assert found, option
-            default = "none" if field.default is None else field.default
+            default = getattr(source, field.name)
+            default = "none" if default is None else default
             shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
             assert found[1] == shown, option
             assert len(found[0].split()) >= 5, f"{option} has no words of help"

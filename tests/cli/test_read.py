@@ -98,7 +98,7 @@ def test_list_names_algorithms_and_worlds() -> None:
         assert name in answer.out
     assert "CartPole-v0" not in answer.out  # the newest version is enough
     found = cli("list cartpole").out.split()
-    assert found[:3] == ["cartpole", "CartPole-v0", "CartPole-v1"]
+    assert found[:4] == ["cartpole", "cartpole-masked", "CartPole-v0", "CartPole-v1"]
 
 
 def test_list_tells_how_to_install_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,12 +27,20 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_algorithm_trains_from_the_command_line(name: str, here: Path) -> None:
-    window = {"reinforce": "--n-episodes 8", "imitate": "--demonstrations d"}.get(name, WINDOW)
+    soft = f"{WINDOW} --learning-starts 64 --batch-size 8 --gradient-steps 2 --net-arch 8"
+    window = {
+        "reinforce": "--n-episodes 8",
+        "imitate": "--demonstrations d",
+        "trpo": f"{WINDOW} --batch-size 64",
+        "sac": soft,
+        "discrete-sac": soft,
+    }.get(name, WINDOW)
     if name == "imitate":
         pg.train(pg.A2C(), "probe-both", total_timesteps=8).demonstrate("d")
-    answer = cli(f"train {name} {SMALL} {window} --seed 3")
+    world = "probe-both-continuous" if name == "sac" else "probe-both"
+    answer = cli(f"train {name} {SMALL.replace('probe-both', world)} {window} --seed 3")
     assert answer == (0, "", "")
-    folder = here / "runs" / name / "probe-both-seed3"
+    folder = here / "runs" / name / f"{world}-seed3"
     assert config(folder)["algorithm"] == name
     assert max(read(folder / "metrics.csv")["time/total_timesteps"]) >= 128
     assert len(list((folder / "checkpoints").iterdir())) >= 1
@@ -67,6 +75,32 @@ def test_defaults_are_those_of_the_dataclasses(here: Path) -> None:
     saved = config(here / "runs/ppo/cartpole-seed0")
     fresh = ALGORITHMS["ppo"]()
     assert saved["hyperparameters"] == {key: getattr(fresh, key) for key in saved["hyperparameters"]}
+
+
+def test_an_algorithms_own_networks_are_the_default(here: Path) -> None:
+    """Without flags SAC has its 256-256 and ReLU, each flag counts for itself, and PPO stays as it is."""
+    short = "--total-timesteps 9 --n-envs 1 --quiet --final-eval-episodes 0"
+    soft = f"{short} --learning-starts 8 --batch-size 2"
+    for k, (command, widths, activation) in enumerate(
+        (
+            (f"sac pendulum {soft}", [256, 256], "relu"),
+            (f"discrete-sac cartpole {soft} --activation tanh", [256, 256], "tanh"),
+            (f"sac pendulum {soft} --net-arch 8 4", [8, 4], "relu"),
+            (f"a2c cartpole {short}", [64, 64], "tanh"),
+        )
+    ):
+        assert cli(f"train {command} --run-dir {here}/{k}") == (0, "", "")
+        agent = config(here / str(k))["agent"]
+        assert (agent["net_arch"], agent["activation"]) == (widths, activation)
+
+
+def test_actions_that_an_algorithm_has_no_policy_for(here: Path) -> None:
+    answer = cli("train sac CartPole-v1")
+    assert answer.code == 2
+    assert "use DiscreteSAC (discrete-sac)" in answer.err
+    assert len(answer.err.strip().splitlines()) == 1
+    assert "use SAC (sac)" in cli("train discrete-sac pendulum").err
+    assert not (here / "runs").exists()
 
 
 def test_world_kwargs_reach_the_environment(here: Path) -> None:

@@ -38,7 +38,7 @@ def refused(error: type[PgradError], algorithm: Any = PPO, world: Any = "cartpol
         ("LunarLander-v2", "LunarLander-v3"),
         ("nonsense", "unknown world 'nonsense'"),
         ("nomodule:Name-v0", "'nomodule' of 'nomodule:Name-v0' cannot be imported"),
-        (7, "a world is an id, a factory, a VectorEnv or a World, got a int"),
+        (7, "a world is an id, a factory, a Dynamics, a VectorEnv or a World, got a int"),
         (gymnasium.make("CartPole-v1"), "give its id, or a function that makes it"),
     ],
 )

@@ -21,6 +21,15 @@ LINEAR: dict[str, Any] = {"learning_rate_schedule": "linear"}
 ALGORITHMS: dict[str, Any] = {
     "ppo": pg.PPO(n_steps=16, batch_size=16, n_epochs=2, clip_range_schedule="linear", **LINEAR),
     "ppo-kl": pg.PPOKL(n_steps=16, batch_size=16, n_epochs=2, **LINEAR),
+    "trpo": pg.TRPO(n_steps=16, batch_size=16, n_critic_updates=2, **LINEAR),
+    "sac": pg.SAC(n_steps=4, learning_starts=20, batch_size=8, gradient_steps=2, **LINEAR),
+    "sac, replay full": pg.SAC(
+        n_steps=4, buffer_size=25, learning_starts=20, batch_size=8, gradient_steps=2, **LINEAR
+    ),
+    "discrete-sac": pg.DiscreteSAC(n_steps=4, learning_starts=20, batch_size=8, gradient_steps=2, **LINEAR),
+    "discrete-sac, replay full": pg.DiscreteSAC(
+        n_steps=4, buffer_size=25, learning_starts=20, batch_size=8, gradient_steps=2, **LINEAR
+    ),
     "a2c": pg.A2C(n_steps=16, **LINEAR),
     "actor-critic": pg.ActorCritic(n_steps=16, n_critic_updates=2, **LINEAR),
     "online": pg.ActorCritic(n_steps=1, n_critic_updates=1, **LINEAR),
@@ -34,9 +43,15 @@ NORMALIZED = pg.AgentSpec(net_arch=(8,), normalize_obs=True, normalize_reward=Tr
 WORLDS = {"cartpole": (PLAIN, 130), "CartPole-v1": (PLAIN, 130), "pendulum": (NORMALIZED, 700)}
 EXTRAS = {"LunarLander-v3": "Box2D", "HalfCheetah-v5": "mujoco"}
 EXPENSIVE = {"LunarLander-v3": (NORMALIZED, 160), "HalfCheetah-v5": (NORMALIZED, 96)}
+DISCRETE = ("cartpole", "CartPole-v1")
 CASES = [(world, name) for world in WORLDS for name in ALGORITHMS]
 CASES += [(world, name) for world in EXPENSIVE for name in ALGORITHMS if not name.startswith("reinforce")]
 CASES += [("LunarLander-v3", "reinforce")]  # an episode of HalfCheetah-v5 has 1000 steps
+CASES = [
+    (world, name)
+    for world, name in CASES
+    if "sac" not in name or name.startswith("discrete") == (world in (*DISCRETE, "LunarLander-v3"))
+]
 
 
 def stop_after(timesteps: int) -> Callable[[dict[str, float]], bool]:
@@ -73,6 +88,11 @@ def test_a_run_that_stopped_ends_where_it_would_have(world: str, name: str, tmp_
     )
     assert half.timesteps < whole.timesteps
     stopped = final_state(tmp_path / "half")
+    if "sac" in name:
+        replay = stopped["learner"]["replay"]
+        assert stopped["learner"]["n_updates"] > 0
+        assert (replay["rows"] == 12) == name.endswith("full")
+        assert replay["next"] != replay["rows"] or not name.endswith("full"), "the ring has wrapped around"
     if not name.startswith("reinforce"):  # between updates its episodes are whole
         assert in_mid_episode(stopped["collector"]["world"])
     rest = pg.resume(tmp_path / "half")

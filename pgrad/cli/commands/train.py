@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
@@ -14,7 +14,7 @@ from pgrad.cli.summary import summary
 from pgrad.errors import UsageError
 from pgrad.models import AgentSpec
 from pgrad.run import train
-from pgrad.run.config import RunOptions
+from pgrad.run.config import RunOptions, default_spec
 
 A = TypeVar("A")
 
@@ -56,7 +56,10 @@ def run(args: list[str]) -> int:
         )
     name = choose(args[0], ALGORITHMS, "algorithm")
     algorithm = ALGORITHMS[name]
-    given: Train = parse(Train[algorithm], f"train {name}", args[1:], summary(algorithm))  # type: ignore[valid-type]
+    fresh = algorithm()
+    parts: dict[str, Any] = {"run": RunOptions(), "folder": Folder(), "output": Output()}
+    usual: Train = Train(**parts, algorithm=fresh, agent=default_spec(fresh))
+    given: Train = parse(Train[algorithm], f"train {name}", args[1:], summary(algorithm), usual)  # type: ignore[valid-type]
     if not given.world:
         raise UsageError(
             f"train in which world? For example: pgrad train {name} CartPole-v1 (see: pgrad list)"

@@ -3,6 +3,7 @@
 from pgrad.lab.claim import Claim
 from pgrad.lab.claims import (
     baselines,
+    bicycle,
     bootstrap,
     critics,
     gaussian,
@@ -20,7 +21,7 @@ from pgrad.lab.claims import (
 CHAPTERS: dict[str, tuple[Claim, ...]] = {
     "objective": objective.CLAIMS,
     "baselines": baselines.CLAIMS,
-    "partial": partial.CLAIMS,
+    "partial": partial.CLAIMS + bicycle.CLAIMS,
     "critics": critics.CLAIMS + bootstrap.CLAIMS,
     "importance": importance.CLAIMS,
     "horizon": horizon.CLAIMS,

@@ -1,12 +1,13 @@
 """Atari games as the field plays them (Mnih et al. 2015; Machado et al. 2018).
 
-Up to 30 no-ops at the start, each action for 4 frames of which the last two are merged by their maximum, 84×84
-grey pixels, 4 of them stacked, FIRE where a game waits for it. A lost life is an end to learn from (`terminated`)
-but no end of the episode: returns are those of whole games, in raw points, in training as in evaluation. Agents
-learn from the sign of the reward unless told otherwise. Whether actions stick is the id's: with probability 0.25
-in ALE/…-v5, never in …NoFrameskip-v4.
+Up to 30 no-ops at the start, each action for 4 frames of which the last two are merged by their maximum,
+84×84 grey pixels, 4 of them stacked, FIRE where a game waits for it. A lost life is an end to learn from
+(`terminated`) but no end of the episode: returns are those of whole games, in raw points, in training as in
+evaluation. Agents learn from the sign of the reward unless told otherwise. Whether actions stick is the id's:
+with probability 0.25 per frame in ALE/…-v5, never in …NoFrameskip-v4.
 """
 
+from importlib import import_module
 from typing import Any
 
 import gymnasium
@@ -37,8 +38,12 @@ def is_preprocessed(source: Any, kwargs: dict[str, Any]) -> bool:
     )
 
 
-def preprocess(spec: EnvSpec, kwargs: dict[str, Any]) -> gymnasium.Env:
-    """The game, preprocessed. `kwargs` are those of the emulator and `OPTIONS`."""
+def make_atari(spec: EnvSpec, kwargs: dict[str, Any]) -> gymnasium.Env:
+    """The game, preprocessed where `is_preprocessed`. `kwargs` are those of the emulator and `OPTIONS`."""
+    ale_py = import_module("ale_py")
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # it greets otherwise, in every process
+    if not is_preprocessed(spec, kwargs):
+        return gymnasium.make(spec, **{key: x for key, x in kwargs.items() if key != "preprocess"})
     options = {key: kwargs[key] for key in OPTIONS if key in kwargs}
     episodic = bool(options.pop("episodic_life", True))
     emulator = {key: x for key, x in kwargs.items() if key not in (*OPTIONS, "preprocess")}
@@ -77,7 +82,13 @@ class Game(gymnasium.Wrapper[Any, Any, Any, Any]):
             obs, more, terminated, truncated, info = self.env.step(1)
             reward = float(reward) + float(more)
         self._lives = info["lives"]
-        return obs, reward, terminated, truncated, {**info, LIFE_LOST: True} if lost and self._episodic else info
+        return (
+            obs,
+            reward,
+            terminated,
+            truncated,
+            {**info, LIFE_LOST: True} if lost and self._episodic else info,
+        )
 
 
 def loses_lives(env: gymnasium.Env) -> bool:

@@ -16,7 +16,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, find_highest_version
 
 from pgrad.errors import UsageError, WorldError
-from pgrad.worlds.gym.atari import is_atari, is_preprocessed, preprocess
+from pgrad.worlds.gym.atari import is_atari, make_atari
 
 # Packages that register their environments when imported: pattern of the id, module, what to install.
 PACKAGES = (
@@ -80,11 +80,9 @@ def create(recipe: Recipe) -> gymnasium.Env:
         kwargs.setdefault("render_mode", "rgb_array")
     try:
         with _quiet(recipe):
-            if is_preprocessed(source, kwargs):
-                env = preprocess(source, {"disable_env_checker": True, **kwargs})
+            if is_atari(source):
+                env = make_atari(source, {"disable_env_checker": True, **kwargs})
             elif isinstance(source, EnvSpec):
-                if is_atari(source):
-                    kwargs.pop("preprocess", None)
                 env = gymnasium.make(source, **{"disable_env_checker": True, **kwargs})
             else:
                 env = source(**kwargs)
