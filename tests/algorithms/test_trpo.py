@@ -153,18 +153,22 @@ class TurnAndPush(gymnasium.Env[Any, Any]):
 
 
 @pytest.mark.parametrize("target_kl", [0.01, 0.3])
-@pytest.mark.parametrize("world", ["cartpole", "pendulum", TurnAndPush])
-def test_the_bound_holds_after_every_update_of_a_run(world: Any, target_kl: float) -> None:
-    """Discrete, Gaussian and product policies; a large δ, at which steps are to be shortened."""
+@pytest.mark.parametrize(
+    ("world", "memory"), [("cartpole", "none"), ("pendulum", "none"), (TurnAndPush, "none"), ("cartpole", "gru")]
+)
+def test_the_bound_holds_after_every_update_of_a_run(world: Any, memory: Any, target_kl: float) -> None:
+    """Discrete, Gaussian and product policies, and one with a memory; a large δ, at which steps are to be
+    shortened.
+    """
     rows: list[dict[str, float]] = []
     algorithm = pg.TRPO(
         n_steps=32, target_kl=target_kl, cg_damping=1e-3, batch_size=128, n_critic_updates=2
     )
-    agent = pg.AgentSpec(net_arch=(16,), normalize_obs=True)
+    agent = pg.AgentSpec(net_arch=(16,), normalize_obs=True, memory=memory, memory_size=8)
     pg.train(
         algorithm,
         world,
-        total_timesteps=3000,
+        total_timesteps=3000 if memory == "none" else 1500,
         n_envs=8,
         agent=agent,
         log_every=1,
@@ -172,7 +176,7 @@ def test_the_bound_holds_after_every_update_of_a_run(world: Any, target_kl: floa
         seed=1,
     )
     rows = [row for row in rows if "train/kl" in row]
-    assert len(rows) >= 10
+    assert len(rows) >= 5
     for row in rows:
         assert 0.0 <= row["train/kl"] <= target_kl * (1 + 1e-6)
         accepted = not row["train/line_search_failed"]
@@ -180,7 +184,7 @@ def test_the_bound_holds_after_every_update_of_a_run(world: Any, target_kl: floa
         assert accepted == (row["train/surrogate_gain"] > 0)
         assert row["train/cg_residual"] < 1.0
     assert sum(not row["train/line_search_failed"] for row in rows) > len(rows) / 2
-    if target_kl == 0.3:
+    if target_kl == 0.3 and memory == "none":
         assert any(0 < row["train/step_fraction"] < 1 for row in rows), "the bound was never tried"
 
 

@@ -1,5 +1,7 @@
 """Frame stacking: what Gymnasium's wrapper shows, for every world and space, exact in mid-episode."""
 
+import copy
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -42,13 +44,23 @@ def test_a_stacked_world_is_a_world(world: str) -> None:
 
 
 def test_workers_hand_over_single_frames() -> None:
-    alone, shared = (make(counting_factory((3, 1, 5)), n_envs=3, workers=n, frame_stack=2) for n in (0, 2))
+    alone, shared = (
+        make(
+            counting_factory((3, 1, 5), ("terminated", "truncated"), shuffled=True),
+            n_envs=3,
+            workers=n,
+            frame_stack=2,
+        )
+        for n in (0, 2)
+    )
     assert same(alone.reset(), shared.reset())
     actions = sampler(alone, 0)
     for _ in range(12):
         action = actions()
         assert all(same(x, y) for x, y in zip(advance(alone, action), advance(shared, action), strict=True))
-    fresh = make(counting_factory((3, 1, 5)), n_envs=3, frame_stack=2)
+    fresh = make(
+        counting_factory((3, 1, 5), ("terminated", "truncated"), shuffled=True), n_envs=3, frame_stack=2
+    )
     assert same(fresh.load_state_dict(shared.state_dict()), alone.load_state_dict(alone.state_dict()))
     shared.close()
 
@@ -59,7 +71,8 @@ def test_every_space(name: str) -> None:
     space = OBSERVATIONS[name]
 
     def make_one(k: int) -> World:
-        return make(lambda: Any2Any(space, spaces.Discrete(2)), n_envs=2, seed=1, frame_stack=k)
+        factory = partial(lambda mine: Any2Any(copy.deepcopy(mine), spaces.Discrete(2)), space)
+        return make(factory, n_envs=2, seed=1, frame_stack=k)
 
     plain, stacked = make_one(1), make_one(3)
     assert isinstance(stacked, StackedWorld)

@@ -1,6 +1,7 @@
 """What claims of more than one theme need."""
 
 from collections.abc import Callable
+from math import isclose
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from pgrad.data import Batch
 from pgrad.lab import exact
 from pgrad.lab.agent import TabularAgent
+from pgrad.lab.claim import ZERO
 from pgrad.lab.problems import Case
 from pgrad.math.reduce import constant
 
@@ -86,8 +88,14 @@ def given(x: Tensor, key: Tensor, weight: Tensor, n: int) -> Given:
 
 
 def relative_error(found: Tensor, truth: Tensor) -> float:
-    """|found − truth| / |truth|, over all their numbers."""
-    return float((found - truth).norm() / truth.norm())
+    """|found − truth| / |truth|, over all their numbers; |found − truth| where the truth is zero."""
+    size = float(truth.norm())
+    return float((found - truth).norm()) / (size if size > ZERO else 1.0)
+
+
+def same(x: float, y: float) -> bool:
+    """Whether two numbers differ by rounding only, in what they are themselves or in absolute terms."""
+    return isclose(x, y, rel_tol=ZERO, abs_tol=ZERO)
 
 
 def cosine(x: Tensor, y: Tensor) -> float:

@@ -1,13 +1,14 @@
 """Importance sampling: the gradient of a new policy θ = θ_old + c·direction from what the old one did."""
 
-from math import exp, isfinite
+from math import exp
 
 import torch
 from torch import Tensor
 
 from pgrad.lab import exact
 from pgrad.lab.claim import ZERO, Claim, Measured, Verdict
-from pgrad.lab.claims.common import given, relative_error
+from pgrad.lab.claims.common import given, relative_error, same
+from pgrad.lab.claims.horizon import squares
 from pgrad.lab.claims.weights import (
     DISTANCES,
     distances,
@@ -67,15 +68,15 @@ def _support(case: Case) -> Measured:
 
 
 def _product(case: Case) -> Measured:
-    numbers, largest, zeros = {}, {}, []
+    numbers, largest, zeros, known = {}, {}, [], True
     for c, at in distances(case):
         p, own = at.trajectory.mask[0], at.on(at.theta).trajectory.mask[0]  # p(τ) of both, dynamics and all
         rho = whole(at, new_logp(at), at.trajectory)[0]
         zeros += [float((rho - own / p).abs().max() / rho.max()), float(p @ rho) - 1]
         numbers[f"variance, c = {c:g}"] = float(p @ rho.square()) - 1
         largest[f"largest weight, c = {c:g}"] = float(rho.max())
-    finite = all(isfinite(x) and x > 0 for x in numbers.values())
-    return Measured(max(map(abs, zeros)) < ZERO, finite, {**numbers, **largest, "E ρ − 1": zeros[-1]})
+        known &= same(float(p @ rho.square()), float(squares(at, at.steps).product[-1]))
+    return Measured(max(map(abs, zeros)) < ZERO, known, {**numbers, **largest, "E ρ − 1": zeros[-1]})
 
 
 def _reuse(case: Case) -> Measured:
@@ -85,7 +86,10 @@ def _reuse(case: Case) -> Measured:
         sizes[f"ESS/N, c = {c:g}"] = size = float(effective_sample_size(rho, p))
         bounds[f"exp(−KL), c = {c:g}"] = exp(-float((p * rho) @ rho.log()))
         zeros.append(abs(size * float(p @ rho.square()) - 1))
-    below = all(size < bound < 1 for size, bound in zip(sizes.values(), bounds.values(), strict=True))
+    below = all(
+        size < bound < 1 or same(size, bound) and same(bound, 1.0)  # no farther than rounding can tell
+        for size, bound in zip(sizes.values(), bounds.values(), strict=True)
+    )
     return Measured(below, max(zeros) < ZERO, {**sizes, **bounds})
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pgrad.data import Trajectory
 from pgrad.lab import exact
+from pgrad.lab.claim import ZERO
 from pgrad.lab.claims.common import relative_error, true_gradient
 from pgrad.lab.estimate import Estimates, Estimator, estimates, estimator, expectation
 from pgrad.lab.problems import Case
@@ -58,6 +59,23 @@ def action_values(case: Case, table: Tensor) -> Estimator:
 def values_of(case: Case) -> exact.Values:
     """V, Q and A of the policy of a case."""
     return exact.values(case.problem, case.theta, case.gamma, case.steps)
+
+
+def return_variance(case: Case) -> Tensor:
+    """Var[G_t | s_t, a_t] [T, S, A]: what the discounted rest of an episode adds to a known decision."""
+    problem, pi, values = case.problem, exact.policy(case.problem, case.theta), values_of(case)
+    onward = problem.P * ~problem.terminal
+    ahead, rows = torch.zeros_like(problem.rho0), list[Tensor]()
+    for t in reversed(range(case.steps)):
+        V = values.V[t + 1]
+        rows.insert(0, case.gamma**2 * (onward @ (ahead + V.square()) - (onward @ V).square()))
+        ahead = (pi * (rows[0] + values.Q[t].square())).sum(1) - values.V[t].square()
+    return torch.stack(rows)
+
+
+def early(case: Case) -> bool:
+    """Whether J has a gradient if the episode is over after two decisions."""
+    return float(true_gradient(shortened(case, 2)).norm()) > ZERO
 
 
 def error_of(case: Case, how: Estimator) -> float:

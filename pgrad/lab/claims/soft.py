@@ -15,6 +15,7 @@ from pgrad.lab.claims.common import cosine, given, gradient_of, relative_error, 
 from pgrad.lab.estimate import Estimator, episode_sum, estimator, expectation
 from pgrad.lab.problems import Case
 from pgrad.math.credit import discount_weight
+from pgrad.math.distributions import Categorical
 from pgrad.math.gaussians import Gaussian, TanhGaussian
 from pgrad.math.objectives import importance_weighted, score_function
 from pgrad.worlds.tensors.tabular import Tabular
@@ -99,13 +100,19 @@ def entropic(problem: Tabular, theta: Tensor) -> Tabular:
     return replace(problem, r=problem.r - ALPHA * exact.policy(problem, theta).log())
 
 
+def visits(problem: Tabular, theta: Tensor, gamma: float) -> Tensor:
+    """dᵖⁱ of the endless problem [S]: d = ρ₀ + γ·d·P_π over states that go on."""
+    alive = (~problem.terminal).to(torch.float64)
+    onward = torch.einsum("sa,sax->sx", exact.policy(problem, theta), problem.P) * alive
+    return torch.linalg.solve(torch.eye(len(alive), dtype=alive.dtype) - gamma * onward.T, problem.rho0)
+
+
 def soft_gradients(case: Case) -> tuple[Tensor, Tensor, Tensor]:
     """∇J_soft, E_d[∇log π·(Q_soft − α log π)] and E_d[∇log π·Q_soft] of the endless problem, [O, A] each."""
     ever = endless(case)
     problem, gamma = ever.problem, case.gamma
     truth = gradient_of(lambda theta: exact.objective(entropic(problem, theta), theta, gamma), case.theta)
-    steps = 1 if gamma == 0 else int(-34 / math.log(gamma)) + 1  # from there on γᵗ is below rounding
-    visited = exact.visitation(problem, case.theta, gamma, steps)
+    visited = visits(problem, case.theta, gamma)
     start = replace(ever, problem=replace(problem, rho0=visited / visited.sum()))
     V = exact.stationary_value(entropic(problem, case.theta), case.theta, gamma)
     Q = (problem.r + gamma * problem.P @ V)[start.trajectory.obs[:-1] % len(V), start.trajectory.action]
@@ -121,11 +128,17 @@ def soft_gradients(case: Case) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _soft(case: Case) -> Measured:
-    """The soft policy gradient, with and without its log π."""
+    """The soft policy gradient, with and without its log π, which is the gradient of this decision's entropy."""
     truth, whole, without = soft_gradients(case)
+    visited = visits(endless(case).problem, case.theta, case.gamma)
+
+    def entropy(theta: Tensor) -> Tensor:
+        return ALPHA * visited @ Categorical(theta).entropy()[case.problem.observation]
+
+    missing = gradient_of(entropy, case.theta)
     return Measured(
         holds=relative_error(whole, truth) < ZERO,
-        right=relative_error(without, truth) > ZERO,
+        right=relative_error(without + missing, truth) < ZERO,
         numbers={
             "rel. error": relative_error(whole, truth),
             "rel. error without log π": relative_error(without, truth),

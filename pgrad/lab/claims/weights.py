@@ -1,13 +1,14 @@
 """Importance weights and what they are multiplied with: shared by the claims on importance and horizon."""
 
 from collections.abc import Callable, Iterator
-from math import log2
+from math import inf, log2
 
 import torch
 from torch import Tensor
 
 from pgrad.data import Trajectory
 from pgrad.lab import exact
+from pgrad.lab.claim import ZERO
 from pgrad.lab.claims.common import relative_error, true_gradient
 from pgrad.lab.estimate import Estimator, agent_of, estimator, expectation, variance
 from pgrad.lab.problems import Case
@@ -137,8 +138,9 @@ def variances(form: Form, case: Case, name: str = "variance") -> dict[str, float
 
 
 def slope(form: Form, case: Case) -> float:
-    """The power of c with which `error` grows near θ_old."""
-    return log2(error(form, case.at(2e-3)) / error(form, case.at(1e-3)))
+    """The power of c with which `error` grows near θ_old; ∞ where there is none."""
+    far, near = (error(form, case.at(c)) for c in (2e-3, 1e-3))
+    return log2(far / near) if min(far, near) > ZERO else inf
 
 
 def mixed(case: Case, states: Tensor, actions: Tensor, worth: Tensor) -> Tensor:
