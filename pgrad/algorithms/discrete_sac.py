@@ -15,6 +15,8 @@ from pgrad.data import Batch, Steps, Trajectory, Transition, Tree
 from pgrad.math.objectives import squared_error
 from pgrad.math.reduce import mean
 
+LOWEST = -1e6
+"""Under any log-probability of an action that is allowed."""
 ENTROPY_SHARE = 0.5
 """H̄ as a share of log A, the most that A actions can have: Christodoulou's .98 leaves them nearly random."""
 
@@ -101,5 +103,5 @@ class DiscreteSAC:
 
 
 def log_probabilities(agent: SoftAgent, obs: Tree) -> Tensor:
-    """log π(a|s) of every action, [N, A]."""
-    return agent.policy(obs).logits.log_softmax(-1)
+    """log π(a|s) of every action, [N, A]; finite where an action is forbidden, so that 0·α·log π is 0."""
+    return agent.policy(obs).logits.log_softmax(-1).clamp(min=LOWEST)

@@ -96,7 +96,11 @@ class Learner(Protocol):
 
 @runtime_checkable
 class Algorithm(Protocol):
-    """A frozen dataclass of hyperparameters with three methods: credit, loss, update."""
+    """A frozen dataclass of hyperparameters with three methods: credit, loss, update.
+
+    It may also say, as class variables, which kind of `actions` it is for (a space, such as "Box") and what
+    an agent that nobody describes is built with (`agent_defaults`, settings of `AgentSpec`).
+    """
 
     @property
     def critic(self) -> Critic:

@@ -23,6 +23,8 @@ GLANCE = "claims"
 DIFFERENCES = "differences"
 HERE = Path(__file__).parent
 TOLD = ("title", "statement", "correction", "explanation")
+SYMBOLS = ("equation", "paper")
+"""Texts that are alike in every language unless a language has its own."""
 
 Chapters = Mapping[str, Sequence[Claim]]
 
@@ -33,12 +35,15 @@ class Words:
 
     language: str
     chapter: Mapping[str, Any]  # chapter.toml
-    claims: Mapping[str, Mapping[str, str]]  # by id: title, statement, correction, explanation
+    claims: Mapping[str, Mapping[str, str]]  # by id: what TOLD names, and of SYMBOLS what is not all symbols
 
     def of(self, claim: Claim, key: str) -> str:
         """A text of a claim."""
         text: str = getattr(claim, key)
-        return text if self.language == "english" or not text else self.claims[claim.id][key]
+        if self.language == "english" or not text:
+            return text
+        told = self.claims.get(claim.id, {})
+        return told.get(key, text) if key in SYMBOLS else told[key]
 
     def phrase(self, text: str) -> str:
         """A remark that is needed in every language."""
@@ -151,7 +156,7 @@ def _claim(words: Words, claim: Claim, found: Measured | None, shown: set[str]) 
     yield f'<a id="{_anchor(claim)}"></a>'
     yield f"### {claim.id} · {escaped(words.of(claim, 'title'))} · {words.label(claim.verdict.name)}"
     yield f"> {escaped(words.of(claim, 'statement'))}"
-    yield f"```text\n{claim.equation.strip()}\n```"
+    yield f"```text\n{words.of(claim, 'equation').strip()}\n```"
     if claim.correction:
         lead = words.label("if" if claim.verdict is Verdict.TRUE_IF else "instead")
         yield f"**{lead}** {escaped(words.of(claim, 'correction'))}"
@@ -168,11 +173,13 @@ def _origin(words: Words, claim: Claim) -> str:
     source = words.phrase(claim.source) if claim.source in _remarks(claim) else claim.source
     parts = [f"{words.label('source')}{escaped(source)}"]
     if claim.paper:
-        parts.append(f"{words.label('paper')}{escaped(claim.paper)}")
+        parts.append(f"{words.label('paper')}{escaped(words.of(claim, 'paper'))}")
     if claim.also:
         parts.append(f"{words.label('also')}{', '.join(claim.also)}")
     if claim.needs:
         parts.append(f"{words.label('needs')}{escaped(words.phrase(claim.needs))}")
+    if claim.own:
+        parts.append(words.label("own"))
     return f"<sub>{' · '.join(parts)}</sub>"
 
 

@@ -51,13 +51,16 @@ class Claim:
     always: bool = True  # FALSE, TRUE IF: whether it fails on every problem, or only on some
     fits: Callable[[Case], bool] = lambda case: True  # the problems it can be tried on
     needs: str = ""  # … in words
+    own: bool = False  # its own example: the numbers are not of the problem given
     picture: str = ""  # the name of the picture that shows it best; "" for its numbers over many problems
 
     def confirmed(self, measured: Measured) -> bool:
-        """Whether what came out is what the verdict says (where a failure is certain)."""
-        if self.verdict is Verdict.TRUE:
-            return measured.holds and measured.right
-        return measured.right and not (self.always and measured.holds)
+        """Whether what came out bears the verdict out, on any problem.
+
+        What is right is right, and what is TRUE holds. That another claim happens to hold on one problem does
+        not refute its verdict.
+        """
+        return measured.right and (measured.holds or self.verdict is not Verdict.TRUE)
 
 
 def agrees(number: float, printed: str) -> bool:

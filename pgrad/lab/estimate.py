@@ -12,6 +12,7 @@ from pgrad.lab import exact
 from pgrad.lab.agent import TabularAgent
 from pgrad.lab.enumerate import every_group
 from pgrad.lab.problems import Case
+from pgrad.math.objectives import score_function
 from pgrad.math.reduce import constant
 
 Estimator = Callable[[TabularAgent, Trajectory], Tensor]
@@ -71,9 +72,18 @@ def estimator(
     return estimate
 
 
+def scored(credit: Callable[[TabularAgent, Trajectory], Tensor]) -> Estimator:
+    """Σ_t log π·Â: the score function's estimator with this credit."""
+    return estimator(credit, lambda logp, logp_old, advantage: score_function(logp, advantage))
+
+
 def episode_sum(x: Tensor, mask: Tensor) -> Tensor:
-    """Σ over decisions, mean over episodes: Σ m·x / Σ m₀, where m₀ weighs first decisions."""
-    return constant(x, mask, mask[0].sum())
+    """Σ over decisions, mean over episodes: Σ m·x / Σ m₀, where m₀ weighs first decisions.
+
+    Those are the first row, and each that comes right behind a row of weight 0.
+    """
+    behind = torch.cat([torch.ones_like(mask[:1]), (mask[:-1] == 0).to(mask.dtype)])
+    return constant(x, mask, (mask * behind).sum())
 
 
 def agent_of(case: Case, critic: Tensor | None = None) -> TabularAgent:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from typing import Any, get_args
 
 import torch
@@ -13,22 +12,19 @@ from pgrad.algorithms import ALGORITHMS, PPO, ActorCritic, Algorithm, OffPolicyA
 from pgrad.algorithms.off_policy_actor_critic import Weighting
 from pgrad.errors import UsageError
 from pgrad.lab import exact
-from pgrad.lab.estimate import Estimator, agent_of, estimator, estimator_of, expectation
-from pgrad.lab.grade import grade_on
+from pgrad.lab.estimate import Estimator, agent_of, estimator, estimator_of, expectation, scored
+from pgrad.lab.grade import PAIRS, estimates_gradient, grade_on, shortened, wrong_critic
 from pgrad.lab.kl_grade import KLCase, KLEstimator, grade_kl_on, log_probs
 from pgrad.lab.problems import Case
-from pgrad.lab.seen import Seen
+from pgrad.lab.seen import Seen, discounted_gae
 from pgrad.math import kl
 from pgrad.math.credit import group_relative, leave_one_out
 from pgrad.math.distributions import Categorical
 from pgrad.math.importance import truncate
-from pgrad.math.objectives import clipped, importance_weighted, score_function
+from pgrad.math.objectives import clipped, importance_weighted
 
 Numbers = dict[str, float | list[float]]
 Credit = Callable[[Seen], Tensor]
-
-PAIRS = 40
-"""More trajectories than this are not compared two by two."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +80,7 @@ def on_policy(case: Case) -> Group:
             learners |= _reinforce("none", "no baseline", gamma)
         rows += [_row(name, estimator_of(one), case, table) for name, one in learners.items()]
         for gae_lambda in (0.0, 0.5, 0.95, 1.0):
-            how = _scored(partial(_discounted_gae, gae_lambda=gae_lambda), gamma)
-            rows.append(_row(f"γᵗ·gae, λ = {gae_lambda:g}, {critic}", how, case, table))
+            rows.append(_row(f"γᵗ·gae, λ = {gae_lambda:g}, {critic}", _gae(gamma, gae_lambda), case, table))
     note = "Algorithms that average over decisions have scale 1/T. Those without γᵗ are biased if γ < 1."
     return _group("on-policy: one episode", note, rows)
 
@@ -142,7 +137,7 @@ def weightings(case: Case) -> Group:
     """What importance weights make of one episode of the policy that acted."""
 
     def surrogate(objective: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Estimator:
-        return estimator(lambda agent, traj: _discounted_gae(Seen.by(agent, traj, case.gamma)), objective)
+        return estimator(lambda agent, traj: discounted_gae(agent, traj, case.gamma, 1.0), objective)
 
     credits: dict[str, Credit] = {
         "no weight": lambda seen: seen.discount * seen.to_go,
@@ -150,7 +145,7 @@ def weightings(case: Case) -> Group:
         "trajectory ratio · reward to go": lambda seen: seen.discount * seen.trajectory_ratio * seen.to_go,
         "per-decision return": lambda seen: seen.discount * seen.per_decision,
         "prefix ratio · reward to go": lambda seen: seen.discount * seen.prefix * seen.to_go,
-        "truncated step ratio · Â": lambda seen: truncate(seen.ratio, 1.0) * _discounted_gae(seen),
+        "truncated step ratio · Â": lambda seen: truncate(seen.ratio, 1.0) * seen.discount * seen.gae(1.0),
     }
     hindsight = _scored(lambda seen: seen.discount * seen.vtrace().advantage, case.gamma)
     target = exact.values(case.problem, case.theta, case.gamma, case.steps).V
@@ -235,27 +230,8 @@ def off_policy_targets(case: Case) -> Group:
 
 
 def of_the_gradient() -> list[type[Algorithm]]:
-    """The algorithms whose loss estimates −∇J: all but those that climb their own critic of actions."""
-    return [kind for kind in ALGORITHMS.values() if kind().critic != "q"]
-
-
-def wrong_critic(case: Case) -> Tensor:
-    """V_t(s) plus normal errors as large as V varies, [T+1, S]; the same at every call."""
-    V = exact.values(case.problem, case.actor, case.gamma, case.steps).V
-    error = torch.randn(V.shape, generator=case.draws(1), dtype=V.dtype)
-    return V + error * V[:-1].std(correction=0)
-
-
-def shortened(case: Case) -> Case | None:
-    """The same problem with 2 decisions, or 1, so that its trajectories can be compared two by two."""
-    for steps in (2, 1):
-        small = replace(case, problem=replace(case.problem, horizon=min(steps, case.steps)))
-        try:
-            if small.trajectory.mask.shape[1] <= PAIRS:
-                return small
-        except UsageError:  # too many to enumerate
-            continue
-    return None
+    """The algorithms whose loss estimates −∇J."""
+    return [kind for kind in ALGORITHMS.values() if estimates_gradient(kind())]
 
 
 def _not_tried(title: str) -> Group:
@@ -284,14 +260,11 @@ def _reinforce(baseline: str, word: str, gamma: float) -> dict[str, Algorithm]:
 
 def _scored(credit: Credit, gamma: float) -> Estimator:
     """log π·Â."""
-    return estimator(
-        lambda agent, traj: credit(Seen.by(agent, traj, gamma)),
-        lambda logp, logp_old, advantage: score_function(logp, advantage),
-    )
+    return scored(lambda agent, traj: credit(Seen.by(agent, traj, gamma)))
 
 
-def _discounted_gae(seen: Seen, gae_lambda: float = 1.0) -> Tensor:
-    return seen.discount * seen.gae(gae_lambda)
+def _gae(gamma: float, gae_lambda: float) -> Estimator:
+    return scored(lambda agent, traj: discounted_gae(agent, traj, gamma, gae_lambda))
 
 
 def _clipped(logp: Tensor, logp_old: Tensor, advantage: Tensor) -> Tensor:

@@ -1,13 +1,17 @@
 """A grade for an estimator of one's own: bias, direction and variance on problems whose gradient is known."""
 
-from collections.abc import Callable, Sequence
+import inspect
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pgrad.data import Trajectory, map_tree
+from pgrad.algorithms import Algorithm, Imitate
+from pgrad.data import Episodes, Trajectory, map_tree
 from pgrad.errors import UsageError
 from pgrad.lab import exact
 from pgrad.lab.agent import TabularAgent
@@ -22,8 +26,14 @@ from pgrad.lab.estimate import (
     expectation,
 )
 from pgrad.lab.problems import Case, random_case, reference
-from pgrad.math.credit import discount_weight, gae
+from pgrad.lab.seen import discounted_gae
 from pgrad.math.objectives import score_function
+
+PAIRS = 40
+"""More trajectories than this are not compared two by two."""
+
+NONSENSE = 7.7
+"""What the critic says of states in which nothing is to come, and nothing may depend on."""
 
 Credit = Callable[[TabularAgent, Any, float], Tensor]
 """credit(agent, traj, gamma) → Â [T, B]: how good was each decision?"""
@@ -45,6 +55,11 @@ class Grade:
     growth: float  # how much longer the estimate is from twice the batch: 0 for a mean, 1 for a sum
 
     @property
+    def defined(self) -> bool:
+        """The mean is a number."""
+        return math.isfinite(self.bias)
+
+    @property
     def unbiased(self) -> bool:
         """E ĝ = ∇J."""
         return self.bias < ZERO
@@ -59,65 +74,125 @@ class Grade:
         """Unbiased, nothing but the policy is moved, and the size of the batch does not matter."""
         return self.unbiased and self.leak < ZERO and abs(self.growth) < ZERO
 
+    def like(self, other: "Grade") -> bool:
+        """The same mean, as far as its length and its angle with ∇J tell."""
+        return abs(self.scale - other.scale) < ZERO and abs(self.bias - other.bias) < ZERO
+
 
 @dataclass(frozen=True)
 class Report:
-    """The grades of an estimator on several problems; `print` shows them as a table."""
+    """The grades of an estimator on several problems; `print` shows them as a table.
+
+    `many` and `pair` are of one small problem: the mean of large batches, and of batches of 2 episodes.
+    `wrong` is of the same with errors in the critic. None where that was not looked at.
+    """
 
     grades: tuple[Grade, ...]
+    many: Grade | None = None
+    pair: Grade | None = None
+    wrong: Grade | None = None
 
     @property
     def unbiased(self) -> bool:
-        """On every problem."""
+        """On every problem, in the limit of large batches."""
         return all(grade.unbiased for grade in self.grades)
 
     @property
     def keeps_direction(self) -> bool:
-        """On every problem."""
+        """On every problem, in the limit of large batches."""
         return all(grade.keeps_direction for grade in self.grades)
 
     @property
     def sound(self) -> bool:
-        """On every problem."""
-        return all(grade.sound for grade in self.grades)
+        """On every problem, and in small batches as in large ones; with an exact critic.
+
+        An estimator that is biased with a wrong critic only, as GAE with λ < 1, is sound: so it is meant.
+        """
+        return all(grade.sound for grade in self.grades) and (self.pair is None or self.pair.unbiased)
 
     @property
     def verdict(self) -> str:
         """In a few words."""
+        undefined = [grade.problem for grade in self.grades if not grade.defined]
+        if undefined:
+            return f"not a number {self._where(undefined)}"
         if self.sound:
-            return "sound: unbiased on every problem"
-        faults = []
-        if not self.unbiased:
-            faults.append("biased, with the right direction" if self.keeps_direction else "biased")
+            if self.wrong is None:
+                return "sound: unbiased on every problem"
+            if self.wrong.unbiased:
+                return "sound: unbiased on every problem, whatever the critic says"
+            return "sound: unbiased on every problem, with an exact critic only"
+        return "; ".join(self._faults())
+
+    def _faults(self) -> Iterable[str]:
+        if self._compares:
+            yield "unbiased in batches of 2 episodes: it compares episodes, so grade it with episodes=2"
+        elif not self.unbiased:
+            biased = self._where([grade.problem for grade in self.grades if not grade.unbiased])
+            yield f"biased {biased}, with the right direction" if self.keeps_direction else f"biased {biased}"
+        yield from self._of_small_batches()
         if not all(grade.leak < ZERO for grade in self.grades):
-            faults.append("the objective reaches the critic: the advantage is attached to the graph")
+            yield "the objective reaches the critic: the advantage is attached to the graph"
         if not all(abs(grade.growth) < ZERO for grade in self.grades):
-            faults.append("the estimate grows with the batch: a sum where a mean should be")
-        return "; ".join(faults)
+            yield "the estimate grows with the batch: a sum where a mean should be"
+
+    @property
+    def _compares(self) -> bool:
+        """Right in batches, and without a meaning where single episodes are weighted."""
+        return (
+            self.many is not None and self.pair is not None and self.pair.unbiased and not self.many.unbiased
+        )
+
+    def _of_small_batches(self) -> Iterable[str]:
+        if self.many is None or self.pair is None or self._compares or self.pair.like(self.many):
+            return
+        if self.unbiased:
+            yield "unbiased in the limit of large batches"
+        usual = "" if self.many.unbiased else f", with many {self.many.scale:.2f}"
+        turned = "" if self.pair.keeps_direction else f" (cosine {self.pair.cosine:.4f})"
+        yield f"with 2 episodes the gradient is {self.pair.scale:.2f} of ∇J{turned}{usual}"
+
+    def _where(self, names: list[str]) -> str:
+        others = [grade.problem for grade in self.grades if grade.problem not in names]
+        if not others:
+            return "on every problem"
+        if len(others) < len(names):
+            return f"on every problem but: {', '.join(others)}"
+        return f"on: {', '.join(names)}"
 
     def __str__(self) -> str:
         columns = ("bias", "cosine", "scale", "variance", "leak", "growth")
         lines = [f"{'problem':28}" + "".join(f"{name:>10}" for name in columns)]
-        for g in self.grades:
+        for g in (*self.grades, *(grade for grade in (self.pair, self.wrong) if grade is not None)):
             shown = (_exactly(g.bias), f"{g.cosine:.6f}", f"{g.scale:.4f}", f"{g.variance:.4f}")
             cells = (*shown, _exactly(g.leak), _exactly(g.growth))
             lines.append(f"{g.problem:28}" + "".join(f"{cell:>10}" for cell in cells))
         return "\n".join([*lines, self.verdict])
 
 
-def standard_cases(off_policy: float = 0.0, gamma: float | None = None) -> tuple[Case, ...]:
-    """Six problems that tell estimators apart.
+class TwoEpisodes(Case):
+    """A case whose columns hold two independent episodes, one behind the other, as worlds deliver them."""
 
-    The reference; one with three actions; episodes of different length; states that look alike; no discount;
-    and windows of a problem that never ends, which are truncated and must be bootstrapped. `off_policy` c > 0
-    asks about the policy theta + c·direction while theta acts (and leaves the truncated windows out: no
-    importance weight makes up for the value of another policy behind the window). With a `gamma` that one is
-    used in all, and the problems that would need another are left out.
+    @cached_property
+    def trajectory(self) -> Trajectory:
+        """Every pair of trajectories as one record [2T+1, K²], with mask = p(τ)·p(τ')."""
+        return _one_behind_the_other(super().trajectory)
+
+
+def standard_cases(off_policy: float = 0.0, gamma: float | None = None) -> tuple[Case, ...]:
+    """Seven problems that tell estimators apart.
+
+    The reference; one with three actions; episodes of different length; two of those in a column; states that
+    look alike; no discount; and windows of a problem that never ends, which are truncated and must be
+    bootstrapped. `off_policy` c > 0 asks about the policy theta + c·direction while theta acts (and leaves
+    the truncated windows out: no importance weight makes up for the value of another policy behind the
+    window). With a `gamma` that one is used in all, and the problems that would need another are left out.
     """
     cases = {
         "the reference problem": reference(),
         "3 actions": random_case(1, n_states=3, n_actions=3, horizon=3),
         "episodes of different length": random_case(2, n_states=3, n_terminal=1, horizon=3),
+        "two episodes in a column": TwoEpisodes(**vars(_small())),
         "states that look alike": random_case(3, n_states=3, n_observations=2, horizon=3),
         "no discount": random_case(4, gamma=1.0, horizon=3),
         "truncated windows": random_case(5, endless=True, n_states=3, horizon=3),
@@ -145,40 +220,104 @@ def grade(
 ) -> Report:
     """Hold an estimator against the exact gradient.
 
-    algorithm: an algorithm with `credit` and `loss`, graded as it trains, with its own γ; or, instead, the
-        parts that are one's own:
-    credit: credit(agent, traj, gamma) → Â [T, B]; by default γᵗ·Â of GAE with λ = .95.
+    algorithm: an algorithm with `credit` and `loss`, graded as it trains, with its own γ (one that collects
+        an episode per column is given no column with two); or, instead, the parts that are one's own:
+    credit: credit(agent, traj, gamma) → Â [T, B]; by default γᵗ·Â of GAE with λ = .95, a constant.
     objective: objective(logp, logp_old, advantage) → [T, B], maximised; by default log π·Â.
     reduce: reduce(x, mask) → scalar; by default the sum over decisions and the mean over episodes. The mask
         is a weight: 0 for padding, and p(τ) where the batch is everything that can happen.
-    critic: critic(case) → V_t(s) [T+1, S]; by default the exact values of the policy that acted.
+    critic: critic(case) → V_t(s) [T+1, S]; by default the exact values of the policy that acted, with
+        nonsense behind the end of the task, and with errors everywhere on one problem more: an estimator that
+        is biased on that one only is unbiased with an exact critic only, and counts as sound. With an exact
+        critic every weighting of TD errors that does not look at the action is unbiased: a trace λˡ in place
+        of (γλ)ˡ is GAE with λ/γ. At λ = 1 it shows, where the right one needs no exact critic.
     cases: problems to try, by default `standard_cases(off_policy)`.
-    episodes: how many episodes one estimate is made of; more than one only on small problems.
+    episodes: how many columns one estimate is made of; more than one only on small problems. With one, the
+        mean is that of large batches, and batches of 2 episodes are looked at on a small problem.
 
-    Raises UsageError where neither or both of an algorithm and parts are given.
+    Raises UsageError where neither or both of an algorithm and parts are given, for an algorithm that does
+    not estimate ∇J, and for parts that do not take or give what they should.
     """
     if (algorithm is None) == (credit is None and objective is None):
         raise UsageError("grade takes an algorithm, or a credit and/or an objective of your own")
+    if algorithm is not None and not estimates_gradient(algorithm):
+        name = type(algorithm).__name__
+        raise UsageError(f"{name} does not estimate the gradient of the return, so there is nothing to grade")
+    for name, part, given in _parts(credit, objective, reduce):
+        if part is not None:
+            _check_parameters(name, part, given)
     gamma = None if algorithm is None else algorithm.gamma
+    small: Case | None
     if cases is None:
         cases = standard_cases(off_policy, gamma)
-    elif gamma is not None:
-        cases = [replace(case, gamma=gamma) for case in cases]
-    rows = []
-    for case in cases:
-        table = None if critic is None else critic(case)
+        if algorithm is not None and isinstance(algorithm.collects(1), Episodes):
+            cases = [case for case in cases if not isinstance(case, TwoEpisodes)]
+        small = _small() if off_policy == 0.0 else _small().at(off_policy)
+    else:
+        small = next(filter(None, map(shortened, cases)), None)
+        cases = cases if gamma is None else [replace(case, gamma=gamma) for case in cases]
+    if small is not None and gamma is not None:
+        small = replace(small, gamma=gamma)
+
+    def on(case: Case, name: str, table: Tensor | None, n: int = episodes) -> Grade:
         how = _own(credit, objective, reduce, case) if algorithm is None else estimator_of(algorithm)
-        row = grade_on(case, how, table, episodes)
-        rows.append(row if algorithm is None else replace(row, leak=0.0))  # an algorithm trains its critic
-    return Report(tuple(rows))
+        found = replace(grade_on(case, how, table, n), problem=name)
+        return found if algorithm is None else replace(found, leak=0.0)  # an algorithm trains its critic
+
+    tables = [None if critic is None else critic(case) for case in cases]
+    report = Report(tuple(on(case, case.name, table) for case, table in zip(cases, tables, strict=True)))
+    if small is None or episodes > 1:
+        return report
+    table = None if critic is None else critic(small)
+    return replace(
+        report,
+        many=on(small, "large batches", table),
+        pair=on(small, "batches of 2 episodes", table, 2),
+        wrong=on(small, "a wrong critic", wrong_critic(small)) if critic is None else None,
+    )
+
+
+def estimates_gradient(algorithm: Algorithm) -> bool:
+    """Whether its loss estimates −∇J: not if it climbs its own critic of actions, or imitates."""
+    return algorithm.critic != "q" and not isinstance(algorithm, Imitate)
+
+
+def right_critic(case: Case) -> Tensor:
+    """V_t(s) of the policy that acted [T+1, S], and nonsense where the task has ended."""
+    V = exact.values(case.problem, case.actor, case.gamma, case.steps).V.clone()
+    V[:, case.problem.terminal] = NONSENSE
+    if case.problem.horizon is not None:
+        V[-1] = NONSENSE
+    return V
+
+
+def wrong_critic(case: Case) -> Tensor:
+    """V_t(s) plus normal errors as large as V varies, [T+1, S]; the same at every call."""
+    V = exact.values(case.problem, case.actor, case.gamma, case.steps).V
+    error = torch.randn(V.shape, generator=case.draws(1), dtype=V.dtype)
+    return V + error * V[:-1].std(correction=0)
+
+
+def shortened(case: Case) -> Case | None:
+    """The same problem with 2 decisions, or 1, so that its trajectories can be compared two by two."""
+    for steps in (2, 1):
+        small = replace(case, problem=replace(case.problem, horizon=min(steps, case.steps)))
+        try:
+            if small.trajectory.mask.shape[1] <= PAIRS:
+                return small
+        except UsageError:  # too many to enumerate
+            continue
+    return None
 
 
 def grade_on(case: Case, how: Estimator, critic: Tensor | None = None, episodes: int = 1) -> Grade:
     """The grade of one estimator on one problem.
 
     Of single episodes the mean is that of large batches, which is the same thing but for estimators that
-    compare episodes, or average over their decisions where their lengths differ.
+    compare episodes, or average over their decisions where their lengths differ. Without a `critic` it is
+    `right_critic`.
     """
+    critic = right_critic(case) if critic is None else critic
     spread = estimates(how, case, critic, episodes)
     mean = expectation(how, case, critic).flatten() if episodes == 1 else spread.mean
     truth = exact.gradient(case.problem, case.theta, case.gamma, case.steps).flatten()
@@ -196,18 +335,74 @@ def grade_on(case: Case, how: Estimator, critic: Tensor | None = None, episodes:
     )
 
 
-def _own(credit: Credit | None, objective: Objective | None, reduce: Any, case: Case) -> Estimator:
-    def scored(logp: Tensor, logp_old: Tensor, advantage: Tensor) -> Tensor:
-        return score_function(logp, advantage)
-
-    how = default_credit if credit is None else credit
-    return estimator(lambda agent, traj: how(agent, traj, case.gamma), objective or scored, reduce)
-
-
 def default_credit(agent: TabularAgent, traj: Any, gamma: float) -> Tensor:
-    """γᵗ·Âₜ with Â of GAE at λ = .95."""
-    advantage = gae(traj.reward, agent.value(traj.obs), traj.terminated, traj.done, gamma, 0.95)
-    return advantage * discount_weight(traj.done, gamma, advantage.dtype)
+    """γᵗ·Âₜ with Â of GAE at λ = .95, a constant."""
+    return discounted_gae(agent, traj, gamma, 0.95).detach()
+
+
+def _small() -> Case:
+    """Episodes of one decision or two."""
+    return random_case(6, n_states=3, n_actions=2, n_terminal=1, horizon=2)
+
+
+def _own(credit: Credit | None, objective: Objective | None, reduce: Any, case: Case) -> Estimator:
+    how, what = credit or default_credit, objective or _score
+
+    def judged(agent: TabularAgent, traj: Trajectory) -> Tensor:
+        return _of_shape("credit", how(agent, traj, case.gamma), traj.reward)
+
+    def maximised(logp: Tensor, logp_old: Tensor, advantage: Tensor) -> Tensor:
+        return _of_shape("objective", what(logp, logp_old, advantage), logp)
+
+    return estimator(judged, maximised, reduce)
+
+
+def _score(logp: Tensor, logp_old: Tensor, advantage: Tensor) -> Tensor:
+    return score_function(logp, advantage)
+
+
+def _parts(credit: Any, objective: Any, reduce: Any) -> Iterable[tuple[str, Any, tuple[str, ...]]]:
+    yield "credit", credit, ("agent", "traj", "gamma")
+    yield "objective", objective, ("logp", "logp_old", "advantage")
+    yield "reduce", reduce, ("x", "mask")
+
+
+def _check_parameters(name: str, part: Any, given: tuple[str, ...]) -> None:
+    try:
+        inspect.signature(part).bind(*given)
+    except ValueError:  # some builtins have none
+        return
+    except TypeError as error:
+        raise UsageError(f"a {name} is called as {name}({', '.join(given)}): {error}") from None
+
+
+def _of_shape(name: str, x: Any, like: Tensor) -> Tensor:
+    found = f"a tensor {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+    if not isinstance(x, Tensor) or x.shape != like.shape:
+        raise UsageError(f"a {name} gives one number per decision, here {list(like.shape)}; got {found}")
+    return x
+
+
+def _one_behind_the_other(traj: Trajectory) -> Trajectory:
+    """Every pair of columns: an episode, the row that only resets, another, and padding."""
+    T, K = traj.mask.shape
+    first, second = torch.cartesian_prod(torch.arange(K), torch.arange(K)).unbind(1)
+    length = (traj.mask > 0).sum(0)[first]
+    row = torch.arange(2 * T + 2).unsqueeze(1)
+    behind = row > length
+    column = torch.where(behind, second, first)
+    at = torch.where(behind, row - length - 1, row).clamp(max=T)  # [2T+2, K²] where each row comes from
+    source, rows = column[:-1], at[:-1].clamp(max=T - 1)
+    real = (traj.mask[rows, source] > 0) & (at[:-1] < T)
+    return Trajectory(
+        obs=traj.obs[at, column],
+        action=traj.action[rows, source],
+        logp=traj.logp[rows, source],
+        reward=traj.reward[rows, source].masked_fill(~real, 0.0),
+        terminated=traj.terminated[rows, source] & real,
+        done=traj.done[rows, source] | ~real,
+        mask=traj.mask[0, first] * traj.mask[0, second] * real,
+    )
 
 
 def _gradients(how: Estimator, case: Case, critic: Tensor | None, batch: Trajectory) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,12 @@ from pgrad.lab.agent import TabularAgent
 from pgrad.math import credit, importance
 
 
+def discounted_gae(agent: TabularAgent, traj: Trajectory, gamma: float, gae_lambda: float) -> Tensor:
+    """γᵗ·Âₜ of GAE(λ), the credit whose score function has ∇J as its mean if the critic is exact."""
+    seen = Seen.by(agent, traj, gamma)
+    return seen.discount * seen.gae(gae_lambda)
+
+
 @dataclass(frozen=True, eq=False)
 class Seen:
     """Everything [T, B], value [T+1, B]; each property and method is one function of `pgrad.math`."""

@@ -18,6 +18,7 @@ from pgrad.lab.problems import Case
 from pgrad.worlds.tensors.tabular import REFERENCE
 
 STYLES = {Verdict.TRUE: "green", Verdict.FALSE: "red", Verdict.TRUE_IF: "yellow"}
+OWN = "own example"  # a claim whose numbers are not of the problem given
 SHOWN = 3  # numbers of a claim in the table
 STATES = 4  # states of a problem in the table
 
@@ -48,15 +49,27 @@ def audited(case: Case) -> bool:
 
 
 def tried(chapter: str, claim: Claim, case: Case) -> Outcome:
-    """Try a claim on a problem. One that the problem does not fit, or that refuses it, says why."""
-    if not claim.fits(case):
-        return Outcome(chapter, claim, None, f"needs {claim.needs}", False)
+    """Try a claim on a problem. One that the problem does not fit, that refuses it or fails on it says why.
+
+    On the audit's problem any exception but a refusal is a fault of ours and goes on.
+    """
     try:
+        if not claim.fits(case):
+            return Outcome(chapter, claim, None, f"needs {claim.needs}", False)
         measured = claim.measure(case)
     except PgradError as error:
         return Outcome(chapter, claim, None, f"not on this problem: {error}", False)
+    except Exception as error:
+        if audited(case):
+            raise
+        return Outcome(chapter, claim, None, f"could not be measured here: {in_a_line(error)}", False)
     certain = not audited(case) or measured.holds == (claim.verdict is Verdict.TRUE)
     return Outcome(chapter, claim, measured, "", certain and claim.confirmed(measured))
+
+
+def in_a_line(error: Exception) -> str:
+    """The first line of what an exception says, or its name if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def claims_table(outcomes: Iterable[Outcome], case: Case) -> RenderableType:
@@ -143,6 +156,7 @@ def claims_json(outcomes: Iterable[Outcome], case: Case) -> dict[str, Any]:
                 "correction": outcome.claim.correction,
                 "holds": None if outcome.measured is None else bool(outcome.measured.holds),
                 "confirmed": None if outcome.measured is None else bool(outcome.confirmed),
+                "own_example": outcome.claim.own,
                 "numbers": _plain({} if outcome.measured is None else outcome.measured.numbers),
                 "audit": dict(outcome.claim.audit) if audited(case) else {},
                 "not_tried": outcome.reason or None,
@@ -187,7 +201,7 @@ def _numbers(outcome: Outcome, case: Case) -> Text:
     if outcome.measured is None:
         return Text(outcome.reason, style="dim")
     audit = outcome.claim.audit if audited(case) else {}
-    lines = []
+    lines = [OWN] * outcome.claim.own
     for name, value in list(outcome.measured.numbers.items())[:SHOWN]:
         printed = f" ({audit[name]})" if name in audit else ""
         lines.append(f"{name} {number(value)}{printed}")
@@ -198,7 +212,8 @@ def _all_numbers(outcome: Outcome, case: Case) -> RenderableType:
     """Every number, the audit's beside it, and why where they differ."""
     if outcome.measured is None:
         return Text(outcome.reason)
-    claim, lines = outcome.claim, []
+    claim = outcome.claim
+    lines = [Text(f"{OWN}: not of the problem given", style="dim")] * claim.own
     for name, value in outcome.measured.numbers.items():
         line = Text(f"{name}  {number(value)}")
         if audited(case) and name in claim.audit:

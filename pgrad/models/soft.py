@@ -119,7 +119,8 @@ class SoftNetwork(nn.Module):
             raise UsageError(f"SAC needs a Box of actions and DiscreteSAC a Discrete, got {action_space}")
         if isinstance(action_space, spaces.Box) and not action_space.is_bounded():
             raise UsageError(
-                f"SAC squashes actions into the bounds of their space: {action_space} has none; use PPO or TRPO"
+                f"SAC squashes actions into the bounds of their space: {action_space} has none; use PPO or "
+                "TRPO"
             )
         self.critic = QFunction(observation_space, action_space, spec, generator)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)

@@ -30,7 +30,7 @@ class AgentSpec:
     """what the agent remembers of earlier observations of an episode with: actor and critic each their own"""
     memory_size: int = 64
     """units of the memory"""
-    sequence_length: int = 32
+    sequence_length: int = 16
     """decisions through which minibatches teach the memory; what came earlier is taken as it was remembered"""
 
     def __post_init__(self) -> None:

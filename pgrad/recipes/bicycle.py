@@ -1,7 +1,7 @@
 """PPO and TRPO on the bicycle: a mean return of 495 means that at least 95 of 100 rides stay up.
 
-A ride that stays up for its 500 steps returns 500, one that falls 399 at most: a mean of 495 allows fewer than
-five falls in a hundred.
+A ride that stays up for its 500 steps returns 500, one that falls 399 at most: a mean of 495 allows fewer
+than five falls in a hundred.
 """
 
 from pgrad.algorithms import PPO, TRPO

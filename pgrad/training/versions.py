@@ -13,6 +13,8 @@ PACKAGES = (
     "mujoco",
     "box2d",
     "ale-py",
+    "opencv-python-headless",
+    "minari",
     "envpool",
     "safetensors",
     "tyro",

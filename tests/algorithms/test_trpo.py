@@ -154,16 +154,15 @@ class TurnAndPush(gymnasium.Env[Any, Any]):
 
 @pytest.mark.parametrize("target_kl", [0.01, 0.3])
 @pytest.mark.parametrize(
-    ("world", "memory"), [("cartpole", "none"), ("pendulum", "none"), (TurnAndPush, "none"), ("cartpole", "gru")]
+    ("world", "memory"),
+    [("cartpole", "none"), ("pendulum", "none"), (TurnAndPush, "none"), ("cartpole", "gru")],
 )
 def test_the_bound_holds_after_every_update_of_a_run(world: Any, memory: Any, target_kl: float) -> None:
     """Discrete, Gaussian and product policies, and one with a memory; a large δ, at which steps are to be
     shortened.
     """
     rows: list[dict[str, float]] = []
-    algorithm = pg.TRPO(
-        n_steps=32, target_kl=target_kl, cg_damping=1e-3, batch_size=128, n_critic_updates=2
-    )
+    algorithm = pg.TRPO(n_steps=32, target_kl=target_kl, cg_damping=1e-3, batch_size=128, n_critic_updates=2)
     agent = pg.AgentSpec(net_arch=(16,), normalize_obs=True, memory=memory, memory_size=8)
     pg.train(
         algorithm,

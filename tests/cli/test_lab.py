@@ -56,6 +56,7 @@ LIE = replace(
 )
 IFFY = replace(LIE, id="I-03", verdict=Verdict.TRUE_IF, always=False, audit={}, differs={})
 SHY = replace(TRUTH, id="S-04", also=("E-71",), measure=refuses)
+OWN = replace(TRUTH, id="O-06", also=(), own=True)
 PICKY = replace(TRUTH, id="P-05", also=(), fits=lambda case: case.seed is None, needs="the audit's numbers")
 
 
@@ -142,32 +143,80 @@ class TestTable:
     @pytest.mark.parametrize(
         ("claim", "on_reference", "elsewhere"),
         [
-            (replace(TRUTH, measure=lambda case: Measured(False, True, {})), 1, True),
-            (replace(LIE, measure=measured), 1, True),
-            (replace(LIE, measure=lambda case: Measured(False, False, {})), 1, True),
-            (replace(IFFY, measure=measured), 1, False),  # elsewhere it may hold
-            (PICKY, 0, False),
-            (replace(PICKY, fits=lambda case: False), 1, False),  # must be tried
+            (replace(TRUTH, measure=lambda case: Measured(False, True, {})), 1, 1),
+            (replace(TRUTH, measure=lambda case: Measured(True, False, {})), 1, 1),
+            (replace(LIE, measure=measured), 1, 0),  # elsewhere it may hold
+            (replace(IFFY, measure=measured), 1, 0),
+            (replace(LIE, measure=lambda case: Measured(False, False, {})), 1, 1),
+            (replace(LIE, measure=lambda case: Measured(True, False, {})), 1, 1),
+            (PICKY, 0, 0),
+            (replace(PICKY, fits=lambda case: False), 1, 0),  # must be tried
         ],
     )
     def test_a_verdict_that_must_be_confirmed_and_is_not(
-        self, claim: Claim, on_reference: int, elsewhere: bool, monkeypatch: pytest.MonkeyPatch
+        self, claim: Claim, on_reference: int, elsewhere: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(lab, "CHAPTERS", {"only": (claim,)})
         assert cli("lab").code == on_reference
         assert cli("lab --json").code == on_reference
         answer = cli("lab --random 3")
-        assert answer.code == 0
-        assert ("NOT CONFIRMED" in answer.out) == elsewhere
+        assert answer.code == elsewhere
+        assert ("NOT CONFIRMED" in answer.out) == bool(elsewhere)
+        (given,) = json.loads(cli("lab --random 3 --json").out)["claims"]
+        assert (given["confirmed"] is False) == bool(elsewhere)
 
-    def test_where_a_false_claim_happens_to_hold(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(lab, "CHAPTERS", {"only": (replace(IFFY, measure=measured),)})
-        assert "holds here" in cli("lab --random 3").out
+    @pytest.mark.parametrize("claim", [LIE, IFFY])
+    def test_where_a_claim_that_is_not_true_happens_to_hold(
+        self, claim: Claim, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lab, "CHAPTERS", {"only": (replace(claim, measure=measured),)})
+        answer = cli("lab --random 3")
+        assert "holds here" in answer.out
+        assert "NOT CONFIRMED" not in answer.out
+        assert "1 claims: 1 confirmed" in answer.out
+        (given,) = json.loads(cli("lab --random 3 --json").out)["claims"]
+        assert (given["holds"], given["confirmed"]) == (True, True)
 
-    def test_another_exception_is_a_fault_of_ours_and_surfaces(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_exception_on_the_reference_problem_is_a_fault_of_ours_and_surfaces(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(lab, "CHAPTERS", {"only": (replace(TRUTH, measure=lambda case: 1 / 0),)})
         with pytest.raises(ZeroDivisionError):
             cli("lab")
+
+    @pytest.mark.parametrize(
+        ("fault", "said"),
+        [
+            (ZeroDivisionError("division by zero"), "division by zero"),
+            (RuntimeError("singular\nat line 3"), "singular"),
+            (IndexError(), "IndexError"),
+        ],
+    )
+    def test_an_exception_elsewhere_is_a_line_of_its_claim(
+        self, fault: Exception, said: str, problem: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fails(case: Case) -> Measured:
+            raise fault
+
+        odd = replace(PICKY, fits=fails)
+        monkeypatch.setattr(lab, "CHAPTERS", {"only": (replace(TRUTH, measure=fails), odd, LIE)})
+        monkeypatch.setenv("COLUMNS", "200")
+        for where in ("--gamma 0", "--random 3", f"--problem {problem}"):
+            answer = cli(f"lab {where}")
+            assert (answer.code, answer.err) == (0, "")
+            assert answer.out.count(f"could not be measured here: {said}\n".rstrip()) == 2
+            assert "3 claims: 1 confirmed, 2 not tried" in answer.out
+            first, _, last = json.loads(cli(f"lab {where} --json").out)["claims"]
+            assert first["not_tried"] == f"could not be measured here: {said}"
+            assert last["confirmed"] is True
+
+    def test_an_example_of_its_own_is_marked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(lab, "CHAPTERS", {"only": (OWN, TRUTH)})
+        for command in ("lab", "lab --random 3"):
+            assert cli(command).out.count("own example") == 1
+        assert "own example: not of the problem given" in words(cli("lab O-06 --random 3").out)
+        given = json.loads(cli("lab --json").out)["claims"]
+        assert [claim["own_example"] for claim in given] == [True, False]
 
     @pytest.mark.parametrize("width", [40, 60, 200])
     def test_fits_the_terminal(self, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,6 +286,19 @@ class TestOneClaim:
         assert "picture" not in answer.out
         assert not Path("runs").exists()
 
+    def test_a_picture_that_fails_elsewhere_is_a_line(
+        self, problem: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fails(*args: object) -> Path:
+            raise ZeroDivisionError("division by zero")
+
+        monkeypatch.setattr("pgrad.lab.pictures.draw", fails)
+        answer = cli("lab T-01 F-02 --problem", problem)
+        assert answer.code == 0
+        assert answer.out.count("picture      could not be drawn here: division by zero\n") == 2
+        with pytest.raises(ZeroDivisionError):
+            cli("lab T-01")
+
     def test_json_draws_nothing(self, here: Path) -> None:
         assert cli("lab T-01 --json").code == 0
         assert list(here.iterdir()) == []
@@ -253,13 +315,13 @@ class TestOneClaim:
 
 @pytest.mark.usefixtures("few")
 def test_json_has_one_schema(problem: Path) -> None:
-    keys = ["id", "also", "statement", "verdict", "correction", "holds", "confirmed", "numbers", "audit"]
+    keys = ["id", "also", "statement", "verdict", "correction", "holds", "confirmed", "own_example"]
     for command in ("lab --json", f"lab --json --problem {problem}"):
         answer = cli(command)
         assert (answer.code, answer.err) == (0, "")
         given = json.loads(answer.out, parse_constant=lambda x: pytest.fail(f"{x} is not JSON"))
         assert list(given) == ["problem", "gamma", "claims"]
-        assert all(list(claim) == [*keys, "not_tried"] for claim in given["claims"])
+        assert all(list(claim) == [*keys, "numbers", "audit", "not_tried"] for claim in given["claims"])
     truth, lie, _, shy, picky = given["claims"]
     assert truth["numbers"] == {"rel. error": 1.2345678e-12, "cosine": None, "far": 3.14159265}
     assert (truth["holds"], truth["confirmed"], truth["audit"], truth["also"]) == (True, True, {}, ["E-71"])

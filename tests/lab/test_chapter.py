@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,6 +138,27 @@ def test_what_is_said_of_a_claim() -> None:
     assert "differences" not in text.split("### X-1")[1]
     assert "**Condition:** this" in told(a_claim(verdict=Verdict.TRUE_IF))
     assert "| number | here |\n|---|---:|\n| rel. error | 0.25 |\n" in told(a_claim(audit={}))
+
+
+def test_an_example_of_its_own_is_marked() -> None:
+    mark = " · The numbers are of an example of its own, not of the reference problem</sub>"
+    assert mark in told(a_claim(own=True))
+    assert mark not in told(a_claim())
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_what_is_not_all_symbols_is_translated(name: str) -> None:
+    """No English word is left in a Chinese equation, and a translated one has the same signs and digits."""
+
+    def signs(text: str) -> Counter[str]:
+        return Counter(x for x in text if not (x.isalpha() or x.isspace() or x in ",;:?，；：？（）、"))
+
+    equation = words("chinese").of(CLAIMS[name], "equation")
+    english = (
+        r"\b(for|with|over|of|the|as|under|wherever|where|to|against|only|at|after|and|per|unless|is|so)\b"
+    )
+    assert re.findall(english, equation) == []
+    assert signs(equation) == signs(CLAIMS[name].equation)
 
 
 def test_differences_are_listed_by_reason() -> None:

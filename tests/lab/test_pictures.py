@@ -139,6 +139,7 @@ def test_surrogates_touch_at_zero_and_part_further_off() -> None:
             assert data(axes, k)[1][near] == pytest.approx(J[near], abs=2e-3)
         assert all(a <= b + 1e-12 for a, b in zip(data(axes, 2)[1], data(axes, 1)[1], strict=True))
     J, cpi = data(right, 0)[1], data(right, 1)[1]
+    assert right.get_title(loc="left") == "a random problem, chosen"
     fallen = [b < a and d > c for a, b, c, d in zip(J, J[1:], cpi, cpi[1:], strict=False)]
     assert sum(fallen) > 20
 
@@ -156,6 +157,7 @@ def test_the_chain_gets_worse_where_its_surrogate_is_best() -> None:
     clip = data(axes, 2)[1]
     assert p[clip.index(max(clip))] == pytest.approx(0.6)
     assert any("J = 0.3667" in text for text in texts(axes))
+    assert all(text.arrow_patch is not None for text in axes.texts)
 
 
 def test_inner_steps_end_where_nothing_is_left_to_climb() -> None:
@@ -181,6 +183,12 @@ def test_weight_of_a_prompt_is_the_audits() -> None:
     assert [round(float(x), 3) for x in scaled] == pytest.approx([1.856, 2.328, 2.609], abs=1.5e-3)
     assert language.weight_of_prompt(q, language.without_itself).tolist() == pytest.approx([1, 1, 1])
     assert language.weight_of_prompt(q, language.centred).tolist() == pytest.approx([7 / 8] * 3)
+
+
+def test_no_curve_of_difficulty_is_cut() -> None:
+    (axes,) = PICTURES["difficulty"](reference()).axes
+    assert max(max(data(axes, k)[1]) for k in range(4)) < axes.get_ylim()[1]
+    assert data(axes, 0)[0][-1] == axes.get_xlim()[1]
 
 
 def test_only_a_constant_keeps_the_direction() -> None:

@@ -25,5 +25,7 @@ def check_on_random_problems(claim: Claim) -> None:
     for case, measured in found:
         assert measured.right, f"{claim.id} on seed {case.seed}: {measured.numbers}"
         assert claim.confirmed(measured), f"{claim.id} on seed {case.seed}: {measured.numbers}"
+        fails = claim.always and claim.verdict is not Verdict.TRUE
+        assert not (fails and measured.holds), f"{claim.id} holds on seed {case.seed}: {measured.numbers}"
     failures = sum(not measured.holds for _, measured in found)
     assert (failures == 0) == (claim.verdict is Verdict.TRUE), f"{claim.id} failed on {failures}"

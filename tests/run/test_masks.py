@@ -65,6 +65,7 @@ class Bits(Tempting):
 
 
 SMALL = pg.AgentSpec(net_arch=(8,), normalize_obs=True)
+RECURRENT = pg.AgentSpec(net_arch=(8,), normalize_obs=True, memory="gru", memory_size=8, sequence_length=16)
 ALGORITHMS: dict[str, Any] = {
     "ppo": pg.PPO(n_steps=16, batch_size=16, n_epochs=2),
     "ppo-kl": pg.PPOKL(n_steps=16, batch_size=16, n_epochs=2),
@@ -72,14 +73,22 @@ ALGORITHMS: dict[str, Any] = {
     "a2c": pg.A2C(n_steps=16),
     "actor-critic": pg.ActorCritic(n_steps=16, n_critic_updates=2),
     "reinforce": pg.Reinforce(n_episodes=5, baseline="optimal"),
+    "off-policy-actor-critic": pg.OffPolicyActorCritic(n_steps=8),
+    "discrete-sac": pg.DiscreteSAC(learning_starts=60, batch_size=8, ent_coef=2.0),
 }
 
 
-@pytest.mark.parametrize("world", [Tempting, Bits])
-@pytest.mark.parametrize("name", ALGORITHMS)
-def test_every_algorithm_stops_and_continues_bit_for_bit(name: str, world: Any, tmp_path: Path) -> None:
+CASES = [(name, Tempting, SMALL) for name in ALGORITHMS]
+CASES += [(name, Bits, SMALL) for name in ALGORITHMS if name != "discrete-sac"]
+CASES += [(name, Bits, RECURRENT) for name in ("ppo", "reinforce")]
+
+
+@pytest.mark.parametrize(("name", "world", "agent"), CASES)
+def test_every_algorithm_stops_and_continues_bit_for_bit(
+    name: str, world: Any, agent: pg.AgentSpec, tmp_path: Path
+) -> None:
     """And never does what is forbidden, for the world would break."""
-    setting: dict[str, Any] = {"total_timesteps": 200, "n_envs": 3, "agent": SMALL, "log_every": 1}
+    setting: dict[str, Any] = {"total_timesteps": 200, "n_envs": 3, "agent": agent, "log_every": 1}
     pg.train(ALGORITHMS[name], world, run_dir=tmp_path / "whole", **setting)
     pg.train(
         ALGORITHMS[name],

@@ -31,6 +31,7 @@ from pgrad.lab.show import (
     estimators_json,
     estimators_table,
     explained,
+    in_a_line,
     tried,
 )
 
@@ -76,7 +77,7 @@ class Estimators(Problem):
 
 
 def run(args: list[str]) -> int:
-    """Measure, and print; 1 if a verdict is not confirmed where it must be."""
+    """Measure, and print; 1 if a verdict is not confirmed, or not tried on the reference problem."""
     if args[:1] == ["estimators"]:
         return _estimators(parse(Estimators, "lab estimators", args[1:]))
     given: Lab = parse(Lab, "lab", args)
@@ -91,7 +92,8 @@ def run(args: list[str]) -> int:
         _print(_heading(case))
         _print(claims_table(outcomes, case))
         _print(counts(outcomes, time.monotonic() - began))
-    return int(audited(case) and not all(outcome.confirmed for outcome in outcomes))
+    must = [outcome for outcome in outcomes if outcome.measured is not None or audited(case)]
+    return int(not all(outcome.confirmed for outcome in must))
 
 
 def _explain(outcomes: list[Outcome], case: Case, folder: Path) -> None:
@@ -107,6 +109,10 @@ def _explain(outcomes: list[Outcome], case: Case, folder: Path) -> None:
                 raise UsageError(f"cannot write pictures to {folder}: {error.strerror}") from None
             except PgradError as error:
                 path = f"not on this problem: {error}"
+            except Exception as error:
+                if audited(case):
+                    raise
+                path = f"could not be drawn here: {in_a_line(error)}"
             _print(f"picture      {path}")
         _print("")
 

@@ -25,6 +25,7 @@ from pgrad.lab.claims.returns import (
     returns_and_features,
     scored,
     shortened,
+    solvable,
     step_optimum,
     to_go,
     values_of,
@@ -158,11 +159,12 @@ def _whole(case: Case) -> Estimator:
 
 def _batch_mean(case: Case) -> Measured:
     """The REINFORCE that trains, on every batch of N episodes: the fewer decisions, the larger N."""
-    arms = bandit(exact.policy(case.problem, case.theta)[0], case.problem.r[0])
-    pairs, one = case if case.seed is None else shortened(case, 2), shortened(case, 1)
-    batches = {2: pairs, 3: one, 4: arms, 8: arms}
+    few = min(8, case.problem.n_actions)  # 8 episodes of more actions are too many batches
+    arms = bandit(case.theta[case.problem.observation[0], :few].softmax(0), case.problem.r[0, :few])
+    pairs = case if case.seed is None else shortened(case, 2, 2)
+    batches = {2: pairs, 3: shortened(case, 1, 3), 4: arms, 8: arms}
     found = {N: _factor(small, "mean", N, 1 - 1 / N) for N, small in batches.items()}
-    others = [_factor(shortened(case, 4 - N), "leave-one-out", N, 1.0) for N in (2, 3)]
+    others = [_factor(shortened(case, 4 - N, N), "leave-one-out", N, 1.0) for N in (2, 3)]
     numbers = {f"factor, N = {N}": factor for N, (factor, _) in found.items()}
     numbers["leave-one-out"] = others[0][0]
     off = max(miss for _, miss in (*found.values(), *others))
@@ -265,7 +267,7 @@ def _advantage(case: Case) -> Measured:
 
 def _fitted(case: Case) -> Measured:
     """V̂(t, s) by least squares on the two episodes it judges, and on the other one only."""
-    small = shortened(case, 2)
+    small = shortened(case, 2, 2)
     same, other = (estimates(_minus_fit(small, own), small, episodes=2).mean for own in (True, False))
     truth = true_gradient(small).flatten()
     visits = exact.marginals(small.problem, small.theta, small.steps)
@@ -318,7 +320,8 @@ CLAIMS: tuple[Claim, ...] = (
         source="000:101; 001:70,498,527",
         paper="Greensmith, Bartlett & Baxter 2004, JMLR 5; Weaver & Tao 2001, UAI",
         explanation="Actions count in the variance with |∇log π|², which is large for rare ones; V weighs "
-        "them as if it were the same for all. V can therefore be worse than no baseline, as it is here.",
+        "them as if it were the same for all. V can therefore be worse than no baseline, "
+        "as on the reference problem.",
         correction="The optimum weighs returns by squared scores: E[|∇log π|²Q]/E[|∇log π|²] for a single "
         "decision, and with the products with other decisions' terms for their sum.",
         audit={
@@ -333,6 +336,8 @@ CLAIMS: tuple[Claim, ...] = (
         },
         also=("E-04",),
         picture="baselines",
+        fits=solvable,
+        needs="at most 10⁸ products of trajectories, decisions, states and parameters",
     ),
     Claim(
         id="L-14",
@@ -372,6 +377,8 @@ CLAIMS: tuple[Claim, ...] = (
         correction="The optimum over b(t, s) is E[φ·ĝ]/E|φ|² with ĝ the whole estimate: b* is what remains "
         "of it without the products with other decisions.",
         audit={"b*": "1.8475", "best b(t, s)": "1.7540"},
+        fits=solvable,
+        needs="at most 10⁸ products of trajectories, decisions, states and parameters",
     ),
     Claim(
         id="L-16",
@@ -403,7 +410,7 @@ CLAIMS: tuple[Claim, ...] = (
         verdict=Verdict.FALSE,
         measure=_batch_mean,
         equation="E[(1/N) Σᵢ gᵢ (Rᵢ − R̄)] = (1 − 1/N) ∇J",
-        source="004:33-39",
+        source="often concluded from 004:33-39",
         paper="Kool, van Hoof & Welling 2019, Buy 4 REINFORCE samples, get a baseline for free!",
         explanation="The mean holds 1/N of the very return it is subtracted from, and so looks at the "
         "action. The direction is kept; the length is not. Returns of both signs are no aim in themselves: "
@@ -421,6 +428,8 @@ CLAIMS: tuple[Claim, ...] = (
             "factor, N = 8": "The audit sampled batches; over all batches the factor is 7/8 exactly.",
         },
         also=("E-17", "M-15"),
+        fits=early,
+        needs="a gradient within two decisions",
     ),
     Claim(
         id="L-18",
@@ -429,12 +438,12 @@ CLAIMS: tuple[Claim, ...] = (
         verdict=Verdict.FALSE,
         measure=_to_go_helps,
         equation="trVar Σₜ γᵗ ∇log π Gₜ  ≤  trVar Σₜ ∇log π R(τ)  ?",
-        source="004:29-32",
+        source="often concluded from 004:29-32",
         paper="",
         explanation="What is left out has mean zero when multiplied by the score, but it may cancel noise: "
         "if the second reward always takes the first back, whole returns are 0 and returns to go are not.",
-        correction="The expectation is the same, of the same objective; the variance is usually lower (less "
-        "than half here), but need not be.",
+        correction="The expectation is the same, of the same objective; the variance is usually lower (on "
+        "the reference problem less than half), but need not be.",
         audit={
             "full return, r = +1, −1": "<1e-9",
             "reward-to-go, r = +1, −1": ".5",
@@ -493,6 +502,8 @@ CLAIMS: tuple[Claim, ...] = (
         "one that both visit, so that not even the direction is kept.",
         correction="V̂ must not depend on the batch it judges: fit it to earlier data, or to the other "
         "episodes, and any V̂ will do.",
+        fits=early,
+        needs="a gradient within two decisions",
     ),
 )
 """In the order of the notes."""

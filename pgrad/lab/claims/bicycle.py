@@ -56,8 +56,9 @@ CLAIMS: tuple[Claim, ...] = (
         explanation="Without the steer-rate term a·v·δ̇ every rule δ = f(φ) makes φ̈ a function of φ, and a "
         "swing loses no energy: from 5° it goes on at 5° for ever. The term turns a rule on φ into a brake "
         "on φ̇.",
-        correction="the steer-rate term is kept (a > 0); without it the lean rate must be seen as well.",
+        correction="The steer-rate term is kept (a > 0); without it the lean rate must be seen as well.",
         audit={"no steer-rate term": "5.00", "with it": "0.00"},
+        own=True,
     ),
 )
 """In the order of the notes."""

@@ -18,7 +18,7 @@ from pgrad.lab.claims.critics import (
     n_step,
     wrong_critic,
 )
-from pgrad.lab.problems import Case
+from pgrad.lab.problems import MAX_TRAJECTORIES, Case
 from pgrad.math.credit import gae, lambda_return, n_step_return, reward_to_go, td_error
 from pgrad.math.objectives import squared_error
 from pgrad.math.reduce import mean
@@ -211,13 +211,18 @@ def _undetached(case: Case) -> Measured:
     )
 
 
+def _enumerable(case: Case) -> bool:
+    """Whether the states behind the last decision can be told apart too."""
+    return case.trajectory.mask.shape[1] * case.problem.n_states <= MAX_TRAJECTORIES
+
+
 def _time_limit(case: Case) -> Measured:
     """A constant reward of 1 for 50 steps, and windows of this problem without its horizon."""
     end = torch.arange(50) == 49
     hundred = torch.full((51,), 100.0, dtype=torch.float64)
     ones, never = torch.ones(50, dtype=torch.float64), torch.zeros(50, dtype=torch.bool)
     cut, whole = (float(n_step_return(ones, hundred, ends, end, 0.99, 50)[0]) for ends in (end, never))
-    windows = endless(case, case.steps)
+    windows = endless(case, case.steps if _enumerable(case) else case.steps - 1)
     traj, value = windows.trajectory, exact_critic(windows).flatten()[windows.trajectory.obs]
     as_end, as_cut = (
         largest(bias_of(windows, gae(traj.reward, value, ends, traj.done, case.gamma, 0.95)))
@@ -259,7 +264,7 @@ CLAIMS: tuple[Claim, ...] = (
         statement="Monte Carlo targets have high variance and no bias; TD targets r + γV(s') have low "
         "variance and a bias.",
         verdict=Verdict.TRUE_IF,
-        correction="the critic is wrong, but not by much: the bias is γ times the mean error at s', none "
+        correction="The critic is wrong, but not by much: the bias is γ times the mean error at s', none "
         "with V^π. Lower variance is certain with V^π only; a large error adds its own.",
         measure=_bias_and_variance,
         equation="E[r + γV(s') | s] − V^π(s) = γ E[V(s') − V^π(s') | s]",
@@ -279,7 +284,7 @@ CLAIMS: tuple[Claim, ...] = (
         title="n-step targets need no γ on rewards",
         statement="With a discount the n-step target is Σ_{m=t}^{t+n−1} r_m + γⁿ V(s_{t+n}).",
         verdict=Verdict.FALSE,
-        correction="every reward needs its own discount: Σ_m γ^{m−t} r_m + γⁿ V(s_{t+n}), whose mean is V^π "
+        correction="Every reward needs its own discount: Σ_m γ^{m−t} r_m + γⁿ V(s_{t+n}), whose mean is V^π "
         "for every n.",
         measure=_undiscounted,
         equation="E[Σ_{m=t}^{t+n−1} γ^{m−t} r_m + γⁿ V^π(s_{t+n}) | s_t] = V^π(s_t)",
@@ -331,7 +336,7 @@ CLAIMS: tuple[Claim, ...] = (
         title="compute_advantages of the note is GAE",
         statement="The note's compute_advantages computes GAE.",
         verdict=Verdict.FALSE,
-        correction="its last target is next_value alone, without reward and γ, and its sum runs on across "
+        correction="Its last target is next_value alone, without reward and γ, and its sum runs on across "
         "ends. `gae` keeps the reward, cuts at done, and bootstraps unless terminated.",
         measure=_code,
         equation="δ_t = r_t + γ(1 − terminated_t) V(s_{t+1}) − V(s_t),   Â_t = δ_t + γλ(1 − done_t) Â_{t+1}",
@@ -344,21 +349,22 @@ CLAIMS: tuple[Claim, ...] = (
         | {"gae Â₀": "10.34819", "gae Â₁": "9.83965", "gae Â₂": "9.3"}
         | {"two episodes, note Â₀": "88.45", "two episodes, note Â₁": "94.05"},
         also=("E-36", "E-37", "M-74"),
+        own=True,
     ),
     Claim(
         id="L-44",
         title="The target may stay in the graph",
         statement="Minimising E(r + γV(s') − V(s))² with V's own gradient in the target has the optimum V^π.",
         verdict=Verdict.FALSE,
-        correction="where transitions are random it also punishes the spread of V(s'), so its optimum is "
+        correction="Where transitions are random it also punishes the spread of V(s'), so its optimum is "
         "another. With the target held fixed (semi-gradient) the gradient is zero at V^π.",
         measure=_undetached,
         equation="E[(r + γV(s') − V(s))²] = E[(E[r + γV(s')|s] − V(s))²] + E[Var[r + γV(s')|s]]",
         source="001:139",
         paper="Baird 1995; Sutton & Barto 2018, §11.5",
-        explanation="The second term is smaller for a flatter V, so the minimiser is one. An unbiased "
-        "gradient of the Bellman error would need two independent successors of the same state (double "
-        "sampling).",
+        explanation="The second term is smaller for a flatter V, so the minimiser is flatter than V^π. An "
+        "unbiased gradient of the Bellman error would need two independent successors of the same state "
+        "(double sampling).",
         audit={"argmin (s₀)": ".649", "argmin (s₁)": ".175", "argmin (s₂)": ".104"}
         | {"V^π (s₀)": "1.008", "V^π (s₁)": "-.116", "V^π (s₂)": "-.048", "largest error": ".3586"},
         also=("E-35", "M-41"),
@@ -371,15 +377,15 @@ CLAIMS: tuple[Claim, ...] = (
         title="A time limit is the end",
         statement="Where a time limit cuts an episode, what comes after is worth nothing, as at its end.",
         verdict=Verdict.FALSE,
-        correction="the task goes on, only the watching stops: the value of the last state counts. The "
+        correction="The task goes on, only the watching stops: the value of the last state counts. The "
         "limit cuts sums and traces (done) and keeps the bootstrap (not terminated).",
         measure=_time_limit,
         equation="V(s₀) = Σ_{t<T} γᵗ r_t + γᵀ V(s_T)",
         source="001:806-819, 849-866, 887-896",
         paper="Pardo et al. 2018, arXiv 1712.00378",
         explanation="With r = 1 and γ = .99 a state is worth 100 whatever the clock says; with 50 steps and "
-        "no bootstrap its target is 39.5. A state then seems worth less the later the clock, which it "
-        "cannot see.",
+        "no bootstrap its target is 39.5. A state would then be worth less the later it is visited, "
+        "and a critic that is not told the time cannot say so.",
         audit={"V(s₀), limit as an end": "39.5", "V(s₀), bootstrapped": "100"},
         also=("E-37",),
         fits=lambda case: case.gamma < 1,

@@ -12,7 +12,6 @@ from pgrad.lab import exact
 from pgrad.lab.agent import TabularAgent
 from pgrad.lab.claim import ZERO, Claim, Measured, Verdict
 from pgrad.lab.claims.common import cosine, given, relative_error, true_gradient
-from pgrad.lab.claims.returns import early
 from pgrad.lab.claims.weights import mixed
 from pgrad.lab.estimate import Estimates, estimates, estimator, expectation
 from pgrad.lab.problems import Case
@@ -207,12 +206,23 @@ def _index(case: Case) -> Measured:
     )
 
 
+def _two_decisions(case: Case) -> Case:
+    return replace(case, problem=replace(case.problem, horizon=2), behaviour=None)
+
+
+def _with_value(case: Case, normalize: bool) -> Reinforce:
+    return Reinforce(gamma=case.gamma, baseline="value", normalize_advantage=normalize)
+
+
+def _pairs(case: Case) -> bool:
+    """Whether pairs of episodes of two decisions can be enumerated, and have a gradient."""
+    few = case.problem.n_states * case.problem.n_actions <= 12
+    return few and float(expectation(_with_value(case, False), _two_decisions(case)).norm()) > ZERO
+
+
 def _normalised(case: Case) -> Measured:
     """The direction of the mean gradient, from batches of two episodes and from very large ones."""
-    two = replace(case, problem=replace(case.problem, horizon=2), behaviour=None)
-    plain, scaled = (
-        Reinforce(gamma=case.gamma, baseline="value", normalize_advantage=on) for on in (False, True)
-    )
+    two, plain, scaled = _two_decisions(case), _with_value(case, False), _with_value(case, True)
     truth = expectation(plain, two).flatten()
     mean = {n: estimates(scaled, two, episodes=n).mean for n in (1, 2)}
     large = expectation(scaled, two).flatten()
@@ -248,7 +258,7 @@ CLAIMS: tuple[Claim, ...] = (
         title="GAE estimates the advantage without bias",
         statement="GAE(λ) is an unbiased estimate of A^π.",
         verdict=Verdict.TRUE_IF,
-        correction="if V is exact, for every λ; or if λ = 1 and episodes end, up to a shift that depends on "
+        correction="If V is exact, for every λ; or if λ = 1 and episodes end, up to a shift that depends on "
         "the state alone and costs the gradient nothing.",
         measure=_unbiased,
         equation="E[Σ_l (γλ)ˡ δ_{t+l} | s_t, a_t] = A^π_t(s_t, a_t)",
@@ -273,8 +283,8 @@ CLAIMS: tuple[Claim, ...] = (
         statement="GAE with λ = 0 has high bias and low variance; with λ = 1, Σ γˡ r − V, low bias and high "
         "variance.",
         verdict=Verdict.TRUE_IF,
-        correction="if the critic is wrong about what actions lead to: an exact one has no bias at any λ. λ = 1 "
-        "has none for any critic, where episodes end.",
+        correction="If the critic is wrong about what actions lead to: an exact one has no bias at any λ. "
+        "λ = 1 has none for any critic, where episodes end.",
         measure=_wrong_critic,
         equation="E Σ_t γᵗ ∇log π(a_t|s_t)·Â_t^{GAE(λ)} against ∇J",
         source="001:791-793; 000:121",
@@ -307,7 +317,7 @@ CLAIMS: tuple[Claim, ...] = (
         title="λ trades bias for variance, step by step",
         statement="With a wrong critic, raising λ lowers the bias of the gradient and raises its variance.",
         verdict=Verdict.FALSE,
-        correction="neither is certain on the way, though usual. Certain: at λ = 1 no critic brings bias "
+        correction="Neither is certain on the way, though usual. Certain: at λ = 1 no critic brings bias "
         "into episodes that end, an exact one brings none at any λ, and with it Var[Â|s, a] rises with λ.",
         measure=_trade,
         equation="|E ĝ(λ) − ∇J| ↓ and tr Cov[ĝ(λ)] ↑ as λ: 0 → 1 ?",
@@ -342,7 +352,7 @@ CLAIMS: tuple[Claim, ...] = (
         statement="Âₙ = Σ_{t'=t}^{t+n} γ^{t'−t} r_{t'} + γⁿ V(s_{t+n}) − V(s_t), and weights ∝ λⁿ⁻¹ make "
         "GAE of it.",
         verdict=Verdict.FALSE,
-        correction="the sum ends at t + n − 1, as V(s_{t+n}) already holds r_{t+n}: then Âₙ is unbiased "
+        correction="The sum ends at t + n − 1, as V(s_{t+n}) already holds r_{t+n}: then Âₙ is unbiased "
         "with an exact V; and the last term has the weight of the tail, which normalised weights do not "
         "give it.",
         measure=_index,
@@ -371,7 +381,7 @@ CLAIMS: tuple[Claim, ...] = (
         statement="Standardising the advantages of a batch changes the length of the expected gradient and "
         "keeps its direction.",
         verdict=Verdict.FALSE,
-        correction="only in the limit of large batches: there the mean is one constant baseline and the "
+        correction="Only in the limit of large batches: there the mean is one constant baseline and the "
         "standard deviation one factor. In a batch of a few episodes both depend on the actions they judge.",
         measure=_normalised,
         equation="E[Σ ∇log π·(Â − mean)/std]  ∥  E[Σ ∇log π·Â] ?",
@@ -379,8 +389,8 @@ CLAIMS: tuple[Claim, ...] = (
         paper="Andrychowicz et al. 2021, arXiv 2006.05990; Huang et al. 2022",
         explanation="A batch with large advantages is divided by a large number, so rare good luck counts "
         "for less than in the mean: E[x/std] is not E[x]/std. A constant baseline costs nothing, one that "
-        "holds the decision's own advantage does. Both effects are of order 1/N.",
-        fits=lambda case: case.problem.n_states * case.problem.n_actions <= 12,
-        needs="at most 12 pairs of state and action",
+        "holds the decision's own advantage does.",
+        fits=_pairs,
+        needs="at most 12 pairs of state and action, and a gradient within two decisions",
     ),
 )

@@ -222,6 +222,7 @@ CLAIMS: tuple[Claim, ...] = (
             "σ = .1, reparameterised": ".04",
             "mean of the score": "<1e-9",
         },
+        own=True,
     ),
     Claim(
         id="E-33",
@@ -233,8 +234,8 @@ CLAIMS: tuple[Claim, ...] = (
         source="000:136-146",
         paper="Williams 1992, Machine Learning 8:229",
         explanation="Every dimension has a normalising constant of its own; with one for all of them the "
-        "density does not integrate to 1. With a fixed σ the score is the same; a learned σ, an entropy or a "
-        "ratio between two widths are wrong.",
+        "density does not integrate to 1. With a fixed σ the score is the same; the gradient of a "
+        "learned σ, the entropy and the ratio of two widths come out wrong.",
         correction="That is one dimension; d of them have −(d/2) log(2πσ²), and a learned σ the score "
         "(a − μ)²/σ² − 1 in each.",
         audit={
@@ -246,6 +247,7 @@ CLAIMS: tuple[Claim, ...] = (
             "Fisher·σ²": "1",
         },
         also=("M-20",),
+        own=True,
     ),
     Claim(
         id="M-21",
@@ -259,6 +261,7 @@ CLAIMS: tuple[Claim, ...] = (
         paper="Williams 1992, Machine Learning 8:229",
         explanation="The score points from the mean to the action, and the advantage says whether to follow. "
         "A short step makes the action itself likelier exactly if A > 0; a long one may overshoot it.",
+        own=True,
     ),
     Claim(
         id="M-23",
@@ -282,6 +285,7 @@ CLAIMS: tuple[Claim, ...] = (
             "bandit: |∇J|": "The audit's r − J cancels to 0 for the arm that is left; without cancellation "
             "its component is 2.5e-18 and the norm 4.3e-18.",
         },
+        own=True,
     ),
 )
 """In the order of the notes."""

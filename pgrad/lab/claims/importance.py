@@ -226,7 +226,7 @@ CLAIMS: tuple[Claim, ...] = (
             "silently missing. The mean weight, which should be 1, then is the share of p that q can reach, "
             "and so gives the fault away. With support it is exact, as for one decision at a fixed state."
         ),
-        correction="q(x) > 0 wherever p(x)·f(x) ≠ 0; otherwise exactly what q cannot do is missing.",
+        correction="Wherever p(x)·f(x) ≠ 0 it takes q(x) > 0; otherwise exactly what q cannot do is missing.",
         audit={"found where q has a hole": ".5", "E_p[f]": "2.0"},
         also=("M-54",),
     ),
@@ -244,8 +244,8 @@ CLAIMS: tuple[Claim, ...] = (
         paper="Precup, Sutton & Singh 2000",
         explanation=(
             "Both policies meet the same ρ₀ and P, which divide out; so the weight is known without a model. "
-            "Its variance is finite here, and but at c = 1 a single trajectory may already weigh forty times "
-            "the average."
+            "Here the ratios are bounded and the variance is finite, but on the reference problem a single "
+            "trajectory weighs forty times the average at c = 1 already."
         ),
         audit=_at("variance", ".0115", ".3576", "2.2909")
         | _at("largest weight", "1.56", "7.92", "40.8")

@@ -283,6 +283,7 @@ CLAIMS: tuple[Claim, ...] = (
         },
         also=("M-92", "M-93", "M-95"),
         picture="kl",
+        own=True,
     ),
     Claim(
         id="L-50",
@@ -301,6 +302,7 @@ CLAIMS: tuple[Claim, ...] = (
         correction="It is unbiased while π = π_old; from the second inner step it needs the ratio π/π_old.",
         audit={"k3": ".298298", "k1": ".110001", "k2": ".325077", "ratio·k3": ".297184", "KL": ".297184"},
         also=("E-48", "M-94"),
+        own=True,
     ),
     Claim(
         id="L-51",
@@ -320,6 +322,7 @@ CLAIMS: tuple[Claim, ...] = (
             "ratio·k3 puts it back, even where it equals 1."
         ),
         audit={"k1, length": "<1e-9", "k2 to reverse": "<1e-9", "k3 to forward": "<1e-9"},
+        own=True,
     ),
     Claim(
         id="E-49",
@@ -348,6 +351,7 @@ CLAIMS: tuple[Claim, ...] = (
             "k3 [1]": "-.15356",
             "k3 [2]": ".35510",
         },
+        own=True,
     ),
     Claim(
         id="L-52",
@@ -369,6 +373,7 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         audit={"std of k3": "15.57", "std of k1": ".218"},
         always=False,
+        own=True,
     ),
     Claim(
         id="E-50",
@@ -388,6 +393,7 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         correction="π(a) > 0 wherever π_ref(a) > 0; otherwise E_π[k3] is too small by π_ref where π = 0.",
         audit={"mean of k3": ".1931", "KL": ".6931"},
+        own=True,
     ),
     Claim(
         id="L-53",
@@ -439,6 +445,7 @@ CLAIMS: tuple[Claim, ...] = (
         correction=(
             "The samples are π's own. From π_old's, as after an inner step, only ratio·k3 keeps its gradient."
         ),
+        own=True,
     ),
 )
 """In the order of the notes."""

@@ -1,8 +1,7 @@
 """Claims about GRPO: groups of answers to a prompt, their lengths, and how difficult the prompt is."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from math import comb, log, sqrt
+from math import comb, log, nan, sqrt
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from pgrad.lab import exact
 from pgrad.lab.agent import TabularAgent
 from pgrad.lab.claim import ZERO, Claim, Measured, Verdict
 from pgrad.lab.claims.common import cosine, gradient_of, relative_error, row
+from pgrad.lab.claims.returns import shortened, starting
 from pgrad.lab.estimate import Estimator, episode_sum, estimates, estimator, expectation
 from pgrad.lab.problems import Case
 from pgrad.math import reduce
@@ -104,12 +104,14 @@ def _constant(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def _prompts(case: Case) -> Iterator[tuple[float, Case]]:
-    """Every start state as a prompt of its own, the most probable first, and its probability."""
-    for s in case.problem.rho0.argsort(descending=True).tolist():
-        p = float(case.problem.rho0[s])
-        if p > 0:
-            alone = torch.arange(case.problem.n_states) == s
-            yield p, replace(case, problem=replace(case.problem, rho0=alone.to(torch.float64)))
+    """Every start state as a prompt of its own, the most probable first, and its probability.
+
+    All have as many decisions as pairs of answers can be enumerated for.
+    """
+    starts = [s for s in case.problem.rho0.argsort(descending=True).tolist() if case.problem.rho0[s] > 0]
+    steps = min(shortened(starting(case, s), case.steps, 2).steps for s in starts)
+    for s in starts:
+        yield float(case.problem.rho0[s]), shortened(starting(case, s), steps)
 
 
 def _groups(q: float, size: int) -> tuple[Tensor, Tensor]:
@@ -164,15 +166,15 @@ def _centred_groups(case: Case) -> Measured:
     """Groups of 2 answers to the most probable prompt of the problem, and of 4 in the EOS world."""
     _, prompt = next(_prompts(case))
     truth, found = _truth(prompt), estimates(_grpo(centred), prompt, episodes=2).mean
-    scale = (found / truth)[truth.abs() > ZERO]
+    scale = (found / truth)[truth.abs() > ZERO].tolist() or [nan]
     eos = eos_world(case)
     four, others = (estimates(_grpo(how), eos, episodes=4).mean for how in (centred, without_itself))
     return Measured(
         holds=relative_error(found, truth / 2) < ZERO and relative_error(four, 0.75 * _truth(eos)) < ZERO,
         right=relative_error(others, _truth(eos)) < ZERO,
         numbers={
-            "smallest E ĝ / ∇J, G = 2": float(scale.min()),
-            "largest E ĝ / ∇J, G = 2": float(scale.max()),
+            "smallest E ĝ / ∇J, G = 2": min(scale),
+            "largest E ĝ / ∇J, G = 2": max(scale),
             "E ĝ / ∇J, G = 4": float((four / _truth(eos))[0]),
             "leave-one-out, G = 4": float((others / _truth(eos))[0]),
         },
@@ -376,6 +378,7 @@ CLAIMS: tuple[Claim, ...] = (
             "leave-one-out": "1.000",
         },
         also=("M-87",),
+        own=True,
     ),
     Claim(
         id="L-56",
@@ -411,6 +414,7 @@ CLAIMS: tuple[Claim, ...] = (
             "right answer, go on at 1": OTHER_WORLD,
         },
         also=("E-47",),
+        own=True,
     ),
     Claim(
         id="N-01",
@@ -435,6 +439,7 @@ CLAIMS: tuple[Claim, ...] = (
             "of large batches; per sequence does not even then."
         ),
         picture="averaging",
+        own=True,
     ),
     Claim(
         id="N-08",
@@ -460,6 +465,7 @@ CLAIMS: tuple[Claim, ...] = (
             "weight."
         ),
         picture="difficulty",
+        own=True,
     ),
 )
 """In the order of the notes."""

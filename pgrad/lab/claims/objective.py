@@ -140,7 +140,7 @@ CLAIMS: tuple[Claim, ...] = (
             "Later decisions are weighed as if the objective did not discount them. On the reference "
             "problem the direction hardly differs (cosine .9997), and the length does (1.158 for .9996)."
         ),
-        correction="only if γ = 1; for γ < 1 the score at time t needs the weight γᵗ.",
+        correction="Only if γ = 1; for γ < 1 the score at time t needs the weight γᵗ.",
         audit={
             "rel. error": ".161",
             "cosine": ".999687",
@@ -231,7 +231,7 @@ CLAIMS: tuple[Claim, ...] = (
             "drawn from the normalised one, whose mean is too short by that factor."
         ),
         correction=(
-            "only if E is read as a sum with the unnormalised measure, of mass (1 − γᵀ)/(1 − γ) where no "
+            "Only if E is read as a sum with the unnormalised measure, of mass (1 − γᵀ)/(1 − γ) where no "
             "episode ends earlier; a mean over samples is ∇J divided by the mass."
         ),
         audit={
@@ -334,7 +334,7 @@ CLAIMS: tuple[Claim, ...] = (
             "direction to go, and every step size goes there."
         ),
         correction=(
-            "if there are two actions, every state has its own parameters, the gradient is exact, and A is "
+            "If there are two actions, every state has its own parameters, the gradient is exact, and A is "
             "averaged over the times at which the state is visited (weights γᵗ P(s_t = s)); then for every "
             "step size."
         ),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import comb
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from pgrad.math import baselines
 from pgrad.math.credit import discount_weight, reward_to_go
 from pgrad.math.objectives import score_function
 from pgrad.worlds.tensors.tabular import Tabular
+
+BATCHES = 200_000
+"""More than this many batches take too long."""
 
 Weight = Callable[[Trajectory], Tensor]
 """What ∇log π of a decision is multiplied by, [T, B]."""
@@ -74,8 +78,8 @@ def return_variance(case: Case) -> Tensor:
 
 
 def early(case: Case) -> bool:
-    """Whether J has a gradient if the episode is over after two decisions."""
-    return float(true_gradient(shortened(case, 2)).norm()) > ZERO
+    """Whether J has a gradient where episodes are so short that pairs of them can be enumerated."""
+    return float(true_gradient(shortened(case, 2, 2)).norm()) > ZERO
 
 
 def error_of(case: Case, how: Estimator) -> float:
@@ -109,9 +113,28 @@ def best_table(case: Case) -> Tensor:
     return torch.linalg.lstsq(design, target, driver="gelsd").solution.reshape(case.steps, -1)
 
 
-def shortened(case: Case, horizon: int) -> Case:
-    """The same problem with fewer decisions, where batches of several episodes are to be enumerated."""
-    return replace(case, problem=replace(case.problem, horizon=min(horizon, case.steps)))
+def shortened(case: Case, horizon: int, episodes: int = 1) -> Case:
+    """The same problem with fewer decisions, where batches of several episodes are to be enumerated.
+
+    Where there are too many batches even so: with fewer still, and at last from its likeliest start alone.
+    """
+    for steps in range(min(horizon, case.steps), 0, -1):
+        short = replace(case, problem=replace(case.problem, horizon=steps))
+        if episodes == 1 or comb(short.trajectory.mask.shape[1] + episodes - 1, episodes) <= BATCHES:
+            return short
+    return starting(short, int(case.problem.rho0.argmax()))
+
+
+def starting(case: Case, s: int) -> Case:
+    """The same problem, always started in one state."""
+    alone = torch.arange(case.problem.n_states) == s
+    return replace(case, problem=replace(case.problem, rho0=alone.to(torch.float64)))
+
+
+def solvable(case: Case) -> bool:
+    """Whether `best_table` is a matter of seconds."""
+    K = case.trajectory.mask.shape[1]
+    return K * case.steps * case.problem.n_states * case.theta.numel() <= 1e8
 
 
 def bandit(pi: Tensor, reward: Tensor) -> Case:

@@ -349,8 +349,8 @@ CLAIMS: tuple[Claim, ...] = (
         title="The surrogates touch J at θ_old",
         statement="At θ_old the gradient of L^CPI, an average E_t over decisions, equals the gradient of J.",
         verdict=Verdict.TRUE_IF,
-        correction="decisions count γᵗ and are summed over the episode, for L^CPI and L^CLIP alike; the "
-        "average over decisions that PPO descends is shorter and, for γ < 1, turned",
+        correction="Decisions count γᵗ and are summed over the episode, for L^CPI and L^CLIP alike; the "
+        "average over decisions that PPO descends is shorter and, for γ < 1, turned.",
         measure=_tangent,
         equation="∇E Σₜ γᵗ rₜAₜ = ∇E Σₜ γᵗ min(rₜAₜ, clip(rₜ, 1 − ε, 1 + ε)Aₜ) = ∇J   at θ = θ_old",
         source="001:637-707",
@@ -373,7 +373,7 @@ CLAIMS: tuple[Claim, ...] = (
         title="L^CPI as the Taylor expansion of J",
         statement="L^CPI is the first-order Taylor expansion (the linear approximation) of J at θ_old.",
         verdict=Verdict.FALSE,
-        correction="J(θ_old) + L^CPI touches J to first order, but L^CPI(θ_old) = 0 and L^CPI is curved",
+        correction="J(θ_old) + L^CPI touches J to first order, but L^CPI(θ_old) = 0 and L^CPI is curved.",
         measure=_taylor,
         equation="J(θ) − J(θ_old) = L^CPI(θ) + O(c²),   L^CPI(θ) = ⟨∇J, θ − θ_old⟩ + O(c²)",
         source="001:657,701-715; 004:89",
@@ -432,8 +432,8 @@ CLAIMS: tuple[Claim, ...] = (
         title="Does clipping bound the ratio?",
         statement="Clipping is a trust region: no update takes a ratio out of [1 − ε, 1 + ε].",
         verdict=Verdict.FALSE,
-        correction="a decision stops pulling once its own ratio is out; the other actions of its state, and "
-        "any step that is too long, carry it on: an arm of probability p flows to the ratio 1 + ε(1 − p)/p",
+        correction="A decision stops pulling once its own ratio is out; the other actions of its state, and "
+        "any step that is too long, carry it on: an arm of probability p flows to the ratio 1 + ε(1 − p)/p.",
         measure=_escape,
         equation="two arms, π_old = (p, 1 − p), A = (+, −): r₁ stops at 1 − ε, so r₀ = 1 + ε(1 − p)/p",
         source="001:625,756-758,966; 004:92-93",
@@ -457,9 +457,9 @@ CLAIMS: tuple[Claim, ...] = (
         title="Does L^CLIP > 0 mean improvement?",
         statement="Raising L^CLIP above 0 raises J: monotone improvement, as TRPO's theory promises.",
         verdict=Verdict.FALSE,
-        correction="J rises for certain if in no state, at no time, π has a negative mean of π_old's "
+        correction="J is certain not to fall if in no state, at no time, π has a negative mean of π_old's "
         "advantage, as a table that climbs an exact L^CLIP usually achieves; shared parameters trade states "
-        "against each other",
+        "against each other.",
         measure=_monotone,
         equation="four states share p: J = p − 1.8p⁴, p_old = .5; argmax L^CLIP = .6, where J is lower",
         source="001:757-759; 004:93",
@@ -480,17 +480,17 @@ CLAIMS: tuple[Claim, ...] = (
         title="PPO's bias in the inner epochs",
         statement="Clipping keeps the gradient of the inner epochs that of J.",
         verdict=Verdict.FALSE,
-        correction="only the first step follows ∇J; later old states and advantages make a small error, and "
+        correction="Only the first step follows ∇J; later old states and advantages make a small error, and "
         "decisions that the clip silences a large one: 100 % once nothing pulls. A wide ε postpones it and "
-        "drifts further",
+        "drifts further.",
         measure=_inner_epochs,
         equation="|∇L^CLIP(θₖ) − ∇J(θₖ)| / |∇J(θₖ)| after k exact ascent steps of .1",
         source="asked of every implementation with n_epochs > 1; 001:619-633, 004:90",
         paper="Ilyas et al. 2020, arXiv 1811.02553; Engstrom et al. 2020, arXiv 2005.12729",
         explanation="On the reference problem, at the sixteenth point of the path with ε = .2, L^CPI still "
         "has ∇J within 4 %, L^CLIP misses it by 85 %: the clip is meant to stop, not to estimate. On some "
-        "problems the error exceeds 100 %, when what is left pulls against ∇J. ε buys a faithful gradient "
-        "with distance from the data, and the reverse.",
+        "problems the error exceeds 100 %, when what is left pulls against ∇J. A wider ε keeps the "
+        "gradient faithful for longer, at the price of more distance from the data.",
         picture="inner_epochs",
     ),
 )

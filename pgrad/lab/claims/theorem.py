@@ -287,7 +287,7 @@ def conditional_return(case: Case) -> Measured:
 
 def sample_mean(case: Case) -> Measured:
     """The error of a mean over m trajectories; that it falls as 1/√m is counted out on a single decision."""
-    how, short = reinforce(case, whole=True), shortened(case, 1)
+    how, short = reinforce(case, whole=True), shortened(case, 1, 3)
     length = float(true_gradient(case).norm())
     one, hundred = ((variance(how, case) / m) ** 0.5 / length for m in (1, 100))
     law = [m * variance(how, short, episodes=m) for m in (1, 2, 3)]

@@ -15,6 +15,7 @@ from pgrad.lab.claims.common import (
     every_decision,
     gradient_of,
     relative_error,
+    same,
     surrogate,
     table_agent,
     true_gradient,
@@ -189,6 +190,11 @@ def total(case: Case, batch: Batch, ppo: PPO, theta: Tensor) -> Tensor:
     return ppo.loss(table_agent(case, theta, batch), summed)[0]
 
 
+def _entropy(case: Case, batch: Batch, theta: Tensor) -> Tensor:
+    """S, the mean entropy over dᵖⁱ."""
+    return mean(table_agent(case, theta, batch).policy(batch.obs).entropy(), batch.mask)
+
+
 def _sign(case: Case) -> Measured:
     """L-45: the same loss descended, and ascended; and with nothing to gain but entropy."""
     steps, batch = 50 if case.seed is None else 10, every_decision(case)
@@ -204,14 +210,21 @@ def _sign(case: Case) -> Measured:
     def J(theta: Tensor) -> float:  # noqa: N802
         return float(exact.objective(case.problem, theta, case.gamma))
 
+    pull = -gradient_of(partial(total, case, batch, replace(ppo, ent_coef=0.0)), case.theta)
+
     def S(theta: Tensor) -> float:  # noqa: N802
-        return float(mean(table_agent(case, theta, batch).policy(batch.obs).entropy(), batch.mask))
+        return float(_entropy(case, batch, theta))
 
     wrong, right, before = walk(-0.1, batch), walk(0.1, batch), J(case.theta)
     less, more = S(walk(-0.1, idle)), S(walk(0.1, idle))
+    climbs = J(right) > before or any(J(case.theta + 10.0**-k * pull) > before for k in range(2, 10))
+    at_most = float(gradient_of(partial(_entropy, case, batch), case.theta).norm()) < 1e-6  # nowhere to go
+    still = at_most and same(less, S(case.theta)) and same(more, S(case.theta))
     return Measured(
         holds=J(wrong) > before,
-        right=J(right) > before and less < S(case.theta) < more,
+        right=climbs
+        and relative_error(pull, true_gradient(case)) < ZERO
+        and (still or less < S(case.theta) < more),
         numbers={
             "J at first": before,
             "J as written": J(wrong),
@@ -286,11 +299,11 @@ CLAIMS: tuple[Claim, ...] = (
         title="Does TRPO's step keep KL ≤ δ?",
         statement="The step θ + √(2δ/xᵀFx)·x along x = F⁺∇J keeps the mean KL(π_old‖π) ≤ δ.",
         verdict=Verdict.TRUE_IF,
-        correction="a backtracking line search shortens it until KL ≤ δ and L^CPI > 0; alone it does so to "
-        "second order only",
+        correction="A backtracking line search shortens it until KL ≤ δ and L^CPI > 0; alone it does so to "
+        "second order only.",
         measure=_trust_region,
         equation="max E[rA]  subject to  E[KL(π_old‖π)] ≤ δ",
-        source="001:962-966",
+        source="often concluded from 001:962-966",
         paper="Schulman et al. 2015, arXiv 1502.05477, eq. (14), appendix C",
         explanation="The step's length comes from the quadratic ½·xᵀFx, which KL exceeds or not by a "
         "third-order term: 1.6 % at δ = .001, 14 % at δ = .1 on the reference problem. Against ∇J scaled to "
@@ -322,17 +335,18 @@ CLAIMS: tuple[Claim, ...] = (
         "the optimum is another one, βπ_old/(λ − A).",
         audit={"π(a₀)": ".92742", "π(a₁)": ".06528", "π(a₂)": ".0073"},
         also=("M-66",),
+        own=True,
     ),
     Claim(
         id="E-45",
         title="Which way round is the KL?",
         statement="The penalty KL(π‖π_old) and the constraint KL(π_old‖π) are the same divergence.",
         verdict=Verdict.FALSE,
-        correction="they agree to second order at π_old, where both are ½·ΔᵀFΔ, and part further away; TRPO "
-        "and PPO have KL(π_old‖π), in the mean over states",
+        correction="They agree to second order at π_old, where both are ½·ΔᵀFΔ, and part further away; TRPO "
+        "and PPO have KL(π_old‖π), in the mean over states.",
         measure=_directions,
         equation="KL(π_old‖π), KL(π‖π_old) = ½·c²·ΔᵀFΔ + O(c³)",
-        source="004:91; 001:964",
+        source="often concluded from 004:91 and 001:964",
         paper="Schulman et al. 2015, arXiv 1502.05477, eq. (14); 2017, arXiv 1707.06347, eqs. (4) and (8)",
         explanation="Third derivatives differ. KL(π_old‖π) forbids giving up what π_old does, KL(π‖π_old) "
         "forbids doing what it does not. PPOKL's penalty is the first, exact, in the mean over the batch.",
@@ -349,8 +363,8 @@ CLAIMS: tuple[Claim, ...] = (
         title="The sign of PPO's total loss",
         statement="PPO descends L^TOTAL = L^CLIP + c₁·L^VF + c₂·S.",
         verdict=Verdict.FALSE,
-        correction="descend −L^CLIP + c₁·L^VF − c₂·S, as 001:763 and the code have it; S is a bonus, "
-        "maximised",
+        correction="Descend −L^CLIP + c₁·L^VF − c₂·S, as 001:763 and the code have it; S is a bonus, "
+        "maximised.",
         measure=_sign,
         equation="θ ← θ ∓ .1·∇(L^CLIP + c₁·L^VF + c₂·S),   c₂ = .01, fifty steps, decisions of θ_old",
         source="001:795,829-830",
@@ -373,8 +387,8 @@ CLAIMS: tuple[Claim, ...] = (
         title="The critic's coefficient, twice halved",
         statement="The code's critic loss has the coefficient c₁ = .5 of the text.",
         verdict=Verdict.FALSE,
-        correction="it has .25: ½ stands in front of the squared error and again in the total; A2C's update "
-        "rule for the critic has none at all, c₁ being absorbed by its step size",
+        correction="It has .25: ½ stands in front of the squared error and again in the total; A2C's update "
+        "rule for the critic has none at all, c₁ being absorbed by its step size.",
         measure=_coefficient,
         equation=".5·(.5·mean (V − V̂)²) = .25·L^VF",
         source="001:943,949 against 001:152-154; 001:162,170",

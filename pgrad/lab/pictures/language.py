@@ -24,7 +24,7 @@ GROUP = 8
 
 def difficulty(_: Case) -> Any:
     """How much a prompt counts, by how often it is answered right: E ĝ in units of ∇J of that prompt."""
-    q = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
+    q = torch.linspace(0.03, 0.97, 95, dtype=torch.float64)
     lines = {
         "group std, G → ∞": 1.0 / (q * (1 - q)).sqrt(),
         f"group std, G = {GROUP}": weight_of_prompt(q, scaled),
@@ -34,8 +34,8 @@ def difficulty(_: Case) -> Any:
     figure, (axes,) = canvas("", height=2.7)
     for k, line in enumerate(lines.values()):
         axes.plot(q, line, color=COLOURS[k], ls=DASHES[k], lw=1.8)
-    axes.set_xlim(0.01, 0.99)
-    axes.set_ylim(0, 6)
+    axes.set_xlim(0.03, 0.97)
+    axes.set_ylim(0, 6.5)
     label(axes, "q, share of right answers to the prompt", "E ĝ / ∇q")
     name_lines(axes, list(lines))
     return figure

@@ -15,7 +15,7 @@ SPREAD = 50.0
 ALIKE = 1e-5  # relative difference below which numbers are drawn as one
 FLOOR = "< 1e-9"
 
-COLUMNS, ROW, HEADING, DOT, ID = 3, 0.142, 0.24, 0.066, 0.42  # of the glance, inches
+COLUMNS, ROW, HEADING, DOT, ID = 3, 0.142, 0.24, 0.064, 0.42  # of the glance, inches
 
 
 def picture(claim: Claim, case: Case) -> Any:

@@ -17,14 +17,14 @@ from pgrad.math.objectives import importance_weighted
 
 EPSILON = 0.2
 PARTING = 637
-"""The seed of a random problem where J soon falls along the direction while L^CPI goes on rising."""
+"""The seed of a random problem chosen because J soon falls along the direction while L^CPI goes on rising."""
 
 STEPS, RATE = 40, 0.15  # of the ascent drawn
 
 
 def landscape(case: Case) -> Any:
     """J, L^CPI and L^CLIP along a line: where they touch, where the clip lies, and where they part."""
-    figure, panels = canvas(case.name, "a random problem", height=3.0)
+    figure, panels = canvas(case.name, "a random problem, chosen", height=3.0)
     reach = 1.4 / max(float(case.direction.abs().max()), 1e-9)
     _along(panels[0], case, -0.4 * reach, reach)
     _along(panels[1], random_case(PARTING, n_states=2), -1.0, 5.0)
@@ -98,7 +98,7 @@ def monotone(_: Case) -> Any:
         axes.plot(*at, "o", ms=5, mfc="white", mec="black", zorder=5)
         say(axes, text, at, offset, arrow=True, ha="center")
     axes.plot([x], [clip[best]], "*", ms=9, color=COLOURS[1], mec="white", zorder=5)
-    say(axes, f"most {CLIP}", (x, clip[best]), (-2, 10), ha="right")
+    say(axes, f"most {CLIP}", (x, clip[best]), (-25, 22), arrow=True, ha="right")
     axes.set_xlim(0.3, 0.75)
     label(axes, "p, the probability of going on, in all four states")
     name_lines(axes, ["J = p − 1.8 p⁴", f"J(p$_{{old}}$) + {CPI}", f"J(p$_{{old}}$) + {CLIP}"])

@@ -1,0 +1,261 @@
+"""Memories: equal to torch's own layers, to single steps, and to a fresh memory wherever an episode begins."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from gymnasium import spaces
+from torch import Generator, Tensor, nn
+
+from pgrad.data import Batch, Masked, Sequence, map_tree
+from pgrad.errors import UsageError
+from pgrad.models import Agent, AgentSpec, build_agent
+from pgrad.models.cells import CELLS, Cell, unroll
+from tests.models.spaces import ACTIONS, OBSERVATIONS, observations
+
+KINDS = tuple(CELLS)
+BOX, TWO = spaces.Box(-1.0, 1.0, (3,)), spaces.Discrete(2)
+
+
+def weights(cell: Cell, n_in: int = 2, size: int = 3, seed: int = 0) -> list[Tensor]:
+    draw, G = Generator().manual_seed(seed), cell.gates * size
+    shapes = (G, n_in), (G, size), (G,), (G,)
+    return [torch.randn(s, generator=draw, dtype=torch.float64).requires_grad_() for s in shapes]
+
+
+def problem(cell: Cell, T: int = 6, B: int = 4, n_in: int = 2, size: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs, 0 where an episode begins (some at the first row), and a first state."""
+    draw = Generator().manual_seed(1)
+    x = torch.randn(T, B, n_in, generator=draw, dtype=torch.float64).requires_grad_()
+    keep = (torch.rand(T, B, 1, generator=draw) > 0.3).double()
+    assert 0 < keep[0].sum() < B
+    return x, keep, torch.randn(B, cell.parts * size, generator=draw, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_resets_it_is_torchs_layer(kind: str) -> None:
+    """Outputs and every gradient of nn.GRU and nn.LSTM with the same weights."""
+    cell = CELLS[kind]
+    own, (x, keep, state) = weights(cell), problem(cell)
+    layer = (nn.GRU if kind == "gru" else nn.LSTM)(2, 3, dtype=torch.float64)
+    with torch.no_grad():
+        for theirs, mine in zip(layer.parameters(), own, strict=True):
+            theirs.copy_(mine)
+    y = cell.sequence.apply(x, torch.ones_like(keep), state, *own)
+    first = [part.unsqueeze(0).contiguous() for part in state.chunk(cell.parts, -1)]
+    z, _ = layer(x, tuple(first) if cell.parts == 2 else first[0])
+    assert torch.allclose(y, z, atol=1e-12)
+    weight = torch.randn_like(y)
+    mine = torch.autograd.grad(y, (x, *own), weight)
+    theirs = torch.autograd.grad(z, (x, *layer.parameters()), weight)
+    for a, b in zip(mine, theirs, strict=True):
+        assert torch.allclose(a, b, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_resets_it_is_one_step_after_another(kind: str) -> None:
+    """Values, gradients, gradients of gradients (TRPO) and batched gradients (the optimal baseline)."""
+    cell = CELLS[kind]
+    own, (x, keep, state) = weights(cell), problem(cell)
+
+    def fast(x: Tensor, *own: Tensor) -> Tensor:
+        return cell.sequence.apply(x, keep, state, *own)
+
+    y, z = fast(x, *own), unroll(cell.step, x, keep, state, *own)
+    assert torch.allclose(y, z, atol=1e-14)
+    assert torch.autograd.gradcheck(fast, (x, *own))
+    assert torch.autograd.gradgradcheck(fast, (x, *own))
+    each = torch.eye(y.shape[1], dtype=torch.float64)
+    mine, theirs = (
+        torch.autograd.grad(out.sum((0, 2)), (x, *own), each, is_grads_batched=True) for out in (y, z)
+    )
+    for a, b in zip(mine, theirs, strict=True):
+        assert torch.allclose(a, b, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_reset_forgets_everything(kind: str) -> None:
+    """After it outputs are bitwise those of a sequence that begins there, whatever was before."""
+    cell = CELLS[kind]
+    own, (x, _, state) = [w.detach().float() for w in weights(cell)], problem(cell)
+    x, state = x.detach().float(), state.float()
+    keep = torch.ones(*x.shape[:2], 1)
+    keep[2] = 0.0
+    y = cell.sequence.apply(x, keep, state, *own)
+    fresh = cell.sequence.apply(x[2:], keep[2:], torch.zeros_like(state), *own)
+    assert torch.equal(y[2:], fresh)
+    assert not torch.equal(y[:2], cell.sequence.apply(x[:2], keep[:2], torch.zeros_like(state), *own))
+
+
+def made(observation: Any = BOX, action: Any = TWO, kind: str = "gru", **spec: Any) -> Agent:
+    built = AgentSpec(net_arch=(8,), memory=kind, memory_size=6, **spec)  # type: ignore[arg-type]
+    agent = build_agent(
+        observation, action, built, gamma=0.99, critic="value", generator=Generator().manual_seed(0)
+    )
+    with torch.no_grad():  # first policies hardly look at anything
+        for p in agent.parameters():
+            p.mul_(3.0)
+    return agent
+
+
+@torch.no_grad()
+def lived(agent: Agent, obs: Any, start: Tensor) -> tuple[Sequence, list[Any], list[Tensor]]:
+    """Step by step as a collector does: what was seen [T, B], and each row's policy and value."""
+    memory, rows, policies, values = agent.memory(start.shape[1]), [], [], []
+    for t in range(len(start)):
+        memory.begin(start[t])
+        seen = memory.see(map_tree(lambda x, t=t: x[t], obs))
+        rows.append(seen)
+        values.append(agent.value(seen))
+        policies.append(agent.step(seen, memory))
+    return map_tree(lambda *x: torch.stack(x), *rows), policies, values
+
+
+def starts(T: int = 12, B: int = 5) -> Tensor:
+    start = torch.rand(T, B, generator=Generator().manual_seed(3)) < 0.2
+    start[0] = True
+    return start
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["box", "image", "dict", "tuple", "discrete"])
+def test_a_sequence_is_its_steps(name: str, kind: str) -> None:
+    """policy and value of whole sequences are those of acting, for structured observations and actions too."""
+    agent = made(OBSERVATIONS[name], ACTIONS["dict"], kind)
+    obs, start = observations(OBSERVATIONS[name], (12, 5)), starts()
+    seen, policies, values = lived(agent, obs, start)
+    with torch.no_grad():
+        policy, value = agent.policy(seen), agent.value(seen)
+    assert torch.allclose(value, torch.stack(values), atol=1e-5)
+    action = policy.sample(Generator().manual_seed(0))
+    logp = policy.log_prob(action)
+    assert logp.shape == (12, 5)
+    for t, row in enumerate(policies):
+        assert torch.allclose(row.log_prob(map_tree(lambda x, t=t: x[t], action)), logp[t], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sequence_may_begin_anywhere(kind: str) -> None:
+    """Cut into pieces, each from the memory that is stored with it, a window gives the same answers."""
+    agent = made(kind=kind, sequence_length=4)
+    seen, _, _ = lived(agent, torch.randn(12, 5, 3), starts())
+    mask = torch.ones(12, 5)
+    place = torch.arange(60.0).reshape(12, 5)
+    batch = Batch(seen, place, mask, mask, agent.value(seen).detach(), policy=agent.policy(seen)).flatten()
+    assert batch.mask.shape == (4, 15)
+    assert batch.obs.state["actor"].shape[:2] == (1, 15), "one memory for each sequence"
+    assert torch.equal(batch.action[1:] - batch.action[:-1], torch.full((3, 15), 5.0)), "rows follow each other"
+    assert torch.allclose(agent.value(batch.obs), batch.advantage, atol=1e-6)
+    assert batch.policy is not None
+    assert torch.allclose(agent.policy(batch.obs).logits, batch.policy.logits, atol=1e-6)
+    forgetful = replace(batch.obs, state=map_tree(torch.zeros_like, batch.obs.state))
+    assert not torch.allclose(agent.value(forgetful), batch.advantage, atol=1e-3)
+    picked = batch.select(torch.tensor([7, 2]))
+    assert torch.equal(picked.action, batch.action[:, [7, 2]])
+    assert torch.allclose(agent.value(picked.obs), picked.advantage, atol=1e-6)
+    for part, columns in ((batch.rows(3, 5), [3, 4]), (batch.every(7), [0, 7, 14])):
+        assert torch.equal(part.action, batch.action[:, columns])
+        assert torch.equal(part.obs.state["critic"], batch.obs.state["critic"][:, columns])
+
+
+def test_a_window_shorter_than_a_sequence_is_one() -> None:
+    agent = made(sequence_length=16)
+    seen, _, _ = lived(agent, torch.randn(6, 2, 3), starts(6, 2))
+    mask = torch.ones(6, 2)
+    assert Batch(seen, mask, mask, mask, mask).flatten().mask.shape == (6, 2)
+
+
+def test_sequences_of_unequal_length_are_refused() -> None:
+    agent = made(sequence_length=16)
+    seen, _, _ = lived(agent, torch.randn(20, 2, 3), starts(20, 2))
+    mask = torch.ones(20, 2)
+    with pytest.raises(UsageError, match="sequence_length 16 does not divide n_steps 20; .* are 10 and 20"):
+        Batch(seen, mask, mask, mask, mask).flatten()
+
+
+def test_masks_and_normalisers_see_the_observation() -> None:
+    """Inside a sequence forbidden actions have probability 0, and statistics are of the observation alone."""
+    agent = made(action=spaces.Discrete(3), normalize_obs=True)
+    assert agent.normalizer is not None
+    assert agent.normalizer.moments is not None
+    allowed = torch.rand(12, 5, 3) < 0.5
+    allowed[..., 1] = True
+    obs = torch.randn(12, 5, 3) * 2.0 + 5.0
+    agent.normalizer.update(obs, torch.ones(12, 5))
+    seen, policies, _ = lived(agent, Masked(obs, allowed), starts())
+    probability = agent.policy(seen).logits.softmax(-1)
+    assert (probability[~allowed] == 0.0).all()
+    assert torch.allclose(torch.stack([p.logits.softmax(-1) for p in policies]), probability, atol=1e-5)
+    plain = made(action=spaces.Discrete(3))
+    scaled = replace(seen, obs=agent.normalizer(obs))
+    assert torch.allclose(plain.value(scaled), agent.value(seen), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_acting_on_single_observations(kind: str) -> None:
+    """With its memory an agent acts as it did in a batch; without one it says what it needs."""
+    agent = made(kind=kind)
+    obs, start = torch.randn(12, 1, 3).clamp(-1, 1), torch.zeros(12, 1, dtype=torch.bool)
+    start[0] = start[5] = True
+    _, policies, _ = lived(agent, obs, start)
+    taken = []
+    for t in range(12):
+        memory = agent.memory() if start[t] else memory
+        taken.append(agent.act(obs[t, 0].numpy(), memory=memory))
+    assert taken == [int(policy.mode) for policy in policies]
+    assert 0 < sum(taken) < 12
+    with pytest.raises(UsageError, match=r"has a memory: make one .* memory = agent.memory\(\)"):
+        agent.act(obs[0, 0].numpy())
+    with pytest.raises(UsageError, match=r"takes observations with it: agent.memory\(n\).see\(obs\)"):
+        agent.policy(obs[0])
+
+
+def test_an_agent_without_a_memory_may_be_given_one() -> None:
+    """One loop acts with any agent."""
+    agent = build_agent(
+        BOX, TWO, AgentSpec(), gamma=0.99, critic="none", generator=Generator().manual_seed(0)
+    )
+    memory = agent.memory()
+    assert not agent.has_memory
+    assert agent.act([0.1, 0.2, 0.3], memory=memory) == agent.act([0.1, 0.2, 0.3])
+    assert memory.state_dict() == {}
+
+
+def test_weights_come_from_the_generator_alone() -> None:
+    """Gate by gate orthogonal; the memory's own gate begins open; torch's global generator is not touched."""
+    before = torch.get_rng_state()
+    first, second = (
+        build_agent(
+            BOX,
+            TWO,
+            AgentSpec(memory="lstm", memory_size=6),
+            gamma=0.99,
+            critic="value",
+            generator=Generator().manual_seed(0),
+        )
+        for _ in range(2)
+    )
+    assert torch.equal(before, torch.get_rng_state())
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+    layer: Any = first.network.actor.memory  # type: ignore[union-attr]
+    for gate in layer.weight_hidden.split(6):
+        assert torch.allclose(gate @ gate.T, torch.eye(6), atol=1e-5)
+    assert layer.bias_input.tolist() == [0.0] * 6 + [1.0] * 6 + [0.0] * 12
+    named = dict(first.named_parameters())
+    critics = [n for n in named if any(part.startswith("critic") for part in n.split("."))]
+    assert len(critics) * 2 == len(named), "actor and critic have a memory each"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        ({"memory": "rnn"}, "memory must be one of none, gru, lstm, got 'rnn'"),
+        ({"memory_size": 0}, "memory_size must be a whole number ≥ 1, got 0"),
+        ({"sequence_length": 1.5}, "sequence_length must be a whole number ≥ 1, got 1.5"),
+    ],
+)
+def test_bad_memories(wrong: dict[str, Any], what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        AgentSpec(**wrong)
