@@ -10,7 +10,7 @@ from pgrad.errors import UsageError
 
 @dataclass(frozen=True)
 class Sequence:
-    """What an agent with a memory sees: observations in their order, T rows of B columns, or one row [B, ...].
+    """What an agent with a memory sees: observations in order, T rows of B columns, or one row [B, ...].
 
     Every row has the memory before it, so that a sequence can begin anywhere; of a sequence's memories only
     the first row's is read, the others follow from it.
@@ -29,8 +29,8 @@ def sequence_rows(n_steps: int, length: int) -> int:
         legal = [size for size in range(1, n_steps + 1) if n_steps % size == 0]
         below, above = max(x for x in legal if x < rows), min(x for x in legal if x > rows)
         raise UsageError(
-            f"sequence_length {length} does not divide n_steps {n_steps}; the nearest that do are {below} and "
-            f"{above}"
+            f"sequence_length {length} does not divide n_steps {n_steps}; the nearest that do are {below} "
+            f"and {above}"
         )
     return rows
 
@@ -41,7 +41,7 @@ def sequences_per_batch(batch_size: int, rows: int) -> int:
         below = batch_size // rows * rows
         nearest = f"the nearest that do are {below} and {below + rows}" if below else f"{rows} does"
         raise UsageError(
-            f"batch_size {batch_size} does not hold whole sequences of {rows} decisions, which an agent with a "
-            f"memory is trained on; {nearest} (or another sequence_length)"
+            f"batch_size {batch_size} does not hold whole sequences of {rows} decisions, which an agent with "
+            f"a memory is trained on; {nearest} (or another sequence_length)"
         )
     return batch_size // rows

@@ -55,7 +55,7 @@ class Batch:
         return 1 if isinstance(self.obs, Sequence) else 0
 
     def flatten(self) -> "Batch":
-        """The same decisions as [T·B, ...]; those of an agent with a memory as sequences [L, T·B / L, ...]."""
+        """The same decisions as [T·B, ...]; with a memory as sequences [L, T·B / L, ...]."""
         if not isinstance(self.obs, Sequence):
             return self._map(lambda x: x.flatten(0, 1))
         rows = sequence_rows(len(self.mask), self.obs.length)

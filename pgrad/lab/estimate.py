@@ -72,7 +72,7 @@ def estimator(
     return estimate
 
 
-def scored(credit: Callable[[TabularAgent, Trajectory], Tensor]) -> Estimator:
+def weighted_scores(credit: Callable[[TabularAgent, Trajectory], Tensor]) -> Estimator:
     """Σ_t log π·Â: the score function's estimator with this credit."""
     return estimator(credit, lambda logp, logp_old, advantage: score_function(logp, advantage))
 

@@ -12,7 +12,7 @@ from pgrad.algorithms import ALGORITHMS, PPO, ActorCritic, Algorithm, OffPolicyA
 from pgrad.algorithms.off_policy_actor_critic import Weighting
 from pgrad.errors import UsageError
 from pgrad.lab import exact
-from pgrad.lab.estimate import Estimator, agent_of, estimator, estimator_of, expectation, scored
+from pgrad.lab.estimate import Estimator, agent_of, estimator, estimator_of, expectation, weighted_scores
 from pgrad.lab.grade import PAIRS, estimates_gradient, grade_on, shortened, wrong_critic
 from pgrad.lab.kl_grade import KLCase, KLEstimator, grade_kl_on, log_probs
 from pgrad.lab.problems import Case
@@ -260,11 +260,11 @@ def _reinforce(baseline: str, word: str, gamma: float) -> dict[str, Algorithm]:
 
 def _scored(credit: Credit, gamma: float) -> Estimator:
     """log π·Â."""
-    return scored(lambda agent, traj: credit(Seen.by(agent, traj, gamma)))
+    return weighted_scores(lambda agent, traj: credit(Seen.by(agent, traj, gamma)))
 
 
 def _gae(gamma: float, gae_lambda: float) -> Estimator:
-    return scored(lambda agent, traj: discounted_gae(agent, traj, gamma, gae_lambda))
+    return weighted_scores(lambda agent, traj: discounted_gae(agent, traj, gamma, gae_lambda))
 
 
 def _clipped(logp: Tensor, logp_old: Tensor, advantage: Tensor) -> Tensor:

@@ -144,7 +144,11 @@ class Report:
         )
 
     def _of_small_batches(self) -> Iterable[str]:
-        if self.many is None or self.pair is None or self._compares or self.pair.like(self.many):
+        if self.many is None or self.pair is None or self._compares:
+            return
+        if self.pair.like(self.many):
+            if self.unbiased and not self.pair.unbiased:
+                yield "biased where episodes are cut short, to two decisions or one"
             return
         if self.unbiased:
             yield "unbiased in the limit of large batches"
@@ -254,7 +258,7 @@ def grade(
             cases = [case for case in cases if not isinstance(case, TwoEpisodes)]
         small = _small() if off_policy == 0.0 else _small().at(off_policy)
     else:
-        small = next(filter(None, map(shortened, cases)), None)
+        small = next((x for x in map(shortened, cases) if x is not None and _slope(x) > ZERO), None)
         cases = cases if gamma is None else [replace(case, gamma=gamma) for case in cases]
     if small is not None and gamma is not None:
         small = replace(small, gamma=gamma)
@@ -273,7 +277,9 @@ def grade(
         report,
         many=on(small, "large batches", table),
         pair=on(small, "batches of 2 episodes", table, 2),
-        wrong=on(small, "a wrong critic", wrong_critic(small)) if critic is None else None,
+        wrong=on(small, "a wrong critic", wrong_critic(small))
+        if critic is None and small.steps > 1
+        else None,
     )
 
 
@@ -295,7 +301,8 @@ def wrong_critic(case: Case) -> Tensor:
     """V_t(s) plus normal errors as large as V varies, [T+1, S]; the same at every call."""
     V = exact.values(case.problem, case.actor, case.gamma, case.steps).V
     error = torch.randn(V.shape, generator=case.draws(1), dtype=V.dtype)
-    return V + error * V[:-1].std(correction=0)
+    spread = V[:-1].std(correction=0)
+    return V + error * torch.where(spread > 0, spread, 1.0)
 
 
 def shortened(case: Case) -> Case | None:
@@ -340,6 +347,10 @@ def default_credit(agent: TabularAgent, traj: Any, gamma: float) -> Tensor:
     return discounted_gae(agent, traj, gamma, 0.95).detach()
 
 
+def _slope(case: Case) -> float:
+    return float(exact.gradient(case.problem, case.theta, case.gamma, case.steps).norm())
+
+
 def _small() -> Case:
     """Episodes of one decision or two."""
     return random_case(6, n_states=3, n_actions=2, n_terminal=1, horizon=2)
@@ -373,13 +384,13 @@ def _check_parameters(name: str, part: Any, given: tuple[str, ...]) -> None:
     except ValueError:  # some builtins have none
         return
     except TypeError as error:
-        raise UsageError(f"a {name} is called as {name}({', '.join(given)}): {error}") from None
+        raise UsageError(f"{name} is called as {name}({', '.join(given)}): {error}") from None
 
 
 def _of_shape(name: str, x: Any, like: Tensor) -> Tensor:
     found = f"a tensor {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
     if not isinstance(x, Tensor) or x.shape != like.shape:
-        raise UsageError(f"a {name} gives one number per decision, here {list(like.shape)}; got {found}")
+        raise UsageError(f"{name} must give one number per decision, here {list(like.shape)}; got {found}")
     return x
 
 

@@ -81,7 +81,7 @@ class Agent(nn.Module):
         return hasattr(self.network, "initial_state")
 
     def memory(self, n: int = 1) -> Memory:
-        """An empty memory for n episodes that begin now; without effect for an agent that remembers nothing."""
+        """An empty memory for n episodes that begin now; of no effect for an agent that has none."""
         if not self.has_memory:
             return Memory({}, torch.empty(0), 0)
         start = torch.ones(n, dtype=torch.bool, device=next(self.parameters()).device)
@@ -96,7 +96,7 @@ class Agent(nn.Module):
         return _restrict(policy, seen)
 
     def scale_rewards(self, traj: Trajectory) -> Tensor:
-        """The rewards to learn from [T, B]: as they came, their signs, or scaled after the scaler saw them."""
+        """The rewards to learn from [T, B]: as they came, their signs, or scaled once the scaler saw them."""
         if self.sign_reward:
             return traj.reward.sign()
         if self.reward_scaler is None:
@@ -125,9 +125,9 @@ class Agent(nn.Module):
         """The action for one observation as Gymnasium gives it, ready for `env.step`.
 
         An agent with a memory needs one, `memory = agent.memory()`, made anew at the start of each episode
-        and moved on by every call; one without a memory may be given it too. `allowed` is the action mask, as `info["action_mask"]` or `env.action_masks()` tells it; None allows
-        everything. `deterministic` takes the mode of the policy; otherwise it is sampled, from `generator`
-        (required then).
+        and moved on by every call; one without a memory may be given it too. `allowed` is the action mask, as
+        `info["action_mask"]` or `env.action_masks()` tells it; None allows everything. `deterministic` takes
+        the mode of the policy; otherwise it is sampled, from `generator` (required then).
         """
         if not deterministic and generator is None:
             raise UsageError(
@@ -137,8 +137,8 @@ class Agent(nn.Module):
             memory = self.memory()
             if self.has_memory:
                 raise UsageError(
-                    "this agent has a memory: make one at the start of each episode, memory = agent.memory(), "
-                    "and give it to every act(obs, memory=memory)"
+                    "this agent has a memory: make one at the start of each episode, "
+                    "memory = agent.memory(), and give it to every act(obs, memory=memory)"
                 )
         device = next(self.parameters()).device
         one = read_observation(self.observation_space, obs)
@@ -178,7 +178,11 @@ def build_agent(
 ) -> Agent:
     """An agent for a pair of spaces: from a spec, around a user's own module, or an agent as it is."""
     if isinstance(spec, Agent):
-        if critic == "value" and isinstance(spec.network, Network | RecurrentNetwork) and spec.network.critic is None:
+        if (
+            critic == "value"
+            and isinstance(spec.network, Network | RecurrentNetwork)
+            and spec.network.critic is None
+        ):
             raise UsageError("this agent was built without a critic, which this algorithm needs")
         return spec
     if isinstance(spec, AgentSpec):

@@ -1,12 +1,13 @@
 """Recurrent cells over whole sequences, with resets inside them and a backward pass written out.
 
-torch's own layers cannot be reset in the middle of a sequence, and autograd through a loop over its cells takes
-three times as long: here the backward pass has one small product per step, and all weights' gradients at once.
+torch's own layers cannot be reset in the middle of a sequence, and autograd through a loop over its cells
+takes three times as long: here the backward pass has one small product per step, and all weights' gradients
+at once.
 
-Shapes: T steps, B columns, H units, G gates. `x` [T, B, n] is the input; `keep` [T, B, 1] is 0 where an episode
-begins, else 1; `state` [B, K] is the memory before the first step. `weights` are those of torch's cell, with
-its order of gates: W [G·H, n], U [G·H, H] and their biases b, d [G·H]. Gradients reach `x` and the weights; a
-first state is data.
+Shapes: T steps, B columns, H units, G gates. `x` [T, B, n] is the input; `keep` [T, B, 1] is 0 where an
+episode begins, else 1; `state` [B, K] is the memory before the first step. `weights` are those of torch's
+cell, with its order of gates: W [G·H, n], U [G·H, H] and their biases b, d [G·H]. Gradients reach `x` and the
+weights; a first state is data.
 """
 
 from collections.abc import Callable, Iterator
@@ -61,10 +62,11 @@ class GRUSequence(Function):
         inputs, Ut = linear(x, W, b), U.t()
         before, n, y = (x.new_empty(T, B, H) for _ in range(3))
         gates, a = x.new_empty(T, B, 2 * H), x.new_empty(B, 3 * H)
-        a_rz, a_n = a.split((2 * H, H), -1)
+        a_rz, a_n = a[:, : 2 * H], a[:, 2 * H :]
+        x_parts = inputs[..., : 2 * H], inputs[..., 2 * H :]
         h = state
         for k, old, x_rz, x_n, rz, r, z, new, out in rows(
-            keep, before, *inputs.split((2 * H, H), -1), gates, *gates.split(H, -1), n, y
+            keep, before, *x_parts, gates, *gates.chunk(2, -1), n, y
         ):
             torch.mul(h, k, out=old)
             torch.addmm(d, old, Ut, out=a)
@@ -82,8 +84,8 @@ class GRUSequence(Function):
             return differentiable(gru_step, x, keep, state, *weights, grad=grads[0])
         _, U, _, d = weights
         H = U.shape[1]
-        r, z = gates.split(H, -1)
-        not_r, not_z = (1.0 - gates).split(H, -1)
+        r, z = gates.chunk(2, -1)
+        not_r, not_z = (1.0 - gates).chunk(2, -1)
         to_n = not_z * (1.0 - n * n)  # ∂h'/∂ what is under the tanh
         to_a = to_n * r
         a_n = linear(before, U[2 * H :], d[2 * H :])
@@ -114,7 +116,7 @@ class LSTMSequence(Function):
         gates = x.new_empty(T, B, 4 * H)
         h, c = state.chunk(2, -1)
         for k, x_t, old, old_c, all_gates, i, f, a_g, o, new, next_c, tanh_c, out in rows(
-            keep, inputs, before, c_before, gates, *gates.split(H, -1), g, cell, squashed, y
+            keep, inputs, before, c_before, gates, *gates.chunk(4, -1), g, cell, squashed, y
         ):
             torch.mul(h, k, out=old)
             torch.mul(c, k, out=old_c)
@@ -132,9 +134,8 @@ class LSTMSequence(Function):
         x, keep, state, *weights, before, c_before, gates, g, squashed = ctx.saved_tensors
         if torch.is_grad_enabled():
             return differentiable(lstm_step, x, keep, state, *weights, grad=grads[0])
-        H = weights[1].shape[1]
-        i, f, _, o = gates.split(H, -1)
-        not_i, not_f, _, not_o = (1.0 - gates).split(H, -1)
+        i, f, _, o = gates.chunk(4, -1)
+        not_i, not_f, _, not_o = (1.0 - gates).chunk(4, -1)
         to_c, to_o = o * (1.0 - squashed * squashed), squashed * o * not_o
         local = torch.stack([g * i * not_i, c_before * f * not_f, i * (1.0 - g * g)], -2)
         dh = dc = torch.zeros_like(grads[0][-1])

@@ -31,7 +31,7 @@ class Recurrence(nn.Module):
         self.weight_hidden = self._gates(size, generator)
         self.bias_input, self.bias_hidden = (nn.Parameter(torch.zeros(self.cell.gates * size)) for _ in "ih")
         with torch.no_grad():
-            self.bias_input.unflatten(0, (-1, size))[self.cell.remembers] = 1.0
+            self.bias_input.view(-1, size)[self.cell.remembers] = 1.0
 
     def forward(self, features: Tensor, keep: Tensor, state: Tensor) -> Tensor:
         """Outputs [T, B, H] after features [T, B, n], from the memory before the first row, state[0] [B, K].
@@ -40,7 +40,8 @@ class Recurrence(nn.Module):
         """
         if features.ndim == 2:
             return self.step(features, keep, state)[..., : self.size]
-        outputs: Tensor = self.cell.sequence.apply(features, keep, state[0], *self._weights)
+        sequence: Any = self.cell.sequence
+        outputs: Tensor = sequence.apply(features, keep, state[0], *self._weights)
         return outputs
 
     def step(self, features: Tensor, keep: Tensor, state: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class AgentSpec:
     memory_size: int = 64
     """units of the memory"""
     sequence_length: int = 16
-    """decisions through which minibatches teach the memory; what came earlier is taken as it was remembered"""
+    """decisions in a row through which minibatches teach the memory; shorter is faster"""
 
     def __post_init__(self) -> None:
         widths = self.net_arch

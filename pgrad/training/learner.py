@@ -100,12 +100,12 @@ class Learner:
         return accepted
 
     def minibatches(self, batch: Batch, batch_size: int) -> Iterator[Batch]:
-        """Every decision of a flattened batch once, shuffled, `batch_size` at a time; sequences stay whole."""
+        """Every decision of a flattened batch once, shuffled, `batch_size` at a time, in whole sequences."""
         n = batch.mask.shape[batch.axis]
         order = torch.randperm(n, generator=self.generator, device=self.generator.device)
         order = order.to(batch.mask.device)
         if batch.axis:  # views of columns would be slower to work on
-            for part in order.split(sequences_per_batch(batch_size, len(batch.mask))):
+            for part in torch.split(order, sequences_per_batch(batch_size, len(batch.mask))):
                 yield batch.select(part)
             return
         shuffled = batch.select(order)

@@ -64,14 +64,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 BAD = {
-    "trian": "unknown command 'trian': did you mean train? "
-    f"(there are: {', '.join(COMMANDS)})",
+    "trian": f"unknown command 'trian': did you mean train? (there are: {', '.join(COMMANDS)})",
     "train": "train which algorithm? For example: pgrad train ppo CartPole-v1 "
     f"(there are: {', '.join(ALGORITHMS)})",
     "train --seed 1": "train which algorithm? For example: pgrad train ppo CartPole-v1 "
     f"(there are: {', '.join(ALGORITHMS)})",
-    "train pp0 cartpole": "unknown algorithm 'pp0': did you mean ppo? "
-    f"(there are: {', '.join(ALGORITHMS)})",
+    "train pp0 cartpole": f"unknown algorithm 'pp0': did you mean ppo? (there are: {', '.join(ALGORITHMS)})",
     "train ppo": "train in which world? For example: pgrad train ppo CartPole-v1 (see: pgrad list)",
     "train ppo CartPol-v1": "unknown world 'CartPol-v1': "
     "did you mean CartPole-v1 or CartPole-v0 or cartpole?",

@@ -11,7 +11,8 @@ from pgrad.data import Trajectory
 from pgrad.errors import UsageError
 from pgrad.lab import Case, estimates, exact, expectation, random_case, reference, variance
 from pgrad.lab.agent import TabularAgent
-from pgrad.lab.estimate import agent_of, episode_sum, estimator, estimator_of
+from pgrad.lab.estimate import agent_of, episode_sum, estimator, estimator_of, weighted_scores
+from pgrad.lab.seen import discounted_gae
 from pgrad.math.credit import discount_weight, reward_to_go
 from pgrad.math.objectives import score_function
 
@@ -124,6 +125,26 @@ def test_episode_sum() -> None:
     x = torch.tensor([[1.0, 2.0], [3.0, float("nan")]], dtype=torch.float64)
     mask = torch.tensor([[0.25, 0.5], [0.25, 0.0]], dtype=torch.float64)
     assert float(episode_sum(x, mask)) == pytest.approx((0.25 * 4 + 0.5 * 2) / 0.75)
+
+
+def test_episode_sum_counts_the_episodes_of_a_column() -> None:
+    """A row of weight 0 lies between them; one before the first is no episode."""
+    x = torch.tensor([1.0, 2.0, 9.0, 4.0, 5.0, 9.0], dtype=torch.float64).unsqueeze(1)
+    mask = torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0, 0.0], dtype=torch.float64).unsqueeze(1)
+    assert float(episode_sum(x, mask)) == pytest.approx((1 + 2 + 4 + 5) / 2)
+    assert float(episode_sum(x[2:], mask[2:])) == pytest.approx(4 + 5)
+    assert float(episode_sum(x.flip(0), mask)) == pytest.approx((9 + 5 + 9 + 2) / 2)
+
+
+def test_weighted_scores_are_the_score_functions_estimator() -> None:
+    assert torch.equal(expectation(weighted_scores(returns), LENGTHS), expectation(PLAIN, LENGTHS))
+
+
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.7, 1.0])
+def test_discounted_gae_is_unbiased_with_an_exact_critic(gae_lambda: float) -> None:
+    how = weighted_scores(lambda agent, traj: discounted_gae(agent, traj, LENGTHS.gamma, gae_lambda))
+    truth = exact.gradient(LENGTHS.problem, LENGTHS.theta, LENGTHS.gamma)
+    assert (expectation(how, LENGTHS) - truth).abs().max() < 1e-12
 
 
 def test_shapes_are_checked() -> None:

@@ -135,6 +135,14 @@ def test_sac_begins_with_a_squashed_policy(recorded: dict[str, Path], tmp_path: 
         pg.train(sac, "pendulum", init_from=tmp_path / "False", **setting)
 
 
+def test_discrete_sac_begins_with_an_imitation(recorded: dict[str, Path], tmp_path: Path) -> None:
+    imitate = pg.Imitate(str(recorded["masked"]))
+    pg.train(imitate, Tempting, total_timesteps=64, agent=SPEC, run_dir=tmp_path / "i")
+    sac = pg.DiscreteSAC(learning_starts=8, batch_size=8, gradient_steps=1)
+    setting: dict[str, Any] = {"total_timesteps": 16, "n_envs": 2, "agent": SPEC}
+    assert pg.train(sac, Tempting, init_from=tmp_path / "i", **setting).timesteps == 16
+
+
 def test_a_run_that_began_with_another_continues_bit_for_bit(
     recorded: dict[str, Path], tmp_path: Path
 ) -> None:

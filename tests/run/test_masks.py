@@ -1,4 +1,4 @@
-"""Training where actions are forbidden: every algorithm, stopping and continuing, evaluation, single actions."""
+"""Training where actions are forbidden: every algorithm, stop and resume, evaluation, single actions."""
 
 from pathlib import Path
 from typing import Any

@@ -29,10 +29,12 @@ def test_the_readme_adds_an_algorithm_that_learns() -> None:
 
 def test_the_readme_grades_an_idea(capsys: pytest.CaptureFixture[str]) -> None:
     """Without γᵗ it is a gradient only where nothing is discounted."""
-    program = next(block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "my_credit" in block)
+    program = next(
+        block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "my_credit" in block
+    )
     space: dict[str, Any] = {}
     exec(program, space)
-    assert capsys.readouterr().out.endswith("biased\n")
+    assert capsys.readouterr().out.endswith("biased on every problem but: no discount\n")
     report = lab.grade(credit=space["my_credit"])
     assert [grade.problem for grade in report.grades if grade.unbiased] == ["no discount"]
 

@@ -136,6 +136,10 @@ def test_as_it_is_without_preprocessing() -> None:
     assert not plays_atari(BREAKOUT, {"preprocess": False})
     assert not plays_atari(BREAKOUT, {"obs_type": "ram"})
     assert not plays_atari("CartPole-v1", None)
+    short = breakout(1, 0, max_episode_steps=7)
+    short.reset()
+    ended = [bool((short.step(still()), short.ended)[1]) for _ in range(7)]
+    assert ended == [False] * 6 + [True]
     with pytest.raises(UsageError, match="cannot be made: TypeError"):
         breakout(1, 0, noop=3)
 

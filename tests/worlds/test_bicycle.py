@@ -68,7 +68,8 @@ def test_without_the_steer_rate_lean_alone_does_not_damp() -> None:
 
 
 @pytest.mark.parametrize(
-    ("speed", "end"), [(1.0, "down"), (2.1, "in a turn"), (2.3, "upright"), (4.0, "upright"), (6.0, "upright")]
+    ("speed", "end"),
+    [(1.0, "down"), (2.1, "in a turn"), (2.3, "upright"), (4.0, "upright"), (6.0, "upright")],
 )
 def test_proportional_steering_needs_speed(speed: float, end: str) -> None:
     """δ = 2·lean rights it where 2v²/b > g: from 2.21 m/s on (Åström et al. 2005).
@@ -160,7 +161,9 @@ def picture(lean: float = 0.0, steer: float = 0.0, heading: float = 0.0, x: floa
     return Bicycle().draw(state, 0)
 
 
-def centre(picture: Picture, colour: tuple[int, int, int], columns: slice = slice(0, 522)) -> tuple[float, float]:
+def centre(
+    picture: Picture, colour: tuple[int, int, int], columns: slice = slice(0, 522)
+) -> tuple[float, float]:
     """The mean (column, row) of the pixels of a colour, the little handlebar left out."""
     rows, cols = np.nonzero((np.abs(picture[:, columns].astype(int) - colour) < 5).all(-1))
     assert len(rows) > 50

@@ -48,7 +48,7 @@ def memoryless_return(maze: TMaze, pi: Tensor) -> Tensor:
 
 
 def test_no_memoryless_policy_beats_zero() -> None:
-    """All 256 deterministic ones, 300 random ones, and where gradients of the exact return lead 20 of them."""
+    """All 256 deterministic ones, 300 random ones, and where exact gradients lead 20 of them."""
     maze = TMaze()
     table = torch.tensor(list(product(range(4), repeat=4)))
     returns = memoryless_return(maze, torch.nn.functional.one_hot(table, 4).double())
@@ -104,7 +104,8 @@ CORRIDOR, JUNCTION = [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]
 @pytest.mark.parametrize("signal", [-1.0, 1.0])
 def test_every_kind_of_step(signal: float) -> None:
     maze = TMaze(length=2)
-    assert run(maze, signal, [LEFT, BACK, FORWARD, BACK, FORWARD, FORWARD, FORWARD, BACK, FORWARD, RIGHT]) == [
+    astray = [LEFT, BACK, FORWARD, BACK, FORWARD, FORWARD, FORWARD, BACK, FORWARD, RIGHT]
+    assert run(maze, signal, astray) == [
         (CORRIDOR, -0.1, False),  # into the wall; the signal is gone though the place is the same
         (CORRIDOR, -0.1, False),
         (CORRIDOR, 0.0, False),
@@ -143,7 +144,8 @@ def test_the_picture_shows_signal_place_and_turn() -> None:
     (start, row), (half, _), (end, _) = agent(1, 0, 1, 0), agent(1, 5, 0, 0), agent(1, 10, 0, 0)
     assert half == pytest.approx((start + end) / 2, abs=1)
     assert agent(1, 10, 0, -1)[1] < row - 40 < row + 40 < agent(1, 10, 0, 1)[1]
-    lit = [(maze.draw(torch.tensor([[1.0, 0.0, b, 0.0]]), 0) == (213, 94, 0)).all(-1).sum() for b in (1.0, 0.0)]
+    pictures = [maze.draw(torch.tensor([[1.0, 0.0, b, 0.0]]), 0) for b in (1.0, 0.0)]
+    lit = [(picture == (213, 94, 0)).all(-1).sum() for picture in pictures]
     assert lit[0] > 100
     assert lit[1] == 0
 

@@ -98,6 +98,24 @@ def same(x: float, y: float) -> bool:
     return isclose(x, y, rel_tol=ZERO, abs_tol=ZERO)
 
 
+ROUNDING = 1e-13
+"""Of a float64 sum, relative to the size of its terms, with room for thousands of them."""
+
+
+def size(case: Case) -> float:
+    """The largest return there can be, T·max|r|, or 1 where nothing is paid: the scale of J, V, Q and A."""
+    largest = float(case.problem.r.abs().max()) * case.steps
+    return largest if largest > 0 else 1.0
+
+
+def gradient_error(found: Tensor, case: Case) -> float:
+    """|found − ∇J| / |∇J|, and 0 where the difference is rounding of the terms summed."""
+    truth = true_gradient(case)
+    gap = float((found.reshape(truth.shape) - truth).norm())
+    negligible = gap <= ROUNDING * case.steps * size(case)
+    return 0.0 if negligible else relative_error(found.reshape(truth.shape), truth)
+
+
 def cosine(x: Tensor, y: Tensor) -> float:
     """Of the angle between two gradients of any shape."""
     return float(torch.cosine_similarity(x.flatten(), y.flatten(), dim=0))

@@ -7,16 +7,14 @@ import torch
 from torch import Tensor
 
 from pgrad.algorithms import A2C, Reinforce
-from pgrad.data import Trajectory
 from pgrad.lab import exact
-from pgrad.lab.agent import TabularAgent
 from pgrad.lab.claim import ZERO, Claim, Measured, Verdict
-from pgrad.lab.claims.common import cosine, given, relative_error, true_gradient
+from pgrad.lab.claims.common import cosine, given, relative_error, size, true_gradient
 from pgrad.lab.claims.weights import mixed
-from pgrad.lab.estimate import Estimates, estimates, estimator, expectation
+from pgrad.lab.estimate import Estimates, estimates, expectation, weighted_scores
 from pgrad.lab.problems import Case
-from pgrad.math.credit import discount_weight, gae, n_step_return
-from pgrad.math.objectives import score_function
+from pgrad.lab.seen import discounted_gae
+from pgrad.math.credit import gae, n_step_return
 
 LAMBDAS = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -36,20 +34,12 @@ def wrong_critic(case: Case) -> Tensor:
 
 def gae_gradient(case: Case, critic: Tensor, gae_lambda: float) -> Estimates:
     """What Σ_t γᵗ ∇log π·Â can be with the Â of GAE(λ)."""
-
-    def credit(agent: TabularAgent, traj: Trajectory) -> Tensor:
-        advantage = gae(
-            traj.reward, agent.value(traj.obs), traj.terminated, traj.done, case.gamma, gae_lambda
-        )
-        return advantage * discount_weight(traj.done, case.gamma, advantage.dtype)
-
-    return estimates(
-        estimator(credit, lambda logp, _, advantage: score_function(logp, advantage)), case, critic
-    )
+    how = weighted_scores(lambda agent, traj: discounted_gae(agent, traj, case.gamma, gae_lambda))
+    return estimates(how, case, critic)
 
 
 def ahead(case: Case, error: Tensor) -> Tensor:
-    """γ·E[error_{t+1}(s') | s, a] [T, S, A] of an error [T+1, S] of the critic: what bootstrapping takes in."""
+    """γ·E[error_{t+1}(s') | s, a] [T, S, A] of an error [T+1, S] of the critic: what bootstraps take in."""
     problem, after = case.problem, error[1:].clone()
     if problem.horizon is not None:
         after[-1] = 0.0
@@ -176,16 +166,18 @@ def mixture(terms: list[Tensor], gae_lambda: float) -> Tensor:
 def _mixture(case: Case) -> Measured:
     """GAE against the mixture of n-step advantages, and against the mixture of the note's."""
     V, every = exact_critic(case), range(1, case.steps + 1)
-    gap, tail, seed = 0.0, 0.0, 0.0
+    gap, tail, seed, lost = 0.0, 0.0, 0.0, 0.0
     for critic in (V, wrong_critic(case)):
         advantage = advantages(case, critic, 0.95)
         terms = [n_step(case, critic, n) for n in every]
         gap = max(gap, largest(mixture(terms, 0.95) - advantage))
-        tail = largest(mixture([*terms, torch.zeros_like(terms[0])], 0.95) - advantage)
+        without = mixture([*terms, torch.zeros_like(terms[0])], 0.95) - advantage
+        tail = largest(without)
+        lost = max(lost, largest(without + 0.95**case.steps * terms[-1]))  # the tail's weight, of the last
         seed = largest(mixture([note_n_step(case, critic, n) for n in every], 0.95) - advantage)
     return Measured(
-        holds=gap < ZERO,
-        right=gap < ZERO,
+        holds=gap < ZERO * max(1.0, size(case)),
+        right=lost < ZERO * max(1.0, size(case)),
         numbers={"gap": gap, "gap with the note's Âₙ": seed, "gap without the tail": tail},
     )
 

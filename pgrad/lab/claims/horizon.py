@@ -47,12 +47,17 @@ def squares(case: Case, n: int) -> Squares:
         product.append(weighed @ by_state)
         weighed = weighed @ onward
     new, old = (exact.marginals(case.problem, theta, n) for theta in (case.theta, case.actor))
-    over = 1 - old.sum(1)
     return Squares(
         product=torch.stack(product),
-        marginal=torch.where(old > 0, new.square() / old, 0.0) @ by_state + over,
-        step=old @ by_state + over,
+        marginal=torch.where(old > 0, new.square() / old, 0.0) @ by_state + ended_square(case, n),
+        step=old @ by_state + 1 - old.sum(1),
     )
+
+
+def ended_square(case: Case, n: int) -> Tensor:
+    """What ended episodes add to E_old[w²] at t = 0 … n−1 [n], with w = p_new(ended)/p_old(ended)."""
+    new, old = (1 - exact.marginals(case.problem, theta, n).sum(1) for theta in (case.theta, case.actor))
+    return torch.where(old > ZERO, new.square() / old, new)
 
 
 def state_squares(case: Case) -> Tensor:
@@ -63,10 +68,10 @@ def state_squares(case: Case) -> Tensor:
 
 
 def last_square(case: Case, weight: Form) -> float:
-    """E_old[w²] of the last decision's weight over all that can happen, by the functions that ship."""
+    """E_old[w²] of the last decision's weight where it is made, by the functions that ship."""
     traj = case.trajectory
     square = weight(case, new_logp(case), traj)[-1].square()
-    return float((traj.mask[-1] * square).sum() + 1 - traj.mask[-1].sum())
+    return float((traj.mask[-1] * square).sum())
 
 
 def _apart(case: Case) -> bool:
@@ -84,8 +89,8 @@ def _horizon(case: Case) -> Measured:
         rho = whole(short, new_logp(short), traj)[0]
         off += [
             1 / float(effective_sample_size(rho, traj.mask[0])) - float(long.product[T - 1]),
-            last_square(short, marginal) - float(long.marginal[T - 1]),
-            last_square(short, step) - float(long.step[T - 1]),
+            last_square(short, marginal) + float(ended_square(at, T)[-1]) - float(long.marginal[T - 1]),
+            last_square(short, step) + float(1 - traj.mask[-1].sum()) - float(long.step[T - 1]),
         ]
     cut = truncate(rho, 1.0)
     length = torch.arange(1, LONG + 1)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pgrad.lab import exact
 from pgrad.lab.claim import ZERO, Claim, Measured, Verdict
-from pgrad.lab.claims.common import given, relative_error, same
+from pgrad.lab.claims.common import given, relative_error, same, size
 from pgrad.lab.claims.horizon import squares
 from pgrad.lab.claims.weights import (
     DISTANCES,
@@ -64,7 +64,8 @@ def _support(case: Case) -> Measured:
     zeros.append(found + float(p[-1] * f[-1]) - float(p @ f))
     numbers = {"found where q has a hole": found, "E_p[f]": float(p @ f), "mean weight with the hole": share}
     numbers |= {"error where q covers p": zeros[0], "error of one decision": float(fixed)}
-    return Measured(abs(found - float(p @ f)) < ZERO, max(map(abs, zeros)) < ZERO, numbers)
+    scale = max(1.0, float(f.abs().max()), size(case))
+    return Measured(abs(found - float(p @ f)) < ZERO * scale, max(map(abs, zeros)) < ZERO * scale, numbers)
 
 
 def _product(case: Case) -> Measured:
@@ -87,7 +88,7 @@ def _reuse(case: Case) -> Measured:
         bounds[f"exp(−KL), c = {c:g}"] = exp(-float((p * rho) @ rho.log()))
         zeros.append(abs(size * float(p @ rho.square()) - 1))
     below = all(
-        size < bound < 1 or same(size, bound) and same(bound, 1.0)  # no farther than rounding can tell
+        size < bound < 1 or (same(size, bound) and same(bound, 1.0))  # no farther than rounding can tell
         for size, bound in zip(sizes.values(), bounds.values(), strict=True)
     )
     return Measured(below, max(zeros) < ZERO, {**sizes, **bounds})
@@ -119,7 +120,7 @@ def _per_decision(case: Case) -> Measured:
         first = per_decision_return(traj.reward, new_logp(at), traj.logp, traj.done, at.gamma)[0]
         value.append(float(traj.mask[0] @ first - exact.objective(at.problem, at.theta, at.gamma)))
     numbers = {"rel. error": worst, **variances(per_decision, case), "error of J": max(value, key=abs)}
-    return Measured(worst < ZERO, max(map(abs, value)) < ZERO, numbers)
+    return Measured(worst < ZERO, max(map(abs, value)) < ZERO * size(case), numbers)
 
 
 def _causal(case: Case) -> Measured:

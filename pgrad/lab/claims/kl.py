@@ -144,27 +144,28 @@ def _unbiased_is_enough(case: Case) -> Measured:
 
 
 def _deviations(case: Case) -> Measured:
-    """Standard deviations; far apart k3's grows without bound, close to each other it is far below k1's."""
+    """Standard deviations, and the two limits of their ratio: policies that meet, an action that dies out."""
     if case.seed is None:
         theta, ref = row(0.999, 0.001).log(), row(0.5, 0.5).log()
     else:
         theta, ref = (2 * x for x in _triple(case)[:2])
-    rare = theta - 20.0 * (torch.arange(len(theta)) == 0)
-    near = theta + 0.001 * (ref - theta)
     k3, k1 = _both(theta, ref)
-    far_k3, far_k1 = _both(rare, ref)
-    near_k3, near_k1 = _both(theta, near)
+    close, closer = (_compared(theta, theta + c * (ref - theta)) for c in (1e-3, 1e-4))
+    first = torch.arange(len(theta)) == 0
+    rare, rarer, rarest = (_compared(theta - fall * first, ref) for fall in (20.0, 40.0, 60.0))
     ratio = (_logp(ref) - _logp(theta)).exp()
     spread = _mean((ratio - 1).square(), theta)
     shared = _mean((ratio - 1) * ratio.log(), theta)
     return Measured(
         holds=k3 < k1,
-        right=(k3 < k1) == bool(spread < 2 * shared) and far_k3 > 10 * far_k1 and near_k3 < 0.1 * near_k1,
+        right=(k3 < k1) == bool(spread < 2 * shared)
+        and closer < 0.2 * close  # in proportion to the distance
+        and rarest > 100 * rarer,  # as 1/√π does
         numbers={
             "std of k3": k3,
             "std of k1": k1,
-            "std k3 / std k1, policies close": near_k3 / near_k1,
-            "std k3 / std k1, an action made rare": far_k3 / far_k1,
+            "std k3 / std k1, policies close": close,
+            "std k3 / std k1, an action made rare": rare,
         },
     )
 
@@ -172,6 +173,11 @@ def _deviations(case: Case) -> Measured:
 def _both(theta: Tensor, ref: Tensor) -> tuple[float, float]:
     logp, logp_ref = _logp(theta), _logp(ref)
     return _std(kl.k3(logp, logp_ref), theta), _std(kl.k1(logp, logp_ref), theta)
+
+
+def _compared(theta: Tensor, ref: Tensor) -> float:
+    k3, k1 = _both(theta, ref)
+    return k3 / k1
 
 
 def _support(case: Case) -> Measured:

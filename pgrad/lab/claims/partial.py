@@ -6,16 +6,13 @@ import torch
 from torch import Tensor
 
 from pgrad.algorithms import Reinforce
-from pgrad.data import Trajectory
 from pgrad.lab import exact
-from pgrad.lab.agent import TabularAgent
 from pgrad.lab.claim import ZERO, Claim, Measured, Verdict
-from pgrad.lab.claims.common import relative_error, row, true_gradient
+from pgrad.lab.claims.common import gradient_error, relative_error, row, true_gradient
 from pgrad.lab.claims.returns import values_of
-from pgrad.lab.estimate import estimator, expectation
+from pgrad.lab.estimate import expectation, weighted_scores
 from pgrad.lab.problems import Case
-from pgrad.math.credit import discount_weight, gae
-from pgrad.math.objectives import score_function
+from pgrad.lab.seen import discounted_gae
 
 
 def aliased(case: Case) -> Case:
@@ -59,13 +56,8 @@ def _belief(case: Case) -> Tensor:
 
 def _error(case: Case, critic: Tensor, gae_lambda: float) -> float:
     """Of an actor-critic with γᵗ and GAE(λ), |E ĝ − ∇J|/|∇J|."""
-
-    def advantage(agent: TabularAgent, traj: Trajectory) -> Tensor:
-        found = gae(traj.reward, agent.value(traj.obs), traj.terminated, traj.done, case.gamma, gae_lambda)
-        return found * discount_weight(traj.done, case.gamma, found.dtype)
-
-    how = estimator(advantage, lambda logp, _, credit: score_function(logp, credit))
-    return relative_error(expectation(how, case, critic), true_gradient(case))
+    how = weighted_scores(lambda agent, traj: discounted_gae(agent, traj, case.gamma, gae_lambda))
+    return gradient_error(expectation(how, case, critic), case)
 
 
 def _monte_carlo(case: Case) -> Measured:

@@ -10,12 +10,11 @@ from torch import Tensor
 from pgrad.data import Trajectory
 from pgrad.lab import exact
 from pgrad.lab.claim import ZERO
-from pgrad.lab.claims.common import relative_error, true_gradient
-from pgrad.lab.estimate import Estimates, Estimator, estimates, estimator, expectation
+from pgrad.lab.claims.common import gradient_error, true_gradient
+from pgrad.lab.estimate import Estimates, Estimator, estimates, expectation, weighted_scores
 from pgrad.lab.problems import Case
 from pgrad.math import baselines
 from pgrad.math.credit import discount_weight, reward_to_go
-from pgrad.math.objectives import score_function
 from pgrad.worlds.tensors.tabular import Tabular
 
 BATCHES = 200_000
@@ -27,7 +26,7 @@ Weight = Callable[[Trajectory], Tensor]
 
 def scored(weight: Weight) -> Estimator:
     """Σ_t weight_t·∇log π(a_t|s_t)."""
-    return estimator(lambda agent, traj: weight(traj), lambda logp, _, credit: score_function(logp, credit))
+    return weighted_scores(lambda agent, traj: weight(traj))
 
 
 def discounted(case: Case, weight: Weight) -> Estimator:
@@ -68,12 +67,12 @@ def values_of(case: Case) -> exact.Values:
 def return_variance(case: Case) -> Tensor:
     """Var[G_t | s_t, a_t] [T, S, A]: what the discounted rest of an episode adds to a known decision."""
     problem, pi, values = case.problem, exact.policy(case.problem, case.theta), values_of(case)
-    onward = problem.P * ~problem.terminal
     ahead, rows = torch.zeros_like(problem.rho0), list[Tensor]()
     for t in reversed(range(case.steps)):
-        V = values.V[t + 1]
-        rows.insert(0, case.gamma**2 * (onward @ (ahead + V.square()) - (onward @ V).square()))
-        ahead = (pi * (rows[0] + values.Q[t].square())).sum(1) - values.V[t].square()
+        V = values.V[t + 1].expand_as(problem.P)
+        spread = (V - (problem.P * V).sum(-1, keepdim=True)).square()
+        rows.insert(0, case.gamma**2 * (problem.P * (ahead + spread)).sum(-1))
+        ahead = (pi * (rows[0] + values.A[t].square())).sum(1) * ~problem.terminal
     return torch.stack(rows)
 
 
@@ -84,7 +83,7 @@ def early(case: Case) -> bool:
 
 def error_of(case: Case, how: Estimator) -> float:
     """|E ĝ − ∇J| / |∇J|."""
-    return relative_error(expectation(how, case), true_gradient(case))
+    return gradient_error(expectation(how, case), case)
 
 
 def step_optimum(case: Case, Q: Tensor) -> Tensor:

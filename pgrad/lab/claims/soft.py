@@ -128,7 +128,7 @@ def soft_gradients(case: Case) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _soft(case: Case) -> Measured:
-    """The soft policy gradient, with and without its log π, which is the gradient of this decision's entropy."""
+    """The soft policy gradient, with and without its log π, the gradient of this decision's entropy."""
     truth, whole, without = soft_gradients(case)
     visited = visits(endless(case).problem, case.theta, case.gamma)
 
@@ -253,7 +253,8 @@ def _optimum(case: Case) -> Measured:
     slope = float(gradient_of(lambda theta: worth(theta).sum(), best).abs().max())
     own = float((worth(best) - V).abs().max())
     return Measured(
-        holds=max(residual, (1 - case.gamma) * own) < ZERO * size,  # a residual moves values by 1/(1 − γ) of it
+        holds=max(residual, (1 - case.gamma) * own)
+        < ZERO * size,  # a residual moves values by 1/(1 − γ) of it
         right=slope < 1e-8 * size and gain < ZERO * size,
         numbers={f"π*(a₀|s{'₀₁₂'[s]})": p for s, p in enumerate(pi[:3, 0].tolist())}
         | of_states("V*", V)

@@ -26,7 +26,8 @@ from pgrad.lab.claims.trust import divergence
 from pgrad.lab.claims.weights import mixed
 from pgrad.lab.estimate import agent_of, episode_sum, estimator, expectation
 from pgrad.lab.problems import Case
-from pgrad.math.credit import discount_weight, gae
+from pgrad.lab.seen import discounted_gae
+from pgrad.math.credit import discount_weight
 from pgrad.math.distributions import Categorical
 from pgrad.math.kl import exact as kl
 from pgrad.math.objectives import clipped, importance_weighted
@@ -34,6 +35,8 @@ from pgrad.math.reduce import mean
 from pgrad.worlds.tensors.tabular import Tabular
 
 EPSILON = 0.2
+EPSILONS = (0.1, EPSILON, 0.5)
+"""The clips whose inner epochs are compared."""
 
 
 def clip_to(epsilon: float) -> Objective:
@@ -145,9 +148,7 @@ def _lemma(case: Case) -> Measured:
     new = case.on(case.theta + case.direction)
     old = exact.values(case.problem, case.theta, case.gamma, case.steps).V
     traj = new.trajectory
-    value = agent_of(new, old).value(traj.obs)
-    advantage = gae(traj.reward, value, traj.terminated, traj.done, case.gamma, 0.0)
-    collected = episode_sum(advantage * discount_weight(traj.done, case.gamma, advantage.dtype), traj.mask)
+    collected = episode_sum(discounted_gae(agent_of(new, old), traj, case.gamma, 0.0), traj.mask)
     gain = objective_at(case, new.theta) - objective_at(case, case.theta)
     by_marginals = performance_difference(case, new.theta)
     return Measured(
@@ -301,7 +302,7 @@ def _worst_state(case: Case, theta: Tensor) -> float:
 def _inner_epochs(case: Case) -> Measured:
     """N-04: the gradient that is followed against the one that should be, after k inner steps."""
 
-    off = []
+    off: list[float] = []
 
     def path(epsilon: float) -> dict[int, tuple[float, Tensor]]:
         climb = surrogate(case, every_decision(case), clip_to(epsilon))
@@ -312,7 +313,7 @@ def _inner_epochs(case: Case) -> Measured:
         )
         return {k: (_miss(case, climb, theta), theta) for k, theta in kept.items()}
 
-    tight, usual, loose = map(path, (0.1, EPSILON, 0.5))
+    tight, usual, loose = map(path, EPSILONS)
     free = surrogate(case, every_decision(case), importance_weighted)
     return Measured(
         holds=max(miss for miss, _ in usual.values()) < ZERO,
@@ -465,7 +466,9 @@ CLAIMS: tuple[Claim, ...] = (
         source="001:757-759; 004:93",
         paper="Kakade & Langford 2002; Schulman et al. 2015, arXiv 1502.05477, theorem 1",
         explanation="L^CLIP weighs states as π_old visits them. Going on more often pays in the first state "
-        "and costs in the last, which the new policy reaches far more often than the old one did.",
+        "and costs in the last, which the new policy reaches far more often than the old one did. How "
+        "often random problems fail depends on how they are drawn: the audit counts 38 of 4000 with states "
+        "that look alike and 0 of 3000 tables, and does not say how it drew them.",
         audit={
             "chain: J before": ".38750",
             "chain: J after": ".36672",

@@ -65,7 +65,9 @@ def _natural(case: Case) -> Measured:
     """L-36: second derivatives of both KLs; and A by observation, weighted by time and state."""
     x, F = natural_gradient(case)
     forward, backward = (matrix(curvature(case, way), len(F)) for way in (False, True))
-    climbed = conjugate_gradient(curvature(case), true_gradient(case).flatten(), 3 * len(F), 1e-26)
+    slope = true_gradient(case).flatten()
+    unit = slope / slope.norm().clamp_min(torch.finfo(slope.dtype).tiny)  # its tolerance is absolute
+    climbed = slope.norm() * conjugate_gradient(curvature(case), unit, 3 * len(F), 1e-26)
     batch = every_decision(case)
     assert case.problem.observation is not None
     pi, onto = exact.policy(case.problem, case.theta), torch.zeros_like(x)
@@ -121,6 +123,8 @@ def _trust_region(case: Case) -> Measured:
             "KL, δ = .01": raw[1],
             "KL, δ = .1": raw[2],
             "after the search, δ = .1": kept[2],
+            "ΔJ, δ = .001": gain(x, 0.001),
+            "ΔJ of ∇J, δ = .001": gain(slope, 0.001),
             "ΔJ, δ = .01": gain(x, 0.01),
             "ΔJ of ∇J, δ = .01": gain(slope, 0.01),
             "ΔJ, δ = .1": gain(x, 0.1),
@@ -312,6 +316,8 @@ CLAIMS: tuple[Claim, ...] = (
             "KL, δ = .001": ".00102",
             "KL, δ = .01": ".01052",
             "KL, δ = .1": ".11410",
+            "ΔJ, δ = .001": ".1275",
+            "ΔJ of ∇J, δ = .001": ".1191",
             "ΔJ, δ = .01": ".4232",
             "ΔJ of ∇J, δ = .01": ".3824",
             "ΔJ, δ = .1": "1.4770",

@@ -9,7 +9,7 @@ from torch import Tensor
 from pgrad.data import Trajectory
 from pgrad.lab import exact
 from pgrad.lab.claim import ZERO
-from pgrad.lab.claims.common import relative_error, true_gradient
+from pgrad.lab.claims.common import gradient_error
 from pgrad.lab.estimate import Estimator, agent_of, estimator, expectation, variance
 from pgrad.lab.problems import Case
 from pgrad.math.credit import discount_weight, full_return, reward_to_go
@@ -124,7 +124,7 @@ def mean(form: Form, case: Case) -> Tensor:
 
 def error(form: Form, case: Case) -> float:
     """How far the mean is from ∇J of the policy asked about."""
-    return relative_error(mean(form, case), true_gradient(case))
+    return gradient_error(mean(form, case), case)
 
 
 def errors(form: Form, case: Case, name: str = "rel. error") -> dict[str, float]:

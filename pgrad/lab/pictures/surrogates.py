@@ -10,7 +10,7 @@ from torch import Tensor
 from pgrad.drawing import COLOURS, DASHES
 from pgrad.lab.claims.common import cosine, every_decision, gradient_of, surrogate, true_gradient
 from pgrad.lab.claims.returns import bandit
-from pgrad.lab.claims.surrogates import ascent, clip_to, objective_at, ratios, shared_chain
+from pgrad.lab.claims.surrogates import EPSILONS, ascent, clip_to, objective_at, ratios, shared_chain
 from pgrad.lab.pictures.style import CLIP, CPI, OLD, SMALL, canvas, label, name_lines, say
 from pgrad.lab.problems import Case, random_case
 from pgrad.math.objectives import importance_weighted
@@ -19,7 +19,7 @@ EPSILON = 0.2
 PARTING = 637
 """The seed of a random problem chosen because J soon falls along the direction while L^CPI goes on rising."""
 
-STEPS, RATE = 40, 0.15  # of the ascent drawn
+STEPS, RATE = 40, 0.1  # of the ascent drawn: the claim's step
 
 
 def landscape(case: Case) -> Any:
@@ -108,7 +108,7 @@ def monotone(_: Case) -> Any:
 def inner_epochs(case: Case) -> Any:
     """The angle between the gradient of L^CLIP and ∇J after k steps on the same data, for several ε."""
     figure, (left, right) = canvas("angle to ∇J, degrees", "J", height=2.7)
-    ranges = {"ε = 0.1": 0.1, "ε = 0.2": 0.2, "ε = 0.4": 0.4, "no clip": math.inf}
+    ranges = {f"ε = {epsilon:g}": epsilon for epsilon in EPSILONS} | {"no clip": math.inf}
     for k, epsilon in enumerate(ranges.values()):
         path = list(islice(ascent(case, clip_to(epsilon), RATE), STEPS + 1))
         angles = _angles(case, epsilon, path)

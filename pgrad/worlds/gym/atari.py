@@ -12,7 +12,7 @@ from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.wrappers import AtariPreprocessing
+from gymnasium.wrappers import AtariPreprocessing, TimeLimit
 
 FRAMES = 4
 """Observations in a stack, and frames for which an action is repeated."""
@@ -49,8 +49,10 @@ def make_atari(spec: EnvSpec, kwargs: dict[str, Any]) -> gymnasium.Env:
     emulator = {key: x for key, x in kwargs.items() if key not in (*OPTIONS, "preprocess")}
     if "frameskip" in kwargs:  # the emulator's name for it
         options.setdefault("frame_skip", kwargs["frameskip"])
+    limit = emulator.pop("max_episode_steps", None)  # in actions, not in frames
     env: gymnasium.Env = gymnasium.make(spec, **{**emulator, "frameskip": 1, "obs_type": "grayscale"})
-    return Game(AtariPreprocessing(env, **{"frame_skip": FRAMES, **options}), episodic)
+    game = Game(AtariPreprocessing(env, **{"frame_skip": FRAMES, **options}), episodic)
+    return game if limit is None else TimeLimit(game, limit)
 
 
 class Game(gymnasium.Wrapper[Any, Any, Any, Any]):

@@ -80,7 +80,7 @@ def create(recipe: Recipe) -> gymnasium.Env:
         kwargs.setdefault("render_mode", "rgb_array")
     try:
         with _quiet(recipe):
-            if is_atari(source):
+            if isinstance(source, EnvSpec) and is_atari(source):
                 env = make_atari(source, {"disable_env_checker": True, **kwargs})
             elif isinstance(source, EnvSpec):
                 env = gymnasium.make(source, **{"disable_env_checker": True, **kwargs})

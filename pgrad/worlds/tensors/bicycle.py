@@ -31,8 +31,8 @@ class Bicycle:
     long as the handlebar is turned, by a·v·δ̇ while it turns. With a = 0 the second term is gone, and steering
     in proportion to the lean does not damp it.
 
-    Reward 1 for every step, but −`fall_cost` for the one that falls: |φ| > `max_lean`, the end of the task. An
-    episode lasts at most 500 steps; no return is over 500, and none with a fall over 499 − `fall_cost`.
+    Reward 1 for every step, but −`fall_cost` for the one that falls: |φ| > `max_lean`, the end of the task.
+    An episode lasts at most 500 steps; no return is over 500, and none with a fall over 499 − `fall_cost`.
 
     Observation: φ, φ̇, v and δ [B, 4]; where not `rates_seen` only φ and v [B, 2]: what a beginner looks at.
 
@@ -63,7 +63,7 @@ class Bicycle:
         lean, slow, fast = 2 * self.max_lean, self.speed - self.speed_spread, self.speed + self.speed_spread
         low, high = [-lean, -np.inf, slow, -self.max_steer], [lean, np.inf, fast, self.max_steer]
         seen = slice(None) if self.rates_seen else slice(0, 3, 2)
-        return Box(np.float32(low)[seen], np.float32(high)[seen], dtype=np.float32)
+        return Box(np.asarray(low, np.float32)[seen], np.asarray(high, np.float32)[seen], dtype=np.float32)
 
     @property
     def action_space(self) -> Box:

@@ -25,8 +25,8 @@ class CartPole:
     integrated by an explicit Euler step of `dt` seconds. Reward 1 for every step. The task ends where
     |x| > `max_position` or |θ| > `max_angle`; an episode lasts at most 500 steps.
 
-    Where not `velocities_seen` the observation is x and θ only, [B, 2]: which way the pole is falling must then
-    be remembered from one step to the next.
+    Where not `velocities_seen` the observation is x and θ only, [B, 2]: which way the pole is falling must
+    then be remembered from one step to the next.
 
     Source: Barto, Sutton & Anderson 1983, "Neuronlike adaptive elements that can solve difficult learning
     control problems", without friction, as in `gymnasium.envs.classic_control.cartpole`.

@@ -1,7 +1,7 @@
 """A picture of a bicycle and its rider from behind, on a road through meadows, in plain numpy.
 
-Lengths are metres. The camera rides behind the rear wheel and looks where the bicycle is heading: a point that
-is X to the right, Z ahead of the camera and U above the ground is seen at (X, CAMERA − U)·FOCUS/Z from the
+Lengths are metres. The camera rides behind the rear wheel and looks where the bicycle is heading: a point
+that is X to the right, Z ahead of the camera and U above the ground is seen at (X, CAMERA − U)·FOCUS/Z from the
 vanishing point.
 """
 
@@ -48,18 +48,19 @@ def draw_ride(ride: Ride) -> Picture:
 
 def _lay(ground: Numbers, cover: Numbers, colour: Colour) -> None:
     """Cover `ground` [..., 3] in place with a colour, by shares [...] of it."""
-    ground += (np.float32(colour) - ground) * cover[..., None]
+    ground += (np.asarray(colour, np.float32) - ground) * cover[..., None]
 
 
 def _mix(a: Colour, b: Colour, share: Numbers) -> Numbers:
     """From colour a to colour b, [..., 3] for shares [...]."""
-    return np.float32(a) + (np.float32(b) - np.float32(a)) * share[..., None]
+    first, second = (np.asarray(colour, np.float32) for colour in (a, b))
+    return first + (second - first) * share[..., None]
 
 
 def _sky(picture: Picture, heading: float) -> None:
     """A sky that pales towards two rows of hills, which turn with the heading."""
-    rows = np.arange(HORIZON, dtype=np.float32) + 0.5
-    picture[:HORIZON] = _mix((150, 196, 230), (236, 242, 244), rows / HORIZON)[:, None]
+    down = np.asarray((np.arange(HORIZON) + 0.5) / HORIZON, np.float32)
+    picture[:HORIZON] = _mix((150, 196, 230), (236, 242, 244), down)[:, None]
     angle = heading + np.arctan((np.arange(WIDTH) + 0.5 - WIDTH / 2) / FOCUS)
     low = picture[HORIZON - HILLS : HORIZON]
     hills = low.astype(np.float32)
@@ -73,7 +74,7 @@ def _sky(picture: Picture, heading: float) -> None:
 def _ground(picture: Picture, ride: Ride) -> None:
     """Mown meadows, the road with its dashes and a shadow: what the ray of every pixel meets."""
     rows, columns = np.arange(HEIGHT - HORIZON)[:, None] + 0.5, np.arange(WIDTH) + 0.5 - WIDTH / 2
-    ahead, side = (np.float32(z) for z in (FOCUS * CAMERA / rows, columns * CAMERA / rows))
+    ahead, side = (np.asarray(z, np.float32) for z in (FOCUS * CAMERA / rows, columns * CAMERA / rows))
     cos, sin = math.cos(ride.heading), math.sin(ride.heading)
     x = side * cos + (ride.x + (ahead - BEHIND) * sin)
     y = side * -sin + (ride.y + (ahead - BEHIND) * cos)
@@ -90,7 +91,7 @@ def _ground(picture: Picture, ride: Ride) -> None:
     dashes = np.clip(dashes * (FOCUS * CAMERA / ahead**2) + 0.5, 0.0, 1.0)
     _lay(ground, band(ROAD), (196, 192, 186))
     _lay(ground, np.maximum(band(0.05, ROAD - 0.14), band(0.05) * dashes), (246, 246, 240))
-    ground += (np.float32((172, 200, 170)) - ground) * (1.0 - near[..., None]) ** 1.5
+    ground += (np.asarray((172, 200, 170), np.float32) - ground) * (1.0 - near[..., None]) ** 1.5
     aside, along = (side - 0.5 * math.sin(ride.lean)) / 0.32, (ahead - BEHIND - 0.5) / 0.75
     dark = np.clip(1.0 - aside**2 - along**2, 0.0, 1.0)
     ground *= 1.0 - 0.45 * dark[..., None]
@@ -109,7 +110,7 @@ def _trees(picture: Picture, ride: Ride) -> None:
     for ahead, across, chance in sorted(seen, reverse=True):
         if not 3.5 < ahead < 48.0:
             continue
-        scale, pale = FOCUS / ahead, np.float32(min(1.0, ahead / 48.0) ** 1.5)
+        scale, pale = FOCUS / ahead, np.asarray(min(1.0, ahead / 48.0) ** 1.5, np.float32)
         at, foot = WIDTH / 2 + scale * across, HORIZON + scale * CAMERA
         if abs(at - WIDTH / 2) > WIDTH / 2 + 2 * scale:
             continue

@@ -17,16 +17,17 @@ FORWARD, BACK, LEFT, RIGHT = range(4)
 class TMaze:
     """Walk down a corridor and turn at its end to the side that a signal named at the first step.
 
-    State [B, 4]: the signal (−1 left, 1 right, each with probability ½), the place 0 … `length` (the junction),
-    1 at the first step and 0 after it, and the side turned to (−1, 1; 0 before). Observation [B, 3]: the signal
-    at the first step and 0 after it, whether this is the corridor, whether this is the junction. Actions: 0
-    forward, 1 back, 2 left, 3 right. At the junction left and right end the task, with reward 1 on the side of
-    the signal and −1 on the other; everything else costs `detour_cost`, but forward in the corridor nothing.
+    State [B, 4]: the signal (−1 left, 1 right, each with probability ½), the place 0 … `length` (the
+    junction), 1 at the first step and 0 after it, and the side turned to (−1, 1; 0 before). Observation
+    [B, 3]: the signal at the first step and 0 after it, whether this is the corridor, whether this is the
+    junction. Actions: 0 forward, 1 back, 2 left, 3 right. At the junction left and right end the task, with
+    reward 1 on the side of the signal and −1 on the other; everything else costs `detour_cost`, but forward
+    in the corridor nothing.
 
-    With memory the best return is 1. Without it none is above 0, half of the turns being wrong: at the junction
-    a policy of the present observation, even one that samples, turns left as often for both signals, so that a
-    turn is worth 0 on average; and to turn for one signal only, waiting for the clock with the other, costs
-    more than the turn earns.
+    With memory the best return is 1. Without it none is above 0, half of the turns being wrong: at the
+    junction a policy of the present observation, even one that samples, turns left as often for both signals,
+    so that a turn is worth 0 on average; and to turn for one signal only, waiting for the clock with the
+    other, costs more than the turn earns.
 
     Raises UsageError where the corridor has no place, is longer than an episode, or waiting is that cheap.
 
@@ -66,7 +67,7 @@ class TMaze:
     @property
     def observation_space(self) -> Box:
         """Signal, corridor, junction."""
-        return Box(np.float32([-1.0, 0.0, 0.0]), np.float32([1.0, 1.0, 1.0]), dtype=np.float32)
+        return Box(np.array([-1, 0, 0], np.float32), np.ones(3, np.float32), dtype=np.float32)
 
     @property
     def action_space(self) -> Discrete:
@@ -116,7 +117,8 @@ class TMaze:
             paint(picture, [at(step, 0)], 2.0, wall)
         flag_x, flag_y = at(self.length, signal)
         paint(picture, [(flag_x - 6, flag_y + 9), (flag_x - 6, flag_y - 9)], 1.2, ink)
-        paint(picture, [(flag_x - 4, flag_y - 8), (flag_x + 9, flag_y - 3), (flag_x - 4, flag_y + 2)], 1.0, (0, 158, 115))
+        flag = [(flag_x - 4, flag_y - 8), (flag_x + 9, flag_y - 3), (flag_x - 4, flag_y + 2)]
+        paint(picture, flag, 1.0, (0, 158, 115))
         lit = (213, 94, 0) if begun else (214, 218, 226)
         x, y = at(0, 0.75 * signal)
         paint(picture, [(x, y - 9 * signal), (x, y + 5 * signal)], 3.0, lit)
