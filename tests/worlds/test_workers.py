@@ -318,8 +318,8 @@ WAITING = """
     from pgrad.worlds import make
     world = make("CartPole-v1", n_envs=2, workers=2)
     world.reset()
-    print(*(process.pid for process in world._processes), flush=True)
     try:
+        print(*(process.pid for process in world._processes), flush=True)
         while True:
             world.step(torch.zeros(2, dtype=torch.int64))
     except KeyboardInterrupt:

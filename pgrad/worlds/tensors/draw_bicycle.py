@@ -1,8 +1,8 @@
 """A picture of a bicycle and its rider from behind, on a road through meadows, in plain numpy.
 
 Lengths are metres. The camera rides behind the rear wheel and looks where the bicycle is heading: a point
-that is X to the right, Z ahead of the camera and U above the ground is seen at (X, CAMERA − U)·FOCUS/Z from the
-vanishing point.
+that is X to the right, Z ahead of the camera and U above the ground is seen at (X, CAMERA − U)·FOCUS/Z from
+the vanishing point.
 """
 
 import math
@@ -59,7 +59,8 @@ def _mix(a: Colour, b: Colour, share: Numbers) -> Numbers:
 
 def _sky(picture: Picture, heading: float) -> None:
     """A sky that pales towards two rows of hills, which turn with the heading."""
-    down = np.asarray((np.arange(HORIZON) + 0.5) / HORIZON, np.float32)
+    rows = np.arange(HORIZON, dtype=np.float32) + 0.5
+    down = np.asarray(rows / HORIZON, np.float32)
     picture[:HORIZON] = _mix((150, 196, 230), (236, 242, 244), down)[:, None]
     angle = heading + np.arctan((np.arange(WIDTH) + 0.5 - WIDTH / 2) / FOCUS)
     low = picture[HORIZON - HILLS : HORIZON]
