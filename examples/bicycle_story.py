@@ -21,12 +21,13 @@ from torch import Generator, Tensor
 
 import pgrad as pg
 from pgrad.data import Episodes, map_tree
+from pgrad.drawing import COLOURS, DASHES
 from pgrad.math.importance import effective_sample_size
 from pgrad.math.objectives import importance_weighted
 from pgrad.models import Agent, build_agent
 from pgrad.recipes import RECIPES
 from pgrad.report.evaluate import evaluate
-from pgrad.report.plots import COLOURS, DASHES, thousands
+from pgrad.report.plots import thousands
 from pgrad.training.collect import Collector
 from pgrad.training.learner import Learner
 from pgrad.worlds import make
@@ -59,7 +60,7 @@ def canvas(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
-# Riders who do not learn -------------------------------------------------------------------------------------
+# Riders who do not learn -------------------------------------------------------------------------------
 
 
 def lean_over_time(bicycle: Bicycle, rider: Callable[[Tensor], Tensor], steps: int = 500) -> list[float]:
@@ -97,7 +98,8 @@ def draw_riders(picture: Path) -> None:
     axes.set_xlim(-0.03, 1.55)
     axes.set_ylim(-58, 58)
     axes = panel(figure, grid[1], "Twice the lean, and nothing else", "seconds", "lean (°)")
-    for k, (ahead, name) in enumerate(((0.0, "a turned handlebar pushes"), (0.5, "… and so does its turning"))):
+    kinds = ((0.0, "a turned handlebar pushes"), (0.5, "… and so does its turning"))
+    for k, (ahead, name) in enumerate(kinds):
         leans = lean_over_time(Bicycle(ahead=ahead), riders["twice the lean"])
         print(f"twice the lean, a = {ahead}: swings {max(map(abs, leans[-100:])):.2f}° at the end")
         axes.plot(np.arange(len(leans)) / 100, leans, lw=1.6, color=COLOURS[k], ls=DASHES[k], label=name)
@@ -106,7 +108,7 @@ def draw_riders(picture: Path) -> None:
     figure.savefig(picture)
 
 
-# One step ----------------------------------------------------------------------------------------------------
+# One step ----------------------------------------------------------------------------------------------
 
 
 class Step(NamedTuple):
@@ -134,7 +136,7 @@ def where_it_wants_five_degrees(agent: Agent) -> Tensor:
 
 
 def try_steps(agent: Agent, sizes: Tensor, seed: int) -> tuple[list[Step], dict[str, float]]:
-    """Steps of all sizes along one gradient of 32 rides, and one update of TRPO and of PPO on the same rides."""
+    """Steps of all sizes along one gradient of 32 rides, and one update of TRPO and of PPO on them."""
     world, generator = make("bicycle", n_envs=RIDES, seed=seed), Generator().manual_seed(seed)
     traj = Collector(world, agent, generator).collect(Episodes(RIDES))
     batch, before = PLAIN.credit(agent, traj), mean_return(agent)
@@ -197,7 +199,8 @@ def draw_one_step(picture: Path) -> None:
     top.plot(sizes, columns[..., 0].T, lw=0.7, alpha=0.5, color=BLUE)
     top.plot(sizes, real, lw=2.4, color=BLUE, label="what it is (median of 5 gradients)")
     shown = int(np.argmax(promised > TOP)) + 1  # beyond it the promise is all noise
-    top.plot(sizes[:shown], promised[:shown], lw=2, color=RED, ls=DASHES[1], label="what the old advantages promise")
+    promise = {"lw": 2, "color": RED, "ls": DASHES[1], "label": "what the old advantages promise"}
+    top.plot(sizes[:shown], promised[:shown], **promise)
     for name, colour, dashes in (("trpo", GREEN, DASHES[2]), ("ppo", PINK, DASHES[3])):
         height = float(np.median([bounded[name] for _, bounded in tried]))
         print(f"{name}: {height:.0f} after one update, all {[round(b[name]) for _, b in tried]}")
@@ -227,7 +230,7 @@ def draw_one_step(picture: Path) -> None:
     figure.savefig(picture)
 
 
-# Whole trainings ---------------------------------------------------------------------------------------------
+# Whole trainings ---------------------------------------------------------------------------------------
 
 TOTAL, EVERY = 150_000, 6_000
 Curve = tuple[list[float], list[float]]  # steps, seconds upright
@@ -305,14 +308,15 @@ def draw_group(axes: Any, label: str, curves: list[Curve], k: int) -> None:
     axes.plot(grid, np.mean(values, 0), lw=2.2, color=COLOURS[k], ls=DASHES[k], label=label)
 
 
-# Pictures of rides -------------------------------------------------------------------------------------------
+# Pictures of rides -------------------------------------------------------------------------------------
 
 
 def draw_rides(picture: Path) -> None:
     """What one ride looks like before training, on its way and after it."""
     recipe, rows = RECIPES["ppo-bicycle"], []
     for total in (2_048, 30_000, recipe.total_timesteps):
-        run = pg.train(recipe.algorithm, "bicycle", total_timesteps=total, agent=SPEC, threads=1, progress=False)
+        how = {"total_timesteps": total, "agent": SPEC, "threads": 1, "progress": False}
+        run = pg.train(recipe.algorithm, "bicycle", **how)
         rows.append((f"after {thousands(total)} steps", frames(run.agent, 3)))
     figure = canvas(9.0, 4.9)
     grid = figure.add_gridspec(3, 5, wspace=0.02, hspace=0.02)
