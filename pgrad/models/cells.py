@@ -138,16 +138,15 @@ class LSTMSequence(Function):
         not_i, not_f, _, not_o = (1.0 - gates).chunk(4, -1)
         to_c, to_o = o * (1.0 - squashed * squashed), squashed * o * not_o
         local = torch.stack([g * i * not_i, c_before * f * not_f, i * (1.0 - g * g)], -2)
-        dh = dc = torch.zeros_like(grads[0][-1])
+        dh, dc = grads[0][-1], torch.zeros_like(grads[0][-1])
         each = []
-        for dy, by_cell, by_o, by_gate, f_t, k in rows(
-            grads[0], to_c, to_o, local, f * keep, keep, backwards=True
+        for earlier, by_cell, by_o, by_gate, f_t, k in rows(  # `earlier` of the first row is not used
+            grads[0].roll(1, 0), to_c, to_o, local, f * keep, keep, backwards=True
         ):
-            dh = dh + dy
             dc = torch.addcmul(dc, dh, by_cell)
             da = torch.cat([(dc.unsqueeze(-2) * by_gate).reshape(len(dc), -1), dh * by_o], -1)
             each.append(da)
-            dh, dc = torch.mm(da, weights[1]) * k, dc * f_t
+            dh, dc = torch.addcmul(earlier, torch.mm(da, weights[1]), k), dc * f_t
         da = torch.stack(each[::-1])
         return gradients(ctx, x, before, da, da, weights)
 

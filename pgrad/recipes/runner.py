@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import multiprocessing
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -13,7 +12,9 @@ from typing import Any
 from pgrad.recipes.recipe import Recipe
 from pgrad.report.plots import compare
 from pgrad.report.statistics import bootstrap_interval, interquartile_mean
-from pgrad.run import train
+from pgrad.run import Run, resume, train
+from pgrad.training.disk.checkpoint import checkpoints
+from pgrad.training.disk.log import read
 from pgrad.training.versions import versions
 
 EPISODES = 100
@@ -21,17 +22,20 @@ COLUMNS = ("time/total_timesteps", "rollout/ep_rew_mean", "rollout/ep_len_mean")
 
 
 def run_recipes(
-    recipes: Sequence[Recipe], seeds: Sequence[int], folder: Path, jobs: int
+    recipes: Sequence[Recipe], seeds: Sequence[int], folder: Path, jobs: int, runs: Path | None = None
 ) -> Iterator[dict[str, Any]]:
     """Train and evaluate every seed of every recipe; yields the result of each as its last seed is done.
 
-    Writes folder/NAME/seed-N.csv, result.json and curve.png.
+    Writes folder/NAME/seed-N.csv, result.json and curve.png. With `runs`, every seed has a run directory
+    runs/NAME-seed-N, and one that is there already is continued.
     """
     for recipe in recipes:
         (folder / recipe.name).mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         running = {
-            recipe.name: [pool.submit(_one_seed, recipe, seed, folder / recipe.name) for seed in seeds]
+            recipe.name: [
+                pool.submit(_one_seed, recipe, seed, folder / recipe.name, runs) for seed in seeds
+            ]
             for recipe in recipes
         }
         for recipe in recipes:
@@ -66,34 +70,52 @@ def _summarize(recipe: Recipe, rows: list[dict[str, Any]], folder: Path) -> dict
     return result
 
 
-def _one_seed(recipe: Recipe, seed: int, folder: Path) -> dict[str, Any]:
-    began = time.perf_counter()
-    run = train(
+def _one_seed(recipe: Recipe, seed: int, folder: Path, runs: Path | None) -> dict[str, Any]:
+    run = _trained(recipe, seed, None if runs is None else runs / f"{recipe.name}-seed-{seed}")
+    evaluation = run.evaluate(EPISODES)
+    metrics = _columns(run)
+    shown = {key: metrics[key] for key in COLUMNS if key in metrics}
+    with (folder / f"seed-{seed}.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(shown)
+        for row in zip(*shown.values(), strict=True):
+            writer.writerow(["" if math.isnan(number) else round(number, 2) for number in row])
+    elapsed = metrics["time/time_elapsed"]  # begins anew where the run was continued
+    seconds = sum(now for now, after in zip(elapsed, [*elapsed[1:], 0.0], strict=True) if after < now)
+    ess = [share for share in metrics.get("train/ess", ()) if not math.isnan(share)]
+    return {
+        "seed": seed,
+        "eval_mean": round(evaluation.mean, 2),
+        "eval_std": round(evaluation.std, 2),
+        "train_last_100": round(metrics.get("rollout/ep_rew_mean", [math.nan])[-1], 2),
+        "timesteps": run.timesteps,
+        "seconds": round(seconds, 1),
+        **({"ess_mean": round(sum(ess) / len(ess), 3), "ess_min": round(min(ess), 3)} if ess else {}),
+    }
+
+
+def _trained(recipe: Recipe, seed: int, directory: Path | None) -> Run:
+    if directory is not None and checkpoints(directory / "checkpoints"):
+        return resume(directory, recipe.total_timesteps, algorithm=recipe.algorithm, progress=False)
+    return train(
         recipe.algorithm,
         recipe.world,
         total_timesteps=recipe.total_timesteps,
         n_envs=recipe.n_envs,
         seed=seed,
         agent=recipe.agent,
+        run_dir=directory,
+        overwrite=directory is not None,  # it was stopped before there was anything to continue from
         threads=1,
         device="cpu",
         log_every=math.ceil(recipe.total_timesteps / 100),
         progress=False,
     )
-    seconds = time.perf_counter() - began
-    evaluation = run.evaluate(EPISODES)
-    with (folder / f"seed-{seed}.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for row in run.history:
-            writer.writerow([round(row[key], 2) if key in row else "" for key in COLUMNS])
-    ess = [row["train/ess"] for row in run.history if "train/ess" in row]
-    return {
-        "seed": seed,
-        "eval_mean": round(evaluation.mean, 2),
-        "eval_std": round(evaluation.std, 2),
-        "train_last_100": round(run.history[-1].get("rollout/ep_rew_mean", math.nan), 2),
-        "timesteps": run.timesteps,
-        "seconds": round(seconds, 1),
-        **({"ess_mean": round(sum(ess) / len(ess), 3), "ess_min": round(min(ess), 3)} if ess else {}),
-    }
+
+
+def _columns(run: Run) -> dict[str, list[float]]:
+    """The metrics of the whole run by name, missing numbers as NaN."""
+    if run.path is not None:
+        return read(run.path / "metrics.csv")
+    names = dict.fromkeys(name for row in run.history for name in row)
+    return {name: [row.get(name, math.nan) for row in run.history] for name in names}

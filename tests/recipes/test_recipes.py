@@ -69,3 +69,19 @@ def test_committed_evidence_was_made_with_the_recipes() -> None:
         assert result["algorithm"] == type(recipe.algorithm).__name__
         assert len(result["seeds"]) >= 5
         assert recipe.verdict([row["eval_mean"] for row in result["seeds"]]) is result["reached"]
+
+
+def test_a_recipe_with_run_directories_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    half = replace(TINY, total_timesteps=200)
+    for recipe in (half, TINY):
+        (result,) = run_recipes([recipe], [3], tmp_path / "kept", jobs=1, runs=runs)
+    commands = (runs / "tiny-seed-3" / "command.txt").read_text().splitlines()
+    assert len(commands) == 2
+    (straight,) = run_recipes([TINY], [3], tmp_path / "straight", jobs=1)
+    for row in (*result["seeds"], *straight["seeds"]):
+        assert row.pop("seconds") > 0.0
+    assert result["seeds"] == straight["seeds"]
+    with pytest.raises(pg.UsageError, match="learning_rate"):
+        other = replace(TINY, algorithm=pg.A2C(learning_rate=0.1))
+        list(run_recipes([other], [3], tmp_path / "kept", jobs=1, runs=runs))

@@ -26,6 +26,8 @@ class Recipe:
     """the seeds to run"""
     out: str = "runs/recipes"
     """a folder NAME is made in this one, with a curve per seed, a picture and result.json"""
+    runs: str | None = None
+    """keep the run directories in this folder, and continue those that are there already"""
     jobs: int = 0
     """seeds to run at the same time; 0 is one for each core"""
 
@@ -41,7 +43,8 @@ def run(args: list[str]) -> int:
     if not given.seeds or given.jobs < 0:
         raise UsageError(f"a recipe needs seeds and jobs ≥ 0, got {given.seeds} and {given.jobs}")
     recipes = [RECIPES[choose(name, RECIPES, "recipe")] for name in given.names]
-    for result in run_recipes(recipes, given.seeds, Path(given.out), given.jobs or cores()):
+    runs = None if given.runs is None else Path(given.runs)
+    for result in run_recipes(recipes, given.seeds, Path(given.out), given.jobs or cores(), runs):
         print(result["recipe"])
         for seed in result["seeds"]:
             returns = f"{seed['eval_mean']:.1f} ± {seed['eval_std']:.1f}"
