@@ -148,7 +148,7 @@ def draw_one_step(picture: Path) -> None:
         print(f"{name}: {height:.0f} after one update, all {[round(b[name]) for _, b in tried]}")
         top.axhline(height, color=colour, ls=dashes, lw=1.6, label=f"one update of {name.upper()} instead")
     best = int(np.argmax(real))
-    top.text(sizes[best], real[best] + 12, "heaven", fontsize=9, color=BLUE, ha="right")
+    top.text(sizes[best], real[best] + 30, "heaven", fontsize=9, color=BLUE, ha="right")
     top.text(sizes[-1] * 0.95, real[-1] + 14, "hell", fontsize=9, color=BLUE, ha="right")
     top.set_ylim(-115, TOP)
     top.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 0.1))

@@ -1,4 +1,4 @@
-"""pgrad: policy-gradient reinforcement learning, from REINFORCE to PPO.
+"""pgrad: policy-gradient reinforcement learning, from REINFORCE to GRPO.
 
     import pgrad as pg
     run = pg.train(pg.PPO(clip_range=0.1), "CartPole-v1", total_timesteps=100_000, seed=1)
@@ -15,6 +15,7 @@ from pgrad.errors import CheckpointError, PgradError, TrainingError, UsageError,
 if TYPE_CHECKING:
     from pgrad.algorithms import (
         A2C,
+        GRPO,
         PPO,
         PPOKL,
         SAC,
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "A2C",
+    "GRPO",
     "PPO",
     "PPOKL",
     "SAC",
@@ -57,6 +59,7 @@ __all__ = [
 _HOMES = {
     "pgrad.algorithms": (
         "A2C",
+        "GRPO",
         "PPO",
         "PPOKL",
         "SAC",

@@ -6,6 +6,7 @@
 from pgrad.algorithms.a2c import A2C
 from pgrad.algorithms.actor_critic import ActorCritic
 from pgrad.algorithms.discrete_sac import DiscreteSAC
+from pgrad.algorithms.grpo import GRPO
 from pgrad.algorithms.imitate import Imitate
 from pgrad.algorithms.off_policy_actor_critic import OffPolicyActorCritic
 from pgrad.algorithms.ppo import PPO
@@ -18,6 +19,7 @@ from pgrad.algorithms.trpo import TRPO
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "ppo": PPO,
     "ppo-kl": PPOKL,
+    "grpo": GRPO,
     "a2c": A2C,
     "trpo": TRPO,
     "sac": SAC,
@@ -32,6 +34,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
 __all__ = [
     "A2C",
     "ALGORITHMS",
+    "GRPO",
     "PPO",
     "PPOKL",
     "SAC",

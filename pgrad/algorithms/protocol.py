@@ -42,6 +42,18 @@ class Agent(Protocol):
         ...
 
 
+class ReferenceAgent(Protocol):
+    """An agent that knows the policy it must not stray from."""
+
+    def policy(self, obs: Tree) -> Distribution:
+        """π(·|s)."""
+        ...
+
+    def reference(self, obs: Tree) -> Distribution:
+        """π_ref(·|s), frozen."""
+        ...
+
+
 class SoftAgent(Protocol):
     """An agent with twin critics of actions, their slow copies and a temperature."""
 
@@ -94,11 +106,16 @@ class Learner(Protocol):
         ...
 
 
+    def columns(self, batch: Batch, n: int) -> Iterator[Batch]:
+        """Every column of a batch that is not flattened once, shuffled, `n` at a time."""
+        ...
+
+
 @runtime_checkable
 class Algorithm(Protocol):
     """A frozen dataclass of hyperparameters with three methods: credit, loss, update.
 
-    It may also say, as class variables, which kind of `actions` it is for (a space, such as "Box") and what
+    It may also say which kind of `actions` it is for (a space, such as "Box") and what
     an agent that nobody describes is built with (`agent_defaults`, settings of `AgentSpec`).
     """
 
@@ -110,7 +127,7 @@ class Algorithm(Protocol):
     @property
     def gamma(self) -> float: ...  # noqa: D102
     @property
-    def learning_rate(self) -> float: ...  # noqa: D102
+    def learning_rate(self) -> float | None: ...  # noqa: D102
     @property
     def critic_learning_rate(self) -> float | None: ...  # noqa: D102
     @property

@@ -24,7 +24,7 @@ COMMANDS = {
 
 HELP = """usage: pgrad COMMAND ...
 
-Policy-gradient reinforcement learning, from REINFORCE to PPO.
+Policy-gradient reinforcement learning, from REINFORCE to PPO, TRPO and SAC.
 
 commands:
 {commands}

@@ -35,6 +35,9 @@ def finish(run: Run, output: Output) -> None:
         print(f"\nrun            {run.path}")
         print(f"curve          {directory.plots / 'learning_curve.png'}")
         print(f"checkpoint     {latest_checkpoint(directory.checkpoints)}")
+        held_out = {k.removeprefix("held_out/"): x for k, x in (run.history or [{}])[-1].items() if k.startswith("held_out/")}
+        if held_out:
+            print("held out       " + ", ".join(f"{k.replace('_', '-')} {x:.3f}" for k, x in held_out.items()))
         if output.final_eval_episodes:
             print("evaluation     ", end="", flush=True)
             print(run.evaluate(output.final_eval_episodes))

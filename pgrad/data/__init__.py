@@ -1,10 +1,11 @@
 """Records: what happened (`Trajectory`), how good it was (`Batch`), and the trees they are made of."""
 
-from pgrad.data.columns import Recent, join, pad
+from pgrad.data.columns import Recent, columns, join, pad, unequal
 from pgrad.data.masked import Masked
 from pgrad.data.replay import Replay, Transition
 from pgrad.data.request import Demonstrations, Episodes, Steps
 from pgrad.data.sequence import Sequence
+from pgrad.data.tokens import Tokens
 from pgrad.data.trajectory import Batch, Trajectory
 from pgrad.data.tree import Tree, leaves, map_tree
 
@@ -17,11 +18,14 @@ __all__ = [
     "Replay",
     "Sequence",
     "Steps",
+    "Tokens",
     "Trajectory",
     "Transition",
     "Tree",
+    "columns",
     "join",
     "leaves",
     "map_tree",
     "pad",
+    "unequal",
 ]

@@ -31,6 +31,24 @@ def join(parts: list[Trajectory]) -> Trajectory:
     return map_tree(lambda *x: torch.cat(x, dim=1), parts[0], *parts[1:])
 
 
+def columns(traj: Trajectory, index: Tensor) -> Trajectory:
+    """The columns at `index`."""
+    return map_tree(lambda x: x.index_select(1, index), traj)
+
+
+def unequal(traj: Trajectory, group: int) -> Tensor:
+    """Columns of groups, `group` in a row, in which not all returns are the same, bit for bit, [B] bool.
+
+    Columns without weight belong to no group.
+    """
+    counted = torch.unflatten((traj.mask > 0).any(0), 0, (-1, group))
+    total = torch.where(traj.mask > 0, traj.reward, 0.0).sum(0)
+    total = torch.unflatten(total, 0, (-1, group))
+    low = total.masked_fill(~counted, torch.inf).amin(1)
+    high = total.masked_fill(~counted, -torch.inf).amax(1)
+    return (low < high).repeat_interleave(group)
+
+
 class Recent:
     """The last `capacity` trajectories of whole episodes."""
 

@@ -38,6 +38,7 @@ class Replay:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.rows = 0  # stored
+        self.seen = 0  # decisions that ever came, rows that only reset not counted
         self._next = 0  # the slot of the next row
         self._storage: Trajectory | None = None  # all of [slots, B, ...], obs too
         self._loaded: list[Tensor] = []  # waits for the first trajectory, which has the structure
@@ -69,6 +70,7 @@ class Replay:
         map_tree(lambda whole, rows: whole.index_copy_(0, index, rows), store.obs, traj.obs)
         self._next = (self._next + T) % slots
         self.rows = min(self.rows + T, slots - 1)
+        self.seen += int((traj.mask > 0).sum())
 
     def transitions(self, n: int, generator: Generator) -> Transition:
         """n decisions drawn uniformly from all that are stored, with repetition."""
@@ -112,12 +114,13 @@ class Replay:
         tensors = self._loaded
         if self._storage is not None:
             tensors = [x[: self.rows + 1] for x in leaves(self._storage)]
-        return {"next": self._next, "rows": self.rows, "tensors": tensors}
+        return {"next": self._next, "rows": self.rows, "seen": self.seen, "tensors": tensors}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put it back; there again as soon as the next window is added."""
         self._next, self.rows = state["next"], state["rows"]
         self._storage, self._loaded = None, state["tensors"]
+        self.seen = state.get("seen", len(self))  # older checkpoints do not tell it
 
     @property
     def _oldest(self) -> int:

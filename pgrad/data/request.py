@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+MOST_ROUNDS = 8
+"""So many times as many episodes as were asked for are played at most, in search of unequal groups."""
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -16,9 +19,14 @@ class Episodes:
 
     Episodes are assigned to environments beforehand, so that short ones are not favoured; columns are padded
     with decisions of weight 0 up to the longest.
+
+    `group` episodes in a row begin in one state (answer one prompt). With `unequal`, groups whose episodes all
+    return the same are replaced by others, as long as that takes no more than `MOST_ROUNDS` times the work.
     """
 
     n: int
+    group: int = 1
+    unequal: bool = False
 
 
 @dataclass(frozen=True)

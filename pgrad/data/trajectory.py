@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from pgrad.data.sequence import Sequence, sequence_rows
+from pgrad.data.tokens import Tokens
 from pgrad.data.tree import Tree, map_tree
 
 
@@ -48,14 +49,28 @@ class Batch:
     target: Tensor | None = None  # what the critic should say
     policy: Tree | None = None  # π_old(·|s), for exact KL penalties
     weight: Tensor | None = None  # the importance weight in the advantage
+    logp_ref: Tensor | None = None  # log π_ref(a|s), of the policy not to stray from
+    whole: tuple[float, float] | None = None  # decisions and sequences of the batch that this is a part of
+
+    @property
+    def decisions(self) -> float | None:
+        """What a mean over decisions divides by where this is a part of a batch; None for its own number."""
+        return None if self.whole is None else self.whole[0]
+
+    @property
+    def sequences(self) -> Tensor | float:
+        """What a mean over sequences divides by: how many columns have weight, here or in the whole."""
+        return self.mask.amax(0).sum() if self.whole is None else self.whole[1]
 
     @property
     def axis(self) -> int:
         """Along which axis minibatches are drawn from a flattened batch: 0, or 1 for whole sequences."""
-        return 1 if isinstance(self.obs, Sequence) else 0
+        return 1 if isinstance(self.obs, Sequence | Tokens) else 0
 
     def flatten(self) -> "Batch":
-        """The same decisions as [T·B, ...]; with a memory as sequences [L, T·B / L, ...]."""
+        """The same decisions as [T·B, ...]; with a memory as sequences [L, T·B / L, ...]; texts stay whole."""
+        if isinstance(self.obs, Tokens):
+            return self
         if not isinstance(self.obs, Sequence):
             return self._map(lambda x: x.flatten(0, 1))
         rows = sequence_rows(len(self.mask), self.obs.length)
@@ -78,6 +93,15 @@ class Batch:
     def _take(self, part: slice) -> "Batch":
         where = (slice(None),) * self.axis + (part,)
         return self._map(lambda x: x[where])
+
+    def columns(self, index: Tensor) -> "Batch":
+        """The columns at `index` [n] of a batch that is not flattened."""
+        return self._map(lambda x: x.index_select(1, index))
+
+    def trimmed(self) -> "Batch":
+        """Without the rows at the end that have no weight in any column."""
+        used = (self.mask > 0).any(1).nonzero()
+        return self._map(lambda x: x[: int(used.max()) + 1 if len(used) else 1])
 
     def _map(self, function) -> "Batch":  # type: ignore[no-untyped-def]
         return map_tree(function, self)

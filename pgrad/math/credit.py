@@ -173,26 +173,36 @@ def vtrace(
 
 
 def group_relative(
-    reward: Float[Tensor, "*B N"], num_generations: int, scale: bool = True, eps: float = 1e-4
+    reward: Float[Tensor, "*B N"],
+    num_generations: int,
+    scale: bool = True,
+    eps: float = 1e-4,
+    weight: Float[Tensor, "*B N"] | None = None,
 ) -> Float[Tensor, "*B N"]:
     """Âᵢ = (rᵢ − mean) / (std + eps) within groups of `num_generations` consecutive entries of the last dim.
 
     The standard deviation is the population's: it divides by the group size G. A group of equal rewards gives
     exactly 0. Without `scale`, Âᵢ = rᵢ − mean and the expected gradient is (1 − 1/G)·∇J; with it, prompts are
-    also weighted by their difficulty.
+    also weighted by their difficulty. Entries of `weight` 0 (which may be NaN) belong to no group: their Â
+    is 0.
 
     Shao et al. 2024, "DeepSeekMath", §4.1; without the division Liu et al. 2025 (Dr. GRPO).
     Raises UsageError if N is not a multiple of the group size.
     """
-    centred = _centred_groups(reward, num_generations)
+    centred, share = _centred_groups(reward, num_generations, weight)
     if scale:
-        spread = centred.square().mean(-1, keepdim=True).sqrt() + eps
+        spread = (share * centred.square()).sum(-1, keepdim=True).sqrt() + eps
         centred = centred / spread.clamp_min(torch.finfo(centred.dtype).tiny)  # 0/0, for eps = 0, is 0
     return centred.flatten(-2)
 
 
-def leave_one_out(reward: Float[Tensor, "*B N"], num_generations: int) -> Float[Tensor, "*B N"]:
+def leave_one_out(
+    reward: Float[Tensor, "*B N"], num_generations: int, weight: Float[Tensor, "*B N"] | None = None
+) -> Float[Tensor, "*B N"]:
     """Âᵢ = rᵢ − (1/(G−1)) Σ_{j≠i} rⱼ within groups of G = `num_generations` consecutive entries; unbiased.
+
+    Entries of `weight` 0 (which may be NaN) belong to no group, and one that is alone has nothing to be
+    compared with: their Â is 0.
 
     Kool, van Hoof & Welling 2019, "Buy 4 REINFORCE samples, get a baseline for free!"; Ahmadian et al. 2024
     (RLOO).
@@ -200,18 +210,27 @@ def leave_one_out(reward: Float[Tensor, "*B N"], num_generations: int) -> Float[
     """
     if num_generations < 2:
         raise UsageError(f"leave_one_out needs num_generations of at least 2, got {num_generations}")
-    return _centred_groups(reward, num_generations).flatten(-2) * (num_generations / (num_generations - 1))
+    centred, share = _centred_groups(reward, num_generations, weight)
+    others = 1.0 - share
+    return torch.where(others > 0, centred / others, 0.0).flatten(-2)
 
 
-def _centred_groups(reward: Tensor, size: int) -> Tensor:
-    """Rewards as [..., groups, size] minus their group's mean, exactly 0 where a group is all equal."""
+def _centred_groups(reward: Tensor, size: int, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Rewards as [..., groups, size] minus their group's mean, exactly 0 where a group is all equal.
+
+    With them each entry's share of its group's weight.
+    """
     if size < 1 or reward.shape[-1] % size:
         raise UsageError(
             f"{reward.shape[-1]} rewards cannot be split into groups of num_generations = {size}"
         )
-    groups = reward.reshape(*reward.shape[:-1], -1, size)
-    groups = groups - groups[..., :1]  # so that equal rewards give 0 whatever the mean's rounding
-    return groups - groups.mean(-1, keepdim=True)
+    groups = torch.unflatten(reward, -1, (-1, size))
+    mass = torch.ones_like(groups) if weight is None else torch.unflatten(weight.expand_as(reward), -1, (-1, size))
+    counted = mass > 0
+    first = groups.gather(-1, counted.to(torch.uint8).argmax(-1, keepdim=True))
+    groups = torch.where(counted, groups - first, 0.0)  # equal rewards give 0 whatever the mean's rounding
+    share = mass / mass.sum(-1, keepdim=True).clamp_min(torch.finfo(mass.dtype).tiny)
+    return torch.where(counted, groups - (share * groups).sum(-1, keepdim=True), 0.0), share
 
 
 def _decay(cut: Tensor, like: Tensor, factor: float) -> Tensor:

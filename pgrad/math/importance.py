@@ -44,6 +44,18 @@ def trajectory_ratio(
     return reverse_scan((~last).to(total.dtype), total).exp()
 
 
+def mean_log_ratio(
+    logp: Float[Tensor, "T B"], logp_old: Float[Tensor, "T B"], mask: Float[Tensor, "T B"]
+) -> Float[Tensor, "T B"]:
+    """(1/n) Σₜ log rₜ of every column, at each of its n decisions: the log of the ratios' geometric mean.
+
+    In place of each decision's own log ratio it makes a surrogate one of whole sequences: all decisions of a
+    sequence are clipped together, or none (Zheng et al., "Group Sequence Policy Optimization", 2025, eq. 7).
+    """
+    total = torch.where(mask > 0, mask * (logp - logp_old.detach()), 0.0).sum(0)
+    return (total / mask.sum(0).clamp_min(torch.finfo(total.dtype).tiny)).expand_as(logp)
+
+
 def truncate(ratio: Float[Tensor, "*B"], rho_max: float) -> Float[Tensor, "*B"]:
     """min(ρ, ρ̄): bounded variance, at the price of a bias. Ionides 2008, "Truncated importance sampling"."""
     return ratio.clamp(max=rho_max)

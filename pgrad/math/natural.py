@@ -46,15 +46,18 @@ def conjugate_gradient(
 ) -> Float[Tensor, " P"]:
     """x ≈ A⁻¹b for a symmetric positive definite A known by its products; exact after P steps.
 
-    Steps whose residual is below √tolerance, absolutely, change nothing: no step waits for the device.
+    x stays as it is once the residual is below √tolerance of |b|, or where a direction has no positive
+    curvature pᵀAp, as in an A that is singular or known by rounding. No step waits for the device.
     Hestenes & Stiefel 1952.
     """
     x, r, p = torch.zeros_like(b), b, b
     square = r @ r
+    least = tolerance * square
     for _ in range(max_steps):
         Ap = product(p)
-        going = square > tolerance
-        alpha = torch.where(going, square / (p @ Ap).clamp_min(torch.finfo(b.dtype).tiny), 0.0)
+        alpha = square / (p @ Ap)
+        going = (square > least) & (alpha > 0) & alpha.isfinite()
+        alpha = torch.where(going, alpha, 0.0)
         x, r = x + alpha * p, r - alpha * Ap
         after = r @ r
         beta = torch.where(going, after / square.clamp_min(torch.finfo(b.dtype).tiny), 0.0)

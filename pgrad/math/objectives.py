@@ -59,6 +59,25 @@ def clipped(
     return torch.minimum(ratio * advantage, clipped_ratio * advantage)
 
 
+def truncated_score(
+    logp: Float[Tensor, "*batch"],
+    logp_old: Float[Tensor, "*batch"],
+    advantage: Float[Tensor, "*batch"],
+    clip_low: float | Tensor,
+    clip_high: float | Tensor,
+) -> Float[Tensor, "*batch"]:
+    """clip(rₜ, 1 − clip_low, 1 + clip_high) · Âₜ · log π(aₜ|sₜ), to be maximised; the weight is a constant.
+
+    No decision ever loses its gradient, as under `clipped`: it is only bounded how much one counts. Within
+    the bounds the gradient is that of `importance_weighted`.
+
+    MiniMax, "MiniMax-M1", 2025, eq. 4 (CISPO).
+    """
+    ratio = torch.exp(logp - logp_old).detach()
+    weight = torch.clamp(ratio, 1.0 - clip_low, 1.0 + clip_high)  # type: ignore[arg-type]
+    return weight * advantage.detach() * logp
+
+
 def squared_error(value: Float[Tensor, "*batch"], target: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """(V(sₜ) − yₜ)², to be minimised, with yₜ a constant: the semi-gradient.
 

@@ -72,10 +72,15 @@ def standardize(
     torch's default by √((N−1)/N). A single decision has no spread and is returned as it is, as
     Stable-Baselines3 does.
     """
-    weight = mask / _positive(mask.sum())
-    centred = _centred(x, weight)
-    scaled = centred / (_sum(centred.square(), weight).sqrt() + eps)
+    centred = _centred(x, mask / _positive(mask.sum()))
+    scaled = centred / (deviation(x, mask) + eps)
     return torch.where(mask.count_nonzero() > 1, scaled, x).masked_fill(mask.logical_not(), 0.0)
+
+
+def deviation(x: Float[Tensor, "*batch"], mask: Float[Tensor, "*batch"]) -> Float[Tensor, ""]:
+    """√(Σ m·(x − mean)² / Σ m), the population's standard deviation of what has weight."""
+    weight = mask / _positive(mask.sum())
+    return _sum(_centred(x, weight).square(), weight).sqrt()
 
 
 def explained_variance(

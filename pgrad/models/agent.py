@@ -2,6 +2,7 @@
 them.
 """
 
+import copy
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -51,6 +52,7 @@ class Agent(nn.Module):
         self.observation_space, self.action_space = observation_space, action_space
         self.normalizer, self.reward_scaler = normalizer, reward_scaler
         self.sign_reward = sign_reward
+        self.frozen: nn.Module | None = None
 
     def policy(self, obs: Tree) -> Any:
         """π(·|s): a distribution with batch shape [...] for observations [..., *space].
@@ -62,6 +64,16 @@ class Agent(nn.Module):
     def value(self, obs: Tree) -> Tensor:
         """V(s) [...] for observations [..., *space]."""
         return self.network.value(self._normalize(obs))  # type: ignore[operator]
+
+    def reference(self, obs: Tree) -> Any:
+        """π_ref(·|s): the policy as it was when `keep_reference` was called, without a gradient."""
+        with torch.no_grad():
+            policy = self.frozen.policy(self._normalize(obs))  # type: ignore[operator, union-attr]
+            return _restrict(policy, obs)
+
+    def keep_reference(self) -> None:
+        """Let the present policy be the reference from now on: a frozen copy, saved with the agent."""
+        self.frozen = copy.deepcopy(self.network).requires_grad_(False)
 
     def q(self, obs: Tree, action: Tensor | None = None) -> Tensor:
         """Q₁ and Q₂ of actions [2, N], or of every discrete action [2, N, A]."""
@@ -189,6 +201,8 @@ def build_agent(
         parts = (observation_space, action_space, spec)
         network: nn.Module
         if critic == "q":
+            if spec.memory != "none":
+                raise UsageError(f"the policy of SAC has no memory: leave out memory={spec.memory!r}")
             network = SoftNetwork(*parts, generator)
         elif spec.memory == "none":
             network = Network(*parts, critic == "value", generator)

@@ -4,7 +4,14 @@ from pgrad.algorithms import PPO
 from pgrad.models import AgentSpec
 from pgrad.recipes.recipe import Recipe
 
-MAZE = PPO(learning_rate=1e-3, n_steps=128, batch_size=256, n_epochs=4)
+MAZE = PPO(
+    learning_rate=1e-3,
+    n_steps=128,
+    batch_size=256,
+    n_epochs=4,
+    normalize_advantage=False,
+    learning_rate_schedule="linear",
+)
 """A return of 1 is best, and 0 is best without a memory (`pgrad.worlds.tensors.tmaze`)."""
 
 POLE = PPO(

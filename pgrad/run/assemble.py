@@ -18,11 +18,12 @@ from pgrad.models import Agent, AgentSpec, build_agent
 from pgrad.models.encoder import is_image
 from pgrad.report.evaluate import Evaluation, eval_mode, evaluate
 from pgrad.run.config import RunConfig, RunOptions, resolve_device
+from pgrad.run.room import require_room
 from pgrad.training.collect import Collector
 from pgrad.training.loop import Seeds, Training, generator
 from pgrad.training.versions import cores
 from pgrad.worlds import World, make
-from pgrad.worlds.make import plays_atari
+from pgrad.worlds.make import plays_atari, usual_stack
 from pgrad.worlds.spaces import space_leaves
 from pgrad.worlds.tensors.tensor import TENSOR_WORLDS
 
@@ -54,10 +55,6 @@ def make_world(config: RunConfig, *, n_envs: int, seed: int, workers: int = 0) -
 def make_agent(config: RunConfig, world: World) -> Agent:
     """The agent for a world, on its device, with weights from the run's seed."""
     algorithm, seeds = config.algorithm, Seeds.spawn(config.options.seed)
-    device = resolve_device(
-        config.options.device,
-        has_images(world.observation_space, LARGE_IMAGE) or world.device.type != "cpu",
-    )
     _require_actions(config, world)
     spec = config.agent
     if isinstance(spec, AgentSpec) and spec.sign_reward is None:
@@ -73,7 +70,14 @@ def make_agent(config: RunConfig, world: World) -> Agent:
             generator=generator(seeds.agent),
         )
     _require_fit(agent, world)
-    return agent.to(device)
+    if getattr(algorithm, "reference", False):
+        agent.keep_reference()
+    return agent.to(_agent_device(config, world))
+
+
+def _agent_device(config: RunConfig, world: World) -> torch.device:
+    large = has_images(world.observation_space, LARGE_IMAGE) or world.device.type != "cpu"
+    return resolve_device(config.options.device, large)
 
 
 def make_training(config: RunConfig) -> Training:
@@ -82,6 +86,7 @@ def make_training(config: RunConfig) -> Training:
     request = config.algorithm.collects(options.n_envs)  # what does not fit is told before anything is built
     if isinstance(config.agent, AgentSpec) and config.agent.memory != "none":
         _require_sequences(config.algorithm, config.agent, request)
+    _require_one_scale(config)
     if getattr(config.algorithm, "learning_starts", 0) >= options.total_timesteps:
         raise UsageError(
             f"learning_starts must be less than total_timesteps, {options.total_timesteps}, or nothing is "
@@ -89,6 +94,8 @@ def make_training(config: RunConfig) -> Training:
         )
     world = make_world(config, n_envs=options.n_envs, seed=seeds.world, workers=options.workers)
     try:
+        frames = options.frame_stack or usual_stack(config.world, config.world_kwargs)
+        require_room(config.algorithm, request, world, frames, _agent_device(config, world))
         agent = make_agent(config, world)
         device = next(agent.parameters()).device
         return Training(config.algorithm, world, agent, seeds, options.total_timesteps, device)
@@ -108,6 +115,18 @@ def _require_sequences(
         )
     if isinstance(request, Steps) and batch_size is not None:
         sequences_per_batch(batch_size, sequence_rows(request.n, spec.sequence_length))
+
+
+def _require_one_scale(config: RunConfig) -> None:
+    """Raise UsageError where rewards that were scaled differently would be learned from together."""
+    algorithm, agent = config.algorithm, config.agent
+    scaled = getattr(agent, "normalize_reward", False) or getattr(agent, "reward_scaler", None) is not None
+    for name in ("buffer_size", "reuse"):
+        if scaled and getattr(algorithm, name, 0):
+            raise UsageError(
+                f"normalize_reward does not go with {type(algorithm).__name__} and its {name}: old rewards "
+                "would keep the scale of the time when they came; leave it out, or scale them in the world"
+            )
 
 
 def evaluate_fresh(

@@ -130,12 +130,20 @@ class RunConfig:
         for name, value in (("algorithm", algorithm), ("world", world), ("agent", agent)):
             if value is None:
                 raise UsageError(f"this run was made with its own {name}: give it again, {name}=...")
-        return cls(algorithm, world, agent, options, saved["world_kwargs"])
+        return cls(settled(algorithm, agent), world, agent, options, saved["world_kwargs"])
 
 
 def default_spec(algorithm: Algorithm) -> AgentSpec:
     """How an agent is built where nobody says: with the algorithm's own defaults before `AgentSpec`'s."""
     return AgentSpec(**getattr(algorithm, "agent_defaults", {}))
+
+
+def settled(algorithm: Any, agent: Any) -> Any:
+    """The algorithm with the step size that is usual for the agent, where it leaves that open."""
+    if not dataclasses.is_dataclass(algorithm) or getattr(algorithm, "learning_rate", 0.0) is not None:
+        return algorithm
+    rate = getattr(agent, "usual_learning_rate", AgentSpec().usual_learning_rate)
+    return dataclasses.replace(algorithm, learning_rate=rate)  # type: ignore[type-var]
 
 
 def resolve_device(name: str, prefers_gpu: bool) -> torch.device:

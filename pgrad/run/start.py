@@ -2,9 +2,6 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,12 +12,12 @@ from pgrad.errors import CheckpointError, UsageError
 from pgrad.models import AgentSpec
 from pgrad.run.assemble import exists, make_agent, make_training, make_world, own_size
 from pgrad.run.conduct import Callback, conduct
-from pgrad.run.config import RunConfig, RunOptions, default_spec
+from pgrad.run.config import RunConfig, RunOptions, default_spec, settled
 from pgrad.run.result import Run
+from pgrad.run.sinks import open_sinks, require_installed
 from pgrad.run.warm import begin_with
 from pgrad.training.disk.checkpoint import latest_checkpoint, load_checkpoint
 from pgrad.training.disk.difference import config_difference, difference_text
-from pgrad.training.disk.log import MetricsLog, Sink, TensorBoardLog, WandbLog
 from pgrad.training.disk.rundir import RunDir, folder_name
 from pgrad.training.loop import Training, load_agent
 from pgrad.training.versions import versions
@@ -87,8 +84,8 @@ def train(
         init_from=None if init_from is None else str(init_from),
     )
     built = default_spec(algorithm) if agent is None else agent
-    config = RunConfig(algorithm, world, built, options, world_kwargs or {})
-    _require_installed(tensorboard, wandb)
+    config = RunConfig(settled(algorithm, built), world, built, options, world_kwargs or {})
+    require_installed(tensorboard, wandb)
     training = make_training(config)
     try:
         if options.init_from is not None:
@@ -128,7 +125,7 @@ def resume(
     differences where what is given is not what the run was started with, CheckpointError where a checkpoint
     is damaged.
     """
-    _require_installed(tensorboard, wandb)
+    require_installed(tensorboard, wandb)
     with RunDir.open(Path(run_dir)) as directory:
         saved = directory.config()
         config = RunConfig.from_json(saved, algorithm, world, agent)
@@ -191,13 +188,6 @@ def load(
     return Run(config, loaded, state["timesteps"], directory.path)
 
 
-def _require_installed(tensorboard: bool, wandb: str | None) -> None:
-    """Tell what is missing before a run directory is made."""
-    for wanted, package in ((tensorboard, "tensorboard"), (wandb, "wandb")):
-        if wanted and find_spec(package) is None:
-            raise UsageError(f"{package} is not installed: pip install 'pgrad[{package}]'")
-
-
 def _new_directory(config: RunConfig, run_dir: str | Path, overwrite: bool) -> RunDir:
     if run_dir != "auto":
         return RunDir.create(Path(run_dir), overwrite)
@@ -217,29 +207,9 @@ def _carry_out(
 ) -> Run:
     directory.add_command(sys.argv)
     directory.write_versions(versions())
-    with _sinks(config, directory, training.timesteps, tensorboard, wandb) as sinks:
+    with open_sinks(config, directory, training.timesteps, tensorboard, wandb) as sinks:
         rows = conduct(config, training, directory, sinks=sinks, progress=_shown(progress), callback=callback)
     return Run(config, training.agent, training.timesteps, directory.path, rows)
-
-
-@contextmanager
-def _sinks(
-    config: RunConfig, directory: RunDir, timesteps: int, tensorboard: bool, wandb: str | None
-) -> Iterator[list[Sink]]:
-    """Where rows of metrics go, without what was written after `timesteps`."""
-    sinks: list[Sink] = []
-    try:
-        log = MetricsLog(directory.metrics)
-        sinks.append(log)
-        log.truncate_after(timesteps)
-        if tensorboard:
-            sinks.append(TensorBoardLog(directory.tensorboard, purge_step=timesteps))
-        if wandb:
-            sinks.append(WandbLog(directory.path / "wandb", wandb, directory.path.name, config.to_json()))
-        yield sinks
-    finally:
-        for sink in sinks:
-            sink.close()
 
 
 def _shown(progress: bool | None) -> bool:

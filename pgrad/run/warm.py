@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pgrad.errors import CheckpointError, UsageError
@@ -11,8 +12,10 @@ from pgrad.models import Agent, AgentSpec
 from pgrad.training.disk.checkpoint import MANIFEST, latest_checkpoint, load_checkpoint
 from pgrad.training.disk.rundir import RunDir
 
-OWN = ("critic", "target", "temperature", "reward_scaler")
+OWN = ("critic", "target", "temperature", "reward_scaler", "frozen")
 """Parts of an agent that are not the policy's: their names begin so."""
+BOUNDS = (".low", ".high")
+"""Ends of the names of what a policy squashes its actions into: the world's, nothing that is learned."""
 FREE = ("log_std_init", "learn_std", "normalize_reward", "sign_reward", "sequence_length")
 """Settings of an agent that its policy does not depend on once it is trained."""
 
@@ -39,8 +42,16 @@ def begin_with(agent: Agent, spec: Any, source: str) -> None:
                 f"init_from: the policy of {source} does not fit: {name} is {forms[0]} there, {forms[1]} "
                 "here (another world, other options, or for SAC an imitation without squashed)"
             )
+    for name, bound in theirs.items():
+        if name.endswith(BOUNDS) and not torch.equal(bound, mine[name].cpu()):
+            raise UsageError(
+                f"init_from: the actions of {source} are squashed into other bounds: {name.split('.')[-1]} is "
+                f"{bound.tolist()} there, {mine[name].tolist()} here"
+            )
     for name, tensor in theirs.items():
         mine[name].copy_(tensor)
+    if agent.frozen is not None:
+        agent.keep_reference()
 
 
 def _policy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from pgrad.data import Episodes, Steps, Trajectory, Tree, join, leaves, map_tree, pad
+from pgrad.data import Episodes, Steps, Trajectory, Tree, leaves, map_tree
 from pgrad.errors import CheckpointError, TrainingError, UsageError, WorldError
 from pgrad.models import Agent
 from pgrad.training.episodes import EpisodeStatistics
+from pgrad.training.rounds import play_rounds
 from pgrad.worlds.gym.vector import VectorWorld
 from pgrad.worlds.protocol import World
 
@@ -31,21 +32,26 @@ class Collector:
         self._obs: Tree | None = None
         self._storage: Trajectory | None = None
         self._logp: Tensor | None = None  # of the actions that were taken last
+        self.played = 0  # decisions of the last collection, those included that nothing is learned from
 
     @torch.no_grad()
     def collect(self, request: Steps | Episodes) -> Trajectory:
         """What an algorithm asked for, acted by the agent as it is now."""
         try:
-            traj = self._window(request.n) if isinstance(request, Steps) else self._whole(request.n)
+            if isinstance(request, Steps):
+                played = traj = self._window(request.n)
+            else:
+                played, traj = self._whole(request)
         except WorldError:
             if self._logp is not None:
                 _require_finite(self._logp)  # the world broke on what the policy broke
             raise
-        _require_finite(traj.logp)
+        _require_finite(played.logp)
         # Ended is what was reset after it, or stood still: where lives are lost that is less than `done`.
-        over = traj.mask == 0
+        over = played.mask == 0
         last = self.world.ended.to(over.device) if isinstance(request, Steps) else torch.ones_like(over[0])
-        self.episodes.update(traj, over | torch.cat([over[1:], last.unsqueeze(0)]))
+        self.episodes.update(played, over | torch.cat([over[1:], last.unsqueeze(0)]))
+        self.played = int((played.mask > 0).sum())
         return traj
 
     def _window(self, n: int) -> Trajectory:
@@ -74,15 +80,18 @@ class Collector:
         storage.mask.copy_(fresh)
         return storage
 
-    def _whole(self, n: int) -> Trajectory:
-        """Rounds of one episode per environment, side by side as columns, padded to the longest."""
-        n_envs = self.world.n_envs
-        rounds = [self._round(min(n_envs, n - first)) for first in range(0, n, n_envs)]
-        longest = max(len(traj.reward) for traj in rounds)
-        return join([pad(traj, longest) for traj in rounds])
+    def _whole(self, request: Episodes) -> tuple[Trajectory, Trajectory]:
+        """All that was played, and what was asked for: rounds of one episode per environment."""
+        size, group = self.world.n_envs, request.group
+        if size % group:
+            raise UsageError(
+                f"groups of {group} episodes do not fill {size} environments: choose n_envs as a multiple of "
+                f"{group}"
+            )
+        return play_rounds(request, size, lambda n: self._round(n, group))
 
-    def _round(self, n: int) -> Trajectory:
-        obs = self._reset()
+    def _round(self, n: int, group: int = 1) -> Trajectory:
+        obs = self._reset(group)
         active = torch.arange(self.world.n_envs, device=self.world.device) < n
         rows: list[tuple[Tree, ...]] = []
         while bool(active.any()):
@@ -111,9 +120,9 @@ class Collector:
         self._logp = policy.log_prob(action)
         return seen, action, self._logp
 
-    def _reset(self) -> Tree:
+    def _reset(self, group: int = 1) -> Tree:
         self.memory = self.agent.memory(self.world.n_envs)
-        return self.world.reset()
+        return self.world.reset(group)
 
     def _to_world(self, action: Tree) -> Tree:
         return map_tree(lambda x: x.to(self.world.device), action)

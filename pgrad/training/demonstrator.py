@@ -34,6 +34,7 @@ class Demonstrator:
         self, request: Demonstrations, recording: Recording, world: World, agent: Agent, generator: Generator
     ) -> None:
         self.agent, self.generator = agent, generator
+        self.played = 0  # decisions of the last batch
         if agent.has_memory and request.length == 1:
             raise UsageError("an agent with a memory learns from sequences: set n_steps, such as 16")
         self._sha256, self._source = recording.sha256, request.source
@@ -46,6 +47,12 @@ class Demonstrator:
         self._windows = self._cut([episodes[k] for k in kept], request.length)
         if not len(self._windows):
             raise UsageError(f"{request.source} has no sequence of {request.length} rows to learn from")
+        if request.n > len(self._windows):
+            given, there = (n * request.length for n in (request.n, len(self._windows)))
+            raise UsageError(
+                f"batch_size {given} is more than there is to learn from: {there} of the "
+                f"{sum(recording.lengths)} decisions in {request.source} (held_out {request.held_out:g})"
+            )
         self._left = self._windows[:0]  # of the pass that has begun
         held_windows = self._cut([episodes[k] for k in held], request.length)
         self.episodes = HeldOut(agent, self._take(held_windows[: MEASURED // request.length]))
@@ -56,7 +63,9 @@ class Demonstrator:
             order = torch.randperm(len(self._windows), generator=self.generator)
             self._left = torch.cat([self._left, self._windows[order]])
         now, self._left = self._left[: request.n], self._left[request.n :]
-        return self._take(now)
+        traj = self._take(now)
+        self.played = int((traj.mask > 0).sum())
+        return traj
 
     def _cut(self, episodes: list[range], length: int) -> Tensor:
         """Windows of `length` rows and one more, [W, length + 1]: for length 1 one for every decision."""

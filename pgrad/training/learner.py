@@ -32,11 +32,13 @@ class Learner:
         self._share = 1.0
         self._schedule = algorithm.learning_rate_schedule
         self._max_grad_norm = algorithm.max_grad_norm
-        critic_rate = algorithm.critic_learning_rate
+        rate, critic_rate = algorithm.learning_rate, algorithm.critic_learning_rate
+        if rate is None:
+            raise UsageError(f"{type(algorithm).__name__}: learning_rate must be given here")
         rates = {
-            "actor": algorithm.learning_rate,
-            "critic": algorithm.learning_rate if critic_rate is None else critic_rate,
-            "temperature": algorithm.learning_rate,
+            "actor": rate,
+            "critic": rate if critic_rate is None else critic_rate,
+            "temperature": rate,
         }
         self._flat = flatten_parameters(agent, rates, algorithm.optimizer)
         self.noise = Generator(self._flat.values.device).manual_seed(generator.initial_seed() + 1)
@@ -111,6 +113,16 @@ class Learner:
         shuffled = batch.select(order)
         for start in range(0, n, batch_size):
             yield shuffled.rows(start, start + batch_size)
+
+    def columns(self, batch: Batch, n: int) -> Iterator[Batch]:
+        """Every column of a batch that is not flattened once, shuffled, `n` at a time."""
+        size = batch.mask.shape[1]
+        if n >= size:
+            yield batch
+            return
+        order = torch.randperm(size, generator=self.generator, device=self.generator.device)
+        for part in torch.split(order.to(batch.mask.device), n):
+            yield batch.columns(part).trimmed()
 
     def _known(self, group: str) -> str:
         if group not in self._flat.groups:

@@ -98,7 +98,7 @@ class Training:
     def iterate(self) -> dict[str, float]:
         """Collect once and learn from it once. Counts decisions, not rows: resets and padding are free."""
         traj = self.collector.collect(self.request)
-        decisions = int((traj.mask > 0).sum())
+        decisions = self.collector.played
         if decisions == 0 and not self.learner.replay.capacity:
             return {}
         self.learner.begin(min(self.timesteps / self.total_timesteps, 1.0))

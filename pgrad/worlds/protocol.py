@@ -39,8 +39,12 @@ class World(Protocol):
         """[B] bool: the episode is over, the next step resets."""
         ...
 
-    def reset(self) -> Tree:
-        """Start a new episode in every environment; returns the first observations [B, ...]."""
+    def reset(self, group: int = 1) -> Tree:
+        """Start a new episode in every environment; returns the first observations [B, ...].
+
+        `group` divides B; environments g·group … (g + 1)·group − 1 start where the first of them starts, and
+        draw the same random numbers from there on. Raises UsageError where that cannot be done.
+        """
         ...
 
     def step(self, action: Tree, active: Tensor | None = None) -> Step:

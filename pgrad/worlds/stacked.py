@@ -38,9 +38,9 @@ class StackedWorld:
         """[B] bool: the episode is over, the next step resets."""
         return self._world.ended
 
-    def reset(self) -> Tree:
-        """Start a new episode in every environment; returns the first observations."""
-        obs = self._world.reset()
+    def reset(self, group: int = 1) -> Tree:
+        """Start a new episode in every environment; see `World.reset`."""
+        obs = self._world.reset(group)
         return self._show(obs, torch.ones(self.n_envs, dtype=torch.bool, device=self.device), None)
 
     def step(self, action: Tree, active: Tensor | None = None) -> Step:

@@ -49,9 +49,9 @@ RATES = ("learning_rate", "critic_learning_rate", "ent_coef", "vf_coef", "beta",
 UNITS = ("gamma", "gae_lambda")
 COUNTS = (
     *("n_steps", "n_episodes", "bootstrap_steps", "batch_size", "n_epochs", "n_critic_updates"),
-    *("buffer_size", "cg_max_steps", "sub_sampling_factor"),
+    *("buffer_size", "cg_max_steps", "sub_sampling_factor", "n_prompts", "max_length"),
 )
-POSITIVES = ("clip_range", "clip_range_vf", "target_kl", "max_grad_norm", "rho_max", "c_max")
+POSITIVES = ("clip_range", "clip_range_high", "clip_range_vf", "target_kl", "max_grad_norm", "rho_max", "c_max")
 WRONG: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(RATES, (-0.1, math.nan, math.inf, -math.inf, "much", True)),
     **dict.fromkeys(UNITS, (-0.1, 1.1, 2, math.nan, math.inf, "0.9", True)),
@@ -65,6 +65,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "tau": (0.0, 1.5, -0.1, math.nan, "slow", True),
     "held_out": (1.0, -0.1, math.nan, "some", True),
     "target_entropy": (math.nan, math.inf, "low", True),
+    "num_generations": (0, 1, -1, 2.5, math.nan, "two", True),
     "line_search_shrinking_factor": (0.0, 1.0, -0.5, math.nan, "half", True),
 }
 
@@ -97,13 +98,15 @@ def test_borders_are_allowed(cls: Any) -> None:
     for name in names & set(COUNTS):
         cls(**{name: 1})
     for name in names & set(POSITIVES):
-        cls(**{name: math.inf})
+        cls(**{name: math.inf, **({"rho_max": math.inf} if name == "c_max" else {})})
 
 
 @pytest.mark.parametrize("cls", ALGORITHMS.values())
 def test_none_only_where_it_means_something(cls: Any) -> None:
     optional = {"critic_learning_rate", "clip_range_vf", "target_kl", "bootstrap_steps"}
-    optional |= {"demonstrations"}
+    optional |= {"demonstrations", "clip_range_high", "max_length"}
+    if cls is pg.GRPO:
+        optional |= {"learning_rate", "batch_size", "rho_max"}
     for field in dataclasses.fields(cls):
         if field.name in optional and (cls, field.name) != (pg.TRPO, "target_kl"):
             cls(**{field.name: None})
@@ -128,6 +131,15 @@ def test_wrong_choices(cls: Any, name: str, value: Any, allowed: str) -> None:
     with pytest.raises(UsageError) as error:
         cls(**{name: value})
     assert str(error.value) == f"{cls.__name__}: {name} must be {allowed}, got {value!r}"
+
+
+def test_the_critic_looks_no_further_than_the_ratios_it_judges_by() -> None:
+    """c̄ ≤ ρ̄, as V-trace has it; both may be infinite."""
+    for rho, c in ((1.0, 1.5), (2.0, math.inf)):
+        with pytest.raises(UsageError, match=f"c_max must be at most rho_max, {rho}, got {c}"):
+            pg.OffPolicyActorCritic(rho_max=rho, c_max=c)
+    for rho, c in ((1.5, 1.0), (2.0, 2.0), (math.inf, 3.0), (math.inf, math.inf)):
+        pg.OffPolicyActorCritic(rho_max=rho, c_max=c)
 
 
 def test_all_errors_at_once() -> None:

@@ -49,6 +49,7 @@ ALGORITHMS: dict[str, tuple[Any, int, int]] = {
     "sac": (pg.SAC(**SOFT), 1200, 2500),
     "discrete-sac": (pg.DiscreteSAC(**SOFT), 1200, 0),
     "a2c": (pg.A2C(n_steps=4, optimizer="adam", **COMMON), 2500, 3000),
+    "grpo": (pg.GRPO(n_prompts=4, num_generations=4, batch_size=8, n_epochs=2, **COMMON), 1600, 3000),
     "actor-critic, TD": (pg.ActorCritic(n_steps=4, n_critic_updates=3, **COMMON), 1500, 2500),
     "actor-critic, MC": (
         pg.ActorCritic(n_steps=4, bootstrap_steps=None, n_critic_updates=3, **COMMON),

@@ -114,3 +114,24 @@ def test_equal_rewards_give_zero_without_eps_too() -> None:
     reward = torch.tensor([3.0, 3.0, 1.0, 2.0])
     advantage = credit.group_relative(reward, 2, eps=0.0)
     assert advantage.tolist() == [0.0, 0.0, -1.0, 1.0]
+
+
+@given(
+    rewards=st.lists(st.floats(-1e3, 1e3, width=32), min_size=4, max_size=4),
+    counted=st.lists(st.booleans(), min_size=4, max_size=4),
+)
+@FAST
+def test_what_has_no_weight_belongs_to_no_group(rewards, counted):
+    """Groups with gaps, filled with NaN, are the groups without the gaps."""
+    weight = torch.tensor(counted, dtype=F64)
+    reward = torch.tensor(rewards, dtype=F64).where(weight > 0, torch.nan)
+    there = reward[weight > 0]
+    for scale in (False, True):
+        found = credit.group_relative(reward, 4, scale=scale, weight=weight)
+        assert bool((found[weight == 0] == 0).all())
+        if len(there):
+            torch.testing.assert_close(found[weight > 0], credit.group_relative(there, len(there), scale))
+    found = credit.leave_one_out(reward, 4, weight)
+    assert bool((found[weight == 0] == 0).all())
+    expected = credit.leave_one_out(there, len(there)) if len(there) > 1 else torch.zeros_like(there)
+    torch.testing.assert_close(found[weight > 0], expected)

@@ -12,12 +12,12 @@ import torch
 from gymnasium import spaces
 from torch import Generator, Tensor, nn
 
-from pgrad.data import Episodes, Steps, Trajectory, leaves, map_tree
+from pgrad.data import Episodes, Steps, Trajectory, join, leaves, map_tree, pad
 from pgrad.errors import TrainingError, UsageError, WorldError
 from pgrad.math.distributions import Categorical, Gaussian
 from pgrad.models import Agent, AgentSpec, build_agent
 from pgrad.training import collect
-from pgrad.training.collect import Collector, join, pad
+from pgrad.training.collect import Collector
 from pgrad.worlds import World, make
 from tests.worlds.fakes import BOTH, TERMINATED, TRUNCATED, StructuredEnv, counting_factory
 

@@ -43,8 +43,9 @@ def run(args: list[str]) -> int:
         print("\n".join(found))
         return 0
     print("algorithms (pgrad train ALGORITHM WORLD)")
+    width = max(map(len, ALGORITHMS))
     for name, algorithm in ALGORITHMS.items():
-        print(f"  {name:<14} {summary(algorithm)}")
+        print(f"  {name:<{width}} {summary(algorithm)}")
     print("\ntensor worlds (all environments advance in a few tensor operations, on any device)")
     names = ", ".join(TENSOR_WORLDS)
     print(textwrap.fill(names, 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))

@@ -28,7 +28,7 @@ class Folder:
     overwrite: FlagCreatePairsOff[bool] = False
     """delete the run that is in the folder"""
     world_kwargs: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...", help_behavior_hint="")] = ()
-    """arguments for the environment, such as gravity=-5 continuous=True"""
+    """arguments for the environment, such as gravity=-5 continuous=True; for a tensor world its numbers"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,9 @@ def run(args: list[str]) -> int:
     parts: dict[str, Any] = {"run": RunOptions(), "folder": Folder(), "output": Output()}
     usual: Train = Train(**parts, algorithm=fresh, agent=default_spec(fresh))
     given: Train = parse(Train[algorithm], f"train {name}", args[1:], summary(algorithm), usual)  # type: ignore[valid-type]
+    if (spec := default_spec(given.algorithm)) != usual.agent:  # the usual agent of what was asked for
+        usual = dataclasses.replace(usual, agent=spec)
+        given = parse(Train[algorithm], f"train {name}", args[1:], summary(algorithm), usual)  # type: ignore[valid-type]
     if not given.world:
         raise UsageError(
             f"train in which world? For example: pgrad train {name} CartPole-v1 (see: pgrad list)"

@@ -88,11 +88,17 @@ class GymnasiumWorld:
         self._begun = False  # whether every environment has been reset
         self._checked = False  # whether a whole answer has been looked at
 
-    def reset(self) -> Tree:
-        """Start a new episode in every environment; returns the first observations [B, ...]."""
-        for i in self._all:
-            self._restart(i, seeded=not self._begun)
-        self._begun = True
+    def reset(self, group: int = 1) -> Tree:
+        """Start a new episode in every environment; see `World.reset`."""
+        if group == 1 or not self._begun:
+            for i in self._all:
+                self._restart(i, seeded=not self._begun)
+            self._begun = True
+        for first in self._all[::group] if group > 1 else ():
+            alike = random_state(self._envs[first])
+            for i in range(first, first + group):
+                set_random_state(self._envs[i], alike)
+                self._restart(i)
         self._reward.fill(0.0)
         self._require_finite(None)
         return self._shown().obs

@@ -73,8 +73,13 @@ class VectorWorld:
         self._unseen = np.zeros(self.n_envs, np.bool_)  # stepped without being active
         self._length = np.zeros(self.n_envs, np.int64)  # steps of the episode
 
-    def reset(self) -> Tree:
-        """Start a new episode in every environment; returns the first observations [B, ...]."""
+    def reset(self, group: int = 1) -> Tree:
+        """Start a new episode in every environment; see `World.reset`."""
+        if group > 1:
+            raise UsageError(
+                f"{self.name} is a vector environment of its own, whose environments cannot be made to start "
+                "alike: give an id or a factory"
+            )
         everyone = np.ones(self.n_envs, np.bool_)
         self._show(self._reset(seed=self._seed), everyone)
         self._seed, self._begun = None, True  # a second reset goes on with the random numbers

@@ -72,9 +72,14 @@ class WorkerWorld:
         self._allocate(zeros(self.observation_space, self.n_envs))
         self.ended = self._ended.to(self.device, copy=True)
 
-    def reset(self) -> Tree:
-        """Start a new episode in every environment; returns the first observations [B, ...]."""
-        return self._shown(self._ask("reset", [() for _ in self._slices])).obs
+    def reset(self, group: int = 1) -> Tree:
+        """Start a new episode in every environment; see `World.reset`."""
+        if any(part.start % group for part in self._slices):
+            raise UsageError(
+                f"groups of {group} environments must not be shared by workers: {self.n_envs} environments "
+                f"have {self.n_envs // group} groups, choose as many workers or a divisor"
+            )
+        return self._shown(self._ask("reset", [(group,) for _ in self._slices])).obs
 
     def step(self, action: Tree, active: Tensor | None = None) -> Step:
         """Step every environment once; see `World.step`."""

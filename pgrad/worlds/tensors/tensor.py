@@ -100,10 +100,12 @@ class TensorWorld:
             torch.zeros(n_envs, dynamics.noise, dtype=self._dtype, device=self.device)
         )
         self._steps = torch.zeros(n_envs, dtype=torch.int64, device=self.device)  # since the episode began
+        self._group = 1  # so many environments in a row draw the same noise
         self.ended = torch.ones(n_envs, dtype=torch.bool, device=self.device)
 
-    def reset(self) -> Tree:
-        """Start a new episode in every environment; returns the first observations [B, ...]."""
+    def reset(self, group: int = 1) -> Tree:
+        """Start a new episode in every environment; see `World.reset`."""
+        self._group = group
         self._state = self._dynamics.start(self._noise())
         self._steps = torch.zeros_like(self._steps)
         self.ended = torch.zeros_like(self.ended)
@@ -147,6 +149,7 @@ class TensorWorld:
             "steps": self._steps.clone(),
             "ended": self.ended.clone(),
             "generator": self._generator.get_state(),
+            "group": self._group,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> Tree:
@@ -165,6 +168,7 @@ class TensorWorld:
                     f"got {_describe(saved)} (other n_envs, or another kind of device?)"
                 )
         self._generator.set_state(state["generator"].cpu())
+        self._group = state.get("group", 1)
         self._state, self._steps, self.ended = (
             state[key].to(self.device, copy=True) for key in ("state", "steps", "ended")
         )
@@ -178,8 +182,9 @@ class TensorWorld:
         """Nothing to free."""
 
     def _noise(self) -> Tensor:
-        shape = (self.n_envs, self._dynamics.noise)
-        return torch.rand(shape, generator=self._generator, dtype=self._dtype, device=self.device)
+        shape = (self.n_envs // self._group, self._dynamics.noise)
+        noise = torch.rand(shape, generator=self._generator, dtype=self._dtype, device=self.device)
+        return noise.repeat_interleave(self._group, 0) if self._group > 1 else noise
 
 
 def _describe(value: Any) -> str:
