@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Reinforce,
     )
     from pgrad.models import Agent, AgentSpec
+    from pgrad.models.language.spec import LanguageSpec
     from pgrad.run import Run, load, resume, train
 
 __version__ = "0.1.0"
@@ -44,6 +45,7 @@ __all__ = [
     "CheckpointError",
     "DiscreteSAC",
     "Imitate",
+    "LanguageSpec",
     "OffPolicyActorCritic",
     "PgradError",
     "Reinforce",
@@ -71,6 +73,7 @@ _HOMES = {
         "Reinforce",
     ),
     "pgrad.models": ("Agent", "AgentSpec"),
+    "pgrad.models.language.spec": ("LanguageSpec",),
     "pgrad.run": ("Run", "load", "resume", "train"),
 }
 

@@ -6,12 +6,12 @@ from typing import ClassVar
 from torch import Tensor
 
 from pgrad.algorithms.critic import critic_metrics, gae_credit
-from pgrad.algorithms.metrics import decision_metrics
+from pgrad.algorithms.metrics import decision_metrics, normalized
 from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Steps, Trajectory
 from pgrad.math.objectives import score_function, squared_error
-from pgrad.math.reduce import mean, standardize
+from pgrad.math.reduce import mean
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,12 @@ class A2C:
         assert batch.target is not None
         policy = agent.policy(batch.obs)
         logp = policy.log_prob(batch.action)
-        advantage = standardize(batch.advantage, batch.mask) if self.normalize_advantage else batch.advantage
+        advantage = normalized(batch) if self.normalize_advantage else batch.advantage
         objective = score_function(logp, advantage)
         value_error = squared_error(agent.value(batch.obs), batch.target)
         entropy = policy.entropy()
-        loss = mean(self.vf_coef * value_error - objective - self.ent_coef * entropy, batch.mask)
+        total = self.vf_coef * value_error - objective - self.ent_coef * entropy
+        loss = mean(total, batch.mask, batch.decisions)
         metrics = {
             "train/policy_gradient_loss": -objective,
             "train/value_loss": value_error,

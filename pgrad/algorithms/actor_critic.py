@@ -57,7 +57,7 @@ class ActorCritic:
         policy = agent.policy(batch.obs)
         logp = policy.log_prob(batch.action)
         objective, entropy = score_function(logp, batch.advantage), policy.entropy()
-        loss = mean(-objective - self.ent_coef * entropy, batch.mask)
+        loss = mean(-objective - self.ent_coef * entropy, batch.mask, batch.decisions)
         metrics = {"train/policy_gradient_loss": -objective, "train/entropy_loss": -entropy}
         return loss, decision_metrics(batch, logp, metrics) | {"train/loss": loss.detach()}
 

@@ -22,7 +22,7 @@ def gae_credit(agent: Agent, traj: Trajectory, gamma: float, gae_lambda: float) 
 def value_loss(agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:
     """½(V − V̂)², to be descended; the target V̂ is held fixed (semi-gradient)."""
     assert batch.target is not None
-    error = mean(squared_error(agent.value(batch.obs), batch.target), batch.mask)
+    error = mean(squared_error(agent.value(batch.obs), batch.target), batch.mask, batch.decisions)
     return 0.5 * error, {"train/value_loss": error.detach()}
 
 

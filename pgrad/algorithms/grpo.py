@@ -1,4 +1,4 @@
-"""Group relative policy optimisation and its relatives (Shao et al. 2024, "DeepSeekMath", arXiv 2402.03300)."""
+"""Group relative policy optimisation and its relatives (DeepSeekMath, Shao et al. 2024, arXiv 2402.03300)."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -44,7 +44,7 @@ class GRPO:
     ratio: Literal["token", "sequence"] = "token"  # of each decision, or their geometric mean in the episode
     objective: Literal["clipped", "truncated"] = "clipped"  # PPO's, or a score weighted by the clipped ratio
     baseline: Literal["mean", "leave-one-out"] = "mean"  # of the group, the episode itself included or not
-    scale_rewards: Scale = "group"  # divide by the deviation of the returns in the group, in the batch, or not
+    scale_rewards: Scale = "group"  # divide by the deviation of the returns in the group, the batch, or not
     average: Average = "sequence"  # over episodes of their means, over all decisions, or by max_length
     max_length: int | None = None  # decisions an episode can have, for average="constant"; none: the world's
     beta: float = 0.0  # β, weight of the KL to the reference policy

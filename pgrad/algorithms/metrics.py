@@ -9,10 +9,18 @@ from pgrad.algorithms.protocol import Metrics
 from pgrad.data import Batch
 from pgrad.math.importance import effective_sample_size, truncate
 from pgrad.math.kl import approx_kl
-from pgrad.math.reduce import mean, means
+from pgrad.math.reduce import mean, means, standardize
 
 COLLAPSE = 0.1
 """Replayed data that are worth a smaller share of their number than this are used up."""
+
+
+@torch.no_grad()
+def normalized(batch: Batch) -> Tensor:
+    """The advantages, standardised over the batch; over the whole, where this is a part of one."""
+    if batch.whole is None:
+        return standardize(batch.advantage, batch.mask)
+    return (batch.advantage - batch.whole.mean) / (batch.whole.deviation + 1e-8)
 
 
 @torch.no_grad()

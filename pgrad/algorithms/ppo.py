@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from pgrad.algorithms.critic import critic_metrics, gae_credit
-from pgrad.algorithms.metrics import decision_metrics
+from pgrad.algorithms.metrics import decision_metrics, normalized
 from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import check_batch_size, validate
 from pgrad.data import Batch, Steps, Trajectory
 from pgrad.math.objectives import clipped, clipped_squared_error, squared_error
-from pgrad.math.reduce import mean, standardize
+from pgrad.math.reduce import mean
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,12 @@ class PPO:
         """The clipped surrogate, the critic's error and the entropy bonus, to be descended."""
         policy = agent.policy(batch.obs)
         logp = policy.log_prob(batch.action)
-        advantage = standardize(batch.advantage, batch.mask) if self.normalize_advantage else batch.advantage
+        advantage = normalized(batch) if self.normalize_advantage else batch.advantage
         objective = clipped(logp, batch.logp, advantage, self.clip_range, self.clip_range)
         value_error = self.value_error(agent.value(batch.obs), batch)
         entropy = policy.entropy()
-        loss = mean(self.vf_coef * value_error - objective - self.ent_coef * entropy, batch.mask)
+        total = self.vf_coef * value_error - objective - self.ent_coef * entropy
+        loss = mean(total, batch.mask, batch.decisions)
 
         outside = ((logp - batch.logp).exp() - 1.0).abs() > self.clip_range
         metrics = {

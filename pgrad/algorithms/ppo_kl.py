@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from pgrad.algorithms.critic import critic_metrics, gae_credit
-from pgrad.algorithms.metrics import decision_metrics
+from pgrad.algorithms.metrics import decision_metrics, normalized
 from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import check_batch_size, validate
 from pgrad.data import Batch, Steps, Trajectory, map_tree
 from pgrad.math.objectives import importance_weighted, squared_error
-from pgrad.math.reduce import mean, standardize
+from pgrad.math.reduce import mean
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class PPOKL:
         assert batch.target is not None
         policy = agent.policy(batch.obs)
         logp = policy.log_prob(batch.action)
-        advantage = standardize(batch.advantage, batch.mask) if self.normalize_advantage else batch.advantage
+        advantage = normalized(batch) if self.normalize_advantage else batch.advantage
         objective = importance_weighted(logp, batch.logp, advantage)
         kl = batch.policy.kl(policy)
         value_error = squared_error(agent.value(batch.obs), batch.target)
         entropy = policy.entropy()
         gain = objective - self.beta * kl - self.vf_coef * value_error + self.ent_coef * entropy
-        loss = -mean(gain, batch.mask)
+        loss = -mean(gain, batch.mask, batch.decisions)
         metrics = {
             "train/policy_gradient_loss": -objective,
             "train/kl": kl,

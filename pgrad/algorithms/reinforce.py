@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pgrad.algorithms.critic import critic_metrics, value_loss
-from pgrad.algorithms.metrics import decision_metrics, reuse_metrics
+from pgrad.algorithms.metrics import decision_metrics, normalized, reuse_metrics
 from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Episodes, Trajectory
@@ -19,7 +19,7 @@ from pgrad.math import baselines
 from pgrad.math.credit import discount_weight, full_return, n_step_return, reward_to_go, td_error
 from pgrad.math.importance import per_decision_return, prefix_ratio, trajectory_ratio
 from pgrad.math.objectives import score_function
-from pgrad.math.reduce import constant, mean, standardize
+from pgrad.math.reduce import constant, mean
 
 Baseline = Literal["none", "mean", "leave-one-out", "optimal", "value"]
 Reuse = Literal["trajectory", "per-decision"]
@@ -129,8 +129,9 @@ class Reinforce:
         With reward-to-go the variance-optimal baseline still weighs returns by the scores of whole episodes:
         near the optimum, not at it, for N backward passes instead of T·N.
         """
-        ret = ret if self.reward_to_go else ret[0]
-        weight = traj.mask[0].expand_as(ret)
+        if not self.reward_to_go:  # the same in all rows of an episode, its first decision's among them
+            ret = ret.gather(0, (traj.mask > 0).to(torch.uint8).argmax(0, keepdim=True)).squeeze(0)
+        weight = traj.mask.amax(0).expand_as(ret)
         match self.baseline:
             case "mean":
                 return baselines.batch_mean(ret, weight)
@@ -145,10 +146,10 @@ class Reinforce:
         """The score function summed over decisions, averaged over episodes, and the entropy bonus."""
         policy = agent.policy(batch.obs)
         logp = policy.log_prob(batch.action)
-        advantage = standardize(batch.advantage, batch.mask) if self.normalize_advantage else batch.advantage
+        advantage = normalized(batch) if self.normalize_advantage else batch.advantage
         objective, entropy = score_function(logp, advantage), policy.entropy()
-        n_episodes = batch.mask[0].sum()
-        loss = -constant(objective, batch.mask, n_episodes) - self.ent_coef * mean(entropy, batch.mask)
+        bonus = self.ent_coef * mean(entropy, batch.mask, batch.decisions)
+        loss = -constant(objective, batch.mask, batch.sequences) - bonus
         metrics = {"train/policy_gradient_loss": -objective, "train/entropy_loss": -entropy}
         metrics = decision_metrics(batch, logp, metrics) | {"train/loss": loss.detach()}
         return loss, metrics | reuse_metrics(batch, logp, self.n_episodes) if self.reuse else metrics
@@ -168,13 +169,17 @@ class Reinforce:
 
 
 def squared_scores(agent: Agent, traj: Trajectory) -> Tensor:
-    """|Σₜ ∇log π(aₜ|sₜ)|² of every episode, [N]: one backward pass per column, batched."""
+    """|Σₜ ∇log π(aₜ|sₜ)|² of every episode, [N], a constant: one backward pass per column, batched."""
     with torch.enable_grad():
         logp = agent.policy(traj.decisions).log_prob(traj.action)
         total = torch.where(traj.mask > 0, logp, 0.0).sum(0)
-        parameters = [p for p in agent.parameters() if p.requires_grad]
-        each = torch.eye(len(total), dtype=total.dtype, device=total.device)
-        grads = torch.autograd.grad(total, parameters, each, is_grads_batched=True, allow_unused=True)
-    return sum(
-        (g.flatten(1).square().sum(1) for g in grads if g is not None), torch.zeros_like(total)
-    ).detach()
+    parameters = [p for p in agent.parameters() if p.requires_grad]
+
+    def gradient(weight: Tensor) -> tuple[Tensor, ...]:
+        grads = torch.autograd.grad(total, parameters, weight, allow_unused=True)
+        return tuple(g for g in grads if g is not None)
+
+    each = torch.eye(len(total), dtype=total.dtype, device=total.device)
+    # this vmap, and not autograd's own (is_grads_batched), can itself be vectorised over batches
+    grads = torch.func.vmap(gradient)(each)
+    return sum((g.flatten(1).square().sum(1) for g in grads), torch.zeros_like(total))

@@ -35,9 +35,8 @@ def finish(run: Run, output: Output) -> None:
         print(f"\nrun            {run.path}")
         print(f"curve          {directory.plots / 'learning_curve.png'}")
         print(f"checkpoint     {latest_checkpoint(directory.checkpoints)}")
-        held_out = {k.removeprefix("held_out/"): x for k, x in (run.history or [{}])[-1].items() if k.startswith("held_out/")}
-        if held_out:
-            print("held out       " + ", ".join(f"{k.replace('_', '-')} {x:.3f}" for k, x in held_out.items()))
+        if known := _held_out(run):
+            print(f"held out       {known}")
         if output.final_eval_episodes:
             print("evaluation     ", end="", flush=True)
             print(run.evaluate(output.final_eval_episodes))
@@ -51,3 +50,10 @@ def finish(run: Run, output: Output) -> None:
         print(f"\nnext           pgrad play {path}")
         print(f"               pgrad eval {path} --episodes 100")
         print(f"               pgrad resume {path} --total-timesteps {more}")
+
+
+def _held_out(run: Run) -> str:
+    """How well an imitation knows what it did not learn from; empty for other runs."""
+    last = run.history[-1] if run.history else {}
+    known = {key.removeprefix("held_out/"): x for key, x in last.items() if key.startswith("held_out/")}
+    return ", ".join(f"{name.replace('_', '-')} {x:.3f}" for name, x in known.items())

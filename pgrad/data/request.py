@@ -20,8 +20,9 @@ class Episodes:
     Episodes are assigned to environments beforehand, so that short ones are not favoured; columns are padded
     with decisions of weight 0 up to the longest.
 
-    `group` episodes in a row begin in one state (answer one prompt). With `unequal`, groups whose episodes all
-    return the same are replaced by others, as long as that takes no more than `MOST_ROUNDS` times the work.
+    `group` episodes in a row begin in one state (answer one prompt). With `unequal`, groups whose episodes
+    all return the same are replaced by others, as long as that takes no more than `MOST_ROUNDS` times the
+    work.
     """
 
     n: int

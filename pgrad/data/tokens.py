@@ -9,8 +9,8 @@ from torch import Tensor
 class Tokens:
     """The last token of each state, [T, B]: a column is a text, its prompt first, padded at the end.
 
-    The state before decision t is the column up to row t, and its action is the token of row t+1. Several texts
-    in one column do not see one another: `position` begins anew.
+    The state before decision t is the column up to row t, and its action is the token of row t+1. Several
+    texts in one column do not see one another: `position` begins anew.
     """
 
     id: Tensor  # [T, B] int64  the token that is read at this row

@@ -1,12 +1,15 @@
 """The two records that flow from worlds to parameters: what happened, and how good it was."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from pgrad.data.sequence import Sequence, sequence_rows
 from pgrad.data.tokens import Tokens
 from pgrad.data.tree import Tree, map_tree
+from pgrad.math.reduce import deviation, mean
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,15 @@ class Trajectory:
         return map_tree(lambda x: x[:-1], self.obs)
 
 
+class Whole(NamedTuple):
+    """What the parts of a batch must know of it for their gradients to add up to its own."""
+
+    decisions: float  # Σ mask
+    sequences: float  # columns with weight
+    mean: float  # of the advantages
+    deviation: float
+
+
 @dataclass(frozen=True)
 class Batch:
     """Decisions with their credit, [T, B, ...] or flattened to [N, ...]; what a loss reads.
@@ -50,17 +62,17 @@ class Batch:
     policy: Tree | None = None  # π_old(·|s), for exact KL penalties
     weight: Tensor | None = None  # the importance weight in the advantage
     logp_ref: Tensor | None = None  # log π_ref(a|s), of the policy not to stray from
-    whole: tuple[float, float] | None = None  # decisions and sequences of the batch that this is a part of
+    whole: "Whole | None" = None  # of what this is a part, where a gradient is summed over parts
 
     @property
     def decisions(self) -> float | None:
         """What a mean over decisions divides by where this is a part of a batch; None for its own number."""
-        return None if self.whole is None else self.whole[0]
+        return None if self.whole is None else self.whole.decisions
 
     @property
     def sequences(self) -> Tensor | float:
         """What a mean over sequences divides by: how many columns have weight, here or in the whole."""
-        return self.mask.amax(0).sum() if self.whole is None else self.whole[1]
+        return self.mask.amax(0).sum() if self.whole is None else self.whole.sequences
 
     @property
     def axis(self) -> int:
@@ -68,7 +80,7 @@ class Batch:
         return 1 if isinstance(self.obs, Sequence | Tokens) else 0
 
     def flatten(self) -> "Batch":
-        """The same decisions as [T·B, ...]; with a memory as sequences [L, T·B / L, ...]; texts stay whole."""
+        """The same decisions as [T·B, ...]; with a memory as sequences [L, T·B / L, ...]; texts stay."""
         if isinstance(self.obs, Tokens):
             return self
         if not isinstance(self.obs, Sequence):
@@ -97,6 +109,16 @@ class Batch:
     def columns(self, index: Tensor) -> "Batch":
         """The columns at `index` [n] of a batch that is not flattened."""
         return self._map(lambda x: x.index_select(1, index))
+
+    def parts(self, n: int) -> "list[Batch]":
+        """Columns of a batch that is not flattened, `n` at a time, which know of what they are parts."""
+        size = self.mask.shape[1]
+        if n >= size:
+            return [self]
+        moments = mean(self.advantage, self.mask), deviation(self.advantage, self.mask)
+        whole = Whole(*torch.stack([self.mask.sum(), self.mask.amax(0).sum(), *moments]).tolist())
+        cuts = torch.arange(size, device=self.mask.device).split(n)
+        return [replace(self.columns(index).trimmed(), whole=whole) for index in cuts]
 
     def trimmed(self) -> "Batch":
         """Without the rows at the end that have no weight in any column."""

@@ -22,6 +22,10 @@ class TabularAgent:
         """π(·|s), which sees the observation of s and not the time."""
         return Categorical(self.theta[self.observation[obs % len(self.observation)]])
 
+    def reference(self, obs: Tensor) -> Categorical:
+        """π_ref(·|s): the policy itself, frozen."""
+        return Categorical(self.theta.detach()[self.observation[obs % len(self.observation)]])
+
     def value(self, obs: Tensor) -> Tensor:
         """V_t(s), which sees everything."""
         return self.critic.flatten()[obs]

@@ -120,8 +120,8 @@ def estimates(
 ) -> Estimates:
     """The estimate from every possible batch of `episodes` episodes, with its probability.
 
-    Vectorised where the estimator can be; one batch after the other where it cannot (it branches on numbers,
-    or differentiates by itself). Its order of episodes must not matter.
+    Vectorised where the estimator can be; one batch after the other where it cannot (it branches on
+    numbers). Its order of episodes must not matter.
     Raises UsageError for more batches than can be enumerated.
     """
     estimate, agent, traj = _callable(estimator), agent_of(case, critic), case.trajectory
@@ -145,6 +145,12 @@ def estimates(
             each = torch.stack([_gradient(lambda theta: one(theta, x), agent.theta) for x in single])  # noqa: B023
         rows.append(each.flatten(1))
     return Estimates(torch.cat(rows), probability)
+
+
+def cosine(x: Tensor, y: Tensor) -> float:
+    """Of the angle between two gradients of any shape, however short; 0 where one is zero."""
+    tiny = torch.finfo(x.dtype).tiny  # by default what is shorter than 1e-8 is taken to be that long
+    return float(torch.cosine_similarity(x.flatten(), y.flatten(), dim=0, eps=tiny))
 
 
 def _gradient(function: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:

@@ -8,11 +8,19 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from pgrad.algorithms import ALGORITHMS, PPO, ActorCritic, Algorithm, OffPolicyActorCritic, Reinforce
+from pgrad.algorithms import ALGORITHMS, GRPO, PPO, ActorCritic, Algorithm, OffPolicyActorCritic, Reinforce
 from pgrad.algorithms.off_policy_actor_critic import Weighting
 from pgrad.errors import UsageError
 from pgrad.lab import exact
-from pgrad.lab.estimate import Estimator, agent_of, estimator, estimator_of, expectation, weighted_scores
+from pgrad.lab.estimate import (
+    Estimator,
+    agent_of,
+    cosine,
+    estimator,
+    estimator_of,
+    expectation,
+    weighted_scores,
+)
 from pgrad.lab.grade import PAIRS, estimates_gradient, grade_on, shortened, wrong_critic
 from pgrad.lab.kl_grade import KLCase, KLEstimator, grade_kl_on, log_probs
 from pgrad.lab.problems import Case
@@ -102,9 +110,9 @@ def in_batches(case: Case) -> Group:
     rows = []
     truth = exact.gradient(small.problem, small.theta, gamma).flatten()
     for name, one in learners.items():
-        limit = torch.cosine_similarity(expectation(one, small).flatten(), truth, dim=0)
+        limit = cosine(expectation(one, small), truth)
         row = _row(name, estimator_of(one), small, episodes=2)
-        rows.append(replace(row, numbers=row.numbers | {"cosine, N → ∞": float(limit)}))
+        rows.append(replace(row, numbers=row.numbers | {"cosine, N → ∞": limit}))
     for name, one in _reinforce("leave-one-out", "leave-one-out", gamma).items():
         rows.append(_row(name, estimator_of(one), small, episodes=2))
     note = f"Batches of 2 episodes of the same problem cut short, horizon {small.steps}."
@@ -129,6 +137,9 @@ def in_groups(case: Case) -> Group:
         "leave_one_out (RLOO)": lambda ret: leave_one_out(ret, 2),
     }
     rows = [_row(name, compared(how), small, episodes=2) for name, how in kinds.items()]
+    two = replace(GRPO(), num_generations=2, gamma=case.gamma)
+    learners = {"GRPO": two, "GRPO, not scaled": replace(two, scale_rewards="none")}
+    rows += [_row(name, estimator_of(one), small, episodes=2) for name, one in learners.items()]
     note = f"Groups of 2 episodes from the likeliest start of the problem cut short, horizon {small.steps}."
     return _group(title, note, rows)
 
@@ -230,8 +241,8 @@ def off_policy_targets(case: Case) -> Group:
 
 
 def of_the_gradient() -> list[type[Algorithm]]:
-    """The algorithms whose loss estimates −∇J."""
-    return [kind for kind in ALGORITHMS.values() if estimates_gradient(kind())]
+    """The algorithms whose loss estimates −∇J from episodes that need not begin alike, as groups do."""
+    return [kind for kind in ALGORITHMS.values() if estimates_gradient(kind()) and kind is not GRPO]
 
 
 def _not_tried(title: str) -> Group:

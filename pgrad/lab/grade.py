@@ -19,6 +19,7 @@ from pgrad.lab.claim import ZERO
 from pgrad.lab.estimate import (
     Estimator,
     agent_of,
+    cosine,
     episode_sum,
     estimates,
     estimator,
@@ -334,7 +335,7 @@ def grade_on(case: Case, how: Estimator, critic: Tensor | None = None, episodes:
     return Grade(
         problem=case.name,
         bias=float((mean - truth).norm() / truth.norm()),
-        cosine=float(torch.cosine_similarity(mean, truth, dim=0)),
+        cosine=cosine(mean, truth),
         scale=float(mean @ truth / truth.square().sum()),
         variance=spread.variance,
         leak=float(leak.abs().max()),

@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from pgrad.lab.claim import ZERO
+from pgrad.lab.estimate import cosine
 from pgrad.math import kl
 from pgrad.math.distributions import Categorical
 
@@ -144,8 +145,8 @@ def grade_kl_on(case: KLCase, values: Callable[[KLCase, Tensor], Tensor], off_po
         bias=float(value / reverse - 1),
         forward_bias=float(value / forward - 1),
         std=float(variance.detach().mean().sqrt()),
-        reverse=float(torch.cosine_similarity(g, g_reverse, dim=0)) if some else 0.0,
-        forward=float(torch.cosine_similarity(g, g_forward, dim=0)) if some else 0.0,
+        reverse=cosine(g, g_reverse) if some else 0.0,
+        forward=cosine(g, g_forward) if some else 0.0,
         length=float(g.norm() / g_reverse.norm()),
         reverse_error=float((g - g_reverse).norm() / g_reverse.norm()),
         forward_error=float((g - g_forward).norm() / g_forward.norm()),

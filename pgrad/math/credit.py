@@ -225,7 +225,9 @@ def _centred_groups(reward: Tensor, size: int, weight: Tensor | None) -> tuple[T
             f"{reward.shape[-1]} rewards cannot be split into groups of num_generations = {size}"
         )
     groups = torch.unflatten(reward, -1, (-1, size))
-    mass = torch.ones_like(groups) if weight is None else torch.unflatten(weight.expand_as(reward), -1, (-1, size))
+    mass = torch.ones_like(groups)
+    if weight is not None:
+        mass = torch.unflatten(weight.expand_as(reward), -1, (-1, size))
     counted = mass > 0
     first = groups.gather(-1, counted.to(torch.uint8).argmax(-1, keepdim=True))
     groups = torch.where(counted, groups - first, 0.0)  # equal rewards give 0 whatever the mean's rounding

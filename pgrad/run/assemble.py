@@ -16,13 +16,17 @@ from pgrad.data.sequence import sequence_rows, sequences_per_batch
 from pgrad.errors import UsageError
 from pgrad.models import Agent, AgentSpec, build_agent
 from pgrad.models.encoder import is_image
+from pgrad.models.language.spec import LanguageSpec
 from pgrad.report.evaluate import Evaluation, eval_mode, evaluate
 from pgrad.run.config import RunConfig, RunOptions, resolve_device
+from pgrad.run.language import evaluate_language, make_language_agent, make_language_world
 from pgrad.run.room import require_room
 from pgrad.training.collect import Collector
 from pgrad.training.loop import Seeds, Training, generator
 from pgrad.training.versions import cores
 from pgrad.worlds import World, make
+from pgrad.worlds.language.kind import is_language
+from pgrad.worlds.language.world import LanguageWorld
 from pgrad.worlds.make import plays_atari, usual_stack
 from pgrad.worlds.spaces import space_leaves
 from pgrad.worlds.tensors.tensor import TENSOR_WORLDS
@@ -35,8 +39,11 @@ LARGE_IMAGE = 36 * 36
 """From this many numbers in a picture on, its convolutions are worth all cores."""
 
 
-def make_world(config: RunConfig, *, n_envs: int, seed: int, workers: int = 0) -> World:
-    """The world of a configuration, with other numbers."""
+def make_world(config: RunConfig, *, n_envs: int, seed: int, workers: int = 0) -> Any:
+    """The world of a configuration, with other numbers: a `World`, or a `LanguageWorld`."""
+    if is_language(config.world):
+        return make_language_world(config, seed)
+    _require_steps(config)
     large = (
         config.world in TENSOR_WORLDS and n_envs >= LARGE_BATCH if isinstance(config.world, str) else False
     )
@@ -52,8 +59,10 @@ def make_world(config: RunConfig, *, n_envs: int, seed: int, workers: int = 0) -
     )
 
 
-def make_agent(config: RunConfig, world: World) -> Agent:
+def make_agent(config: RunConfig, world: Any) -> Agent:
     """The agent for a world, on its device, with weights from the run's seed."""
+    if isinstance(world, LanguageWorld):
+        return make_language_agent(config, world)
     algorithm, seeds = config.algorithm, Seeds.spawn(config.options.seed)
     _require_actions(config, world)
     spec = config.agent
@@ -94,11 +103,15 @@ def make_training(config: RunConfig) -> Training:
         )
     world = make_world(config, n_envs=options.n_envs, seed=seeds.world, workers=options.workers)
     try:
-        frames = options.frame_stack or usual_stack(config.world, config.world_kwargs)
-        require_room(config.algorithm, request, world, frames, _agent_device(config, world))
+        if not isinstance(world, LanguageWorld):
+            frames = options.frame_stack or usual_stack(config.world, config.world_kwargs)
+            require_room(config.algorithm, request, world, frames, _agent_device(config, world))
         agent = make_agent(config, world)
         device = next(agent.parameters()).device
-        return Training(config.algorithm, world, agent, seeds, options.total_timesteps, device)
+        parts = config.algorithm, world, agent, seeds
+        training = Training(*parts, options.total_timesteps, device, options.n_envs)
+        training.learner.texts_at_once = options.texts_at_once
+        return training
     except BaseException:
         world.close()
         raise
@@ -135,6 +148,8 @@ def evaluate_fresh(
     """Evaluate in worlds of their own, made for it and closed after it."""
     if not isinstance(episodes, int) or episodes < 1:
         raise UsageError(f"episodes must be a whole number ≥ 1, got {episodes!r}")
+    if is_language(config.world):
+        return evaluate_language(config, agent, episodes=episodes, deterministic=deterministic, seed=seed)
     given = exists(config.world)
     world = make_world(config, n_envs=own_size(config.world) if given else min(episodes, n_envs), seed=seed)
     device = next(agent.parameters()).device
@@ -165,6 +180,16 @@ def episodes_of(
             return collector.collect(Episodes(episodes))
     finally:
         world.close()
+
+
+def _require_steps(config: RunConfig) -> None:
+    """Raise UsageError for what is only for prompts."""
+    if isinstance(config.agent, LanguageSpec):
+        raise UsageError(
+            f"{config.world_name} is no world of language: its agent is an AgentSpec, not a LanguageSpec"
+        )
+    if config.reward is not None:
+        raise UsageError(f"{config.world_name} has rewards of its own: reward is for prompts")
 
 
 def exists(world: Any) -> bool:
@@ -216,6 +241,8 @@ def torch_threads(config: RunConfig, observation_space: spaces.Space[Any]) -> It
     """Small networks are several times slower on all cores than on one, pictures of some size are not."""
     before = torch.get_num_threads()
     many = has_images(observation_space, least_pixels=LARGE_IMAGE)
+    if isinstance(config.agent, LanguageSpec):
+        many = not config.agent.is_scratch
     torch.set_num_threads(config.options.threads or (cores() if many else 1))
     try:
         yield

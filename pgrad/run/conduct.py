@@ -44,7 +44,7 @@ def conduct(
     title = f"{config.algorithm_name} · {config.world_name} · seed {options.seed}"
 
     with ExitStack() as stack:
-        stack.enter_context(torch_threads(config, training.world.observation_space))
+        stack.enter_context(torch_threads(config, training.agent.observation_space))
         signals = stack.enter_context(StopOnSignal()) if directory is not None else None
         console = Console(options.total_timesteps, title, enabled=progress, start=training.timesteps)
         stack.enter_context(console)

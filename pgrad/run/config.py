@@ -10,6 +10,7 @@ import torch
 from pgrad.algorithms import ALGORITHMS, Algorithm
 from pgrad.errors import CheckpointError, UsageError
 from pgrad.models import AgentSpec
+from pgrad.models.language.spec import LanguageSpec
 
 CUSTOM = "custom"
 """Stands in config.json for what only the caller has: a factory, a module, an algorithm of their own."""
@@ -43,6 +44,8 @@ class RunOptions:
     """checkpoints to keep"""
     frame_stack: int = 0
     """observations that are shown together; 0 for what is usual: 4 for Atari games, 1 elsewhere"""
+    texts_at_once: int = 0
+    """completions that one backward pass holds in memory; 0 for all of a gradient step (same gradient)"""
     init_from: str | None = None
     """a run (or a checkpoint) with whose policy and observation normaliser this one begins"""
 
@@ -71,6 +74,7 @@ class RunConfig:
     agent: Any  # an AgentSpec or a module
     options: RunOptions
     world_kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    reward: Any = None  # of prompts: functions, or "file.py:function"
 
     def __post_init__(self) -> None:
         if isinstance(self.algorithm, type) or not dataclasses.is_dataclass(self.algorithm):
@@ -98,9 +102,13 @@ class RunConfig:
             "hyperparameters": dataclasses.asdict(self.algorithm),  # type: ignore[call-overload]
             "world": self.world if isinstance(self.world, str) else CUSTOM,
             "world_kwargs": self.world_kwargs,
-            "agent": dataclasses.asdict(self.agent) if isinstance(self.agent, AgentSpec) else CUSTOM,
+            "agent": dataclasses.asdict(self.agent)
+            if isinstance(self.agent, AgentSpec | LanguageSpec)
+            else CUSTOM,
             "options": dataclasses.asdict(self.options),
         }
+        if self.reward is not None:
+            record["reward"] = self.reward if _named(self.reward) else CUSTOM
         try:
             json.dumps(record)
         except TypeError as error:
@@ -111,7 +119,9 @@ class RunConfig:
         return record
 
     @classmethod
-    def from_json(cls, saved: dict[str, Any], algorithm: Any, world: Any, agent: Any) -> "RunConfig":
+    def from_json(
+        cls, saved: dict[str, Any], algorithm: Any, world: Any, agent: Any, reward: Any = None
+    ) -> "RunConfig":
         """The record that `to_json` wrote, with what the caller gives in place of what is custom.
 
         Raises UsageError where something custom is not given, CheckpointError for an unreadable record.
@@ -123,14 +133,27 @@ class RunConfig:
             if world is None and saved["world"] != CUSTOM:
                 world = saved["world"]
             if agent is None and saved["agent"] != CUSTOM:
-                spec = saved["agent"]
-                agent = AgentSpec(**{**spec, "net_arch": tuple(spec["net_arch"])})
+                kind = LanguageSpec if "model" in saved["agent"] else AgentSpec
+                spec = {k: tuple(x) if isinstance(x, list) else x for k, x in saved["agent"].items()}
+                agent = kind(**spec)
+            if reward is None and saved.get("reward") != CUSTOM:
+                reward = saved.get("reward")
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"config.json does not fit this version of pgrad: {error}") from error
-        for name, value in (("algorithm", algorithm), ("world", world), ("agent", agent)):
+        needed = [("algorithm", algorithm), ("world", world), ("agent", agent)]
+        if "reward" in saved:
+            needed.append(("reward", reward))
+        for name, value in needed:
             if value is None:
                 raise UsageError(f"this run was made with its own {name}: give it again, {name}=...")
-        return cls(settled(algorithm, agent), world, agent, options, saved["world_kwargs"])
+        return cls(settled(algorithm, agent), world, agent, options, saved["world_kwargs"], reward)
+
+
+def _named(reward: Any) -> bool:
+    """Whether rewards are given by name, so that they can be written down."""
+    return isinstance(reward, str) or (
+        isinstance(reward, list | tuple) and all(isinstance(one, str) for one in reward)
+    )
 
 
 def default_spec(algorithm: Algorithm) -> AgentSpec:

@@ -10,6 +10,7 @@ from torch import nn
 from pgrad.algorithms import Algorithm
 from pgrad.errors import CheckpointError, UsageError
 from pgrad.models import AgentSpec
+from pgrad.models.language.spec import LanguageSpec
 from pgrad.run.assemble import exists, make_agent, make_training, make_world, own_size
 from pgrad.run.conduct import Callback, conduct
 from pgrad.run.config import RunConfig, RunOptions, default_spec, settled
@@ -21,6 +22,7 @@ from pgrad.training.disk.difference import config_difference, difference_text
 from pgrad.training.disk.rundir import RunDir, folder_name
 from pgrad.training.loop import Training, load_agent
 from pgrad.training.versions import versions
+from pgrad.worlds.language.kind import is_language
 
 
 def train(
@@ -30,7 +32,7 @@ def train(
     total_timesteps: int,
     n_envs: int | None = None,
     seed: int = 0,
-    agent: AgentSpec | nn.Module | None = None,
+    agent: AgentSpec | LanguageSpec | nn.Module | None = None,
     device: str = "auto",
     run_dir: str | Path | None = None,
     world_kwargs: dict[str, Any] | None = None,
@@ -43,6 +45,8 @@ def train(
     keep: int = 3,
     frame_stack: int = 0,
     init_from: str | Path | None = None,
+    reward: Any = None,
+    texts_at_once: int = 0,
     overwrite: bool = False,
     tensorboard: bool = False,
     wandb: str | None = None,
@@ -51,7 +55,9 @@ def train(
 ) -> Run:
     """Train `algorithm` in `world` and return the run.
 
-    world: a Gymnasium id, the name of a tensor world or its dynamics (such as a `Tabular`), a factory of one
+    world: prompts (a task such as "parity", a .jsonl, .json, .csv or .parquet file, a list, a Dataset; then
+        `reward` is a function, "file.py:function", or a list of them, and `agent` a `LanguageSpec`), or
+        a Gymnasium id, the name of a tensor world or its dynamics (such as a `Tabular`), a factory of one
         `gymnasium.Env`, or a `gymnasium.vector` one (whose state cannot be saved: such a run can be loaded,
         not resumed).
     n_envs: environments side by side; None for 8, or for what a vector environment brings.
@@ -82,9 +88,11 @@ def train(
         keep=keep,
         frame_stack=frame_stack,
         init_from=None if init_from is None else str(init_from),
+        texts_at_once=texts_at_once,
     )
-    built = default_spec(algorithm) if agent is None else agent
-    config = RunConfig(settled(algorithm, built), world, built, options, world_kwargs or {})
+    usual = LanguageSpec() if is_language(world) else default_spec(algorithm)
+    built = usual if agent is None else agent
+    config = RunConfig(settled(algorithm, built), world, built, options, world_kwargs or {}, reward)
     require_installed(tensorboard, wandb)
     training = make_training(config)
     try:
@@ -112,6 +120,7 @@ def resume(
     algorithm: Algorithm | None = None,
     world: Any = None,
     agent: nn.Module | None = None,
+    reward: Any = None,
     tensorboard: bool = False,
     wandb: str | None = None,
     progress: bool | None = None,
@@ -128,7 +137,7 @@ def resume(
     require_installed(tensorboard, wandb)
     with RunDir.open(Path(run_dir)) as directory:
         saved = directory.config()
-        config = RunConfig.from_json(saved, algorithm, world, agent)
+        config = RunConfig.from_json(saved, algorithm, world, agent, reward)
         differences = config_difference(saved, config.to_json())
         if differences:
             raise UsageError(difference_text(directory.path, differences))
@@ -165,6 +174,7 @@ def load(
     algorithm: Algorithm | None = None,
     world: Any = None,
     agent: nn.Module | None = None,
+    reward: Any = None,
 ) -> Run:
     """The agent of a run, to evaluate or to act with; the run directory is only read.
 
@@ -173,7 +183,7 @@ def load(
     if checkpoint not in ("latest", "best"):
         raise UsageError(f"checkpoint must be 'latest' or 'best', got {checkpoint!r}")
     directory = RunDir.open(Path(run_dir), locked=False)
-    config = RunConfig.from_json(directory.config(), algorithm, world, agent)
+    config = RunConfig.from_json(directory.config(), algorithm, world, agent, reward)
     config = dataclasses.replace(config, options=dataclasses.replace(config.options, device=device))
     folder = directory.best if checkpoint == "best" else directory.checkpoints
     state, info = load_checkpoint(latest_checkpoint(folder))

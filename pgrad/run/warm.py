@@ -45,12 +45,12 @@ def begin_with(agent: Agent, spec: Any, source: str) -> None:
     for name, bound in theirs.items():
         if name.endswith(BOUNDS) and not torch.equal(bound, mine[name].cpu()):
             raise UsageError(
-                f"init_from: the actions of {source} are squashed into other bounds: {name.split('.')[-1]} is "
-                f"{bound.tolist()} there, {mine[name].tolist()} here"
+                f"init_from: the actions of {source} are squashed into other bounds: {name.split('.')[-1]} "
+                f"is {bound.tolist()} there, {mine[name].tolist()} here"
             )
     for name, tensor in theirs.items():
         mine[name].copy_(tensor)
-    if agent.frozen is not None:
+    if agent.frozen is not None or getattr(agent.network, "frozen", None) is not None:
         agent.keep_reference()
 
 

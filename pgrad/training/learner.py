@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from pgrad.algorithms.protocol import Algorithm, Loss, Metrics
-from pgrad.data import Batch, Recent, Replay
+from pgrad.data import Batch, Recent, Replay, Tokens
 from pgrad.data.sequence import sequences_per_batch
 from pgrad.errors import TrainingError, UsageError
 from pgrad.models import Agent
@@ -27,6 +27,7 @@ class Learner:
         self.replay = Replay(getattr(algorithm, "buffer_size", 0))
         self.recent = Recent(getattr(algorithm, "reuse", 0))
         self.variables: dict[str, Tensor] = {}
+        self.texts_at_once = 0  # texts that a backward pass holds; 0 for all of a minibatch
         self.progress = 0.0
         self.n_updates = 0
         self._share = 1.0
@@ -68,8 +69,14 @@ class Learner:
         groups = list(flat.groups.values()) if group is None else [flat.groups[self._known(group)]]
         grads = flat.grads if group is None else groups[0].grads
         grads.zero_()
-        scalar, metrics = loss(self.agent, batch)
-        torch.autograd.backward(scalar, inputs=[p for one in groups for p in one.parameters])
+        inputs = [p for one in groups for p in one.parameters]
+        parts = batch.parts(self.texts_at_once) if self.texts_at_once and batch.axis else [batch]
+        found = []
+        for part in parts:
+            scalar, numbers = loss(self.agent, part)
+            torch.autograd.backward(scalar, inputs=inputs)
+            found.append(numbers)
+        metrics = found[0] if len(found) == 1 else together(found, [part.mask.sum() for part in parts])
         with torch.no_grad():
             norm = torch.linalg.vector_norm(grads)
             scale = (self._max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
@@ -102,7 +109,14 @@ class Learner:
         return accepted
 
     def minibatches(self, batch: Batch, batch_size: int) -> Iterator[Batch]:
-        """Every decision of a flattened batch once, shuffled, `batch_size` at a time, in whole sequences."""
+        """Every decision of a flattened batch once, shuffled, `batch_size` at a time, in whole sequences.
+
+        Texts are of different lengths: there it is about as many, in parts of as many texts.
+        """
+        if isinstance(batch.obs, Tokens):
+            parts = max(1, round(float((batch.mask > 0).sum()) / batch_size))
+            yield from self.columns(batch, -(-batch.mask.shape[1] // parts))
+            return
         n = batch.mask.shape[batch.axis]
         order = torch.randperm(n, generator=self.generator, device=self.generator.device)
         order = order.to(batch.mask.device)
@@ -192,3 +206,13 @@ class Learner:
         self.recent.load_state_dict(state["recent"])
         self.variables = dict(state["variables"])
         self.n_updates = state["n_updates"]
+
+
+def together(parts: list[Metrics], weights: list[Tensor]) -> Metrics:
+    """The metrics of a batch from those of its parts: sums of losses, largest of largest, else means."""
+    share = torch.stack(weights) / torch.stack(weights).sum()
+    columns = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+    return {
+        name: x.sum() if name == "train/loss" else x.amax() if "/max_" in name else (share * x).sum()
+        for name, x in columns.items()
+    }

@@ -13,8 +13,10 @@ from pgrad.algorithms import Algorithm
 from pgrad.data import Demonstrations
 from pgrad.models import Agent
 from pgrad.training.collect import Collector
+from pgrad.training.completions import Completer
 from pgrad.training.demonstrator import Demonstrator, open_recording
 from pgrad.training.learner import Learner
+from pgrad.worlds.language.world import LanguageWorld
 from pgrad.worlds.protocol import World
 
 
@@ -73,23 +75,29 @@ class Training:
     def __init__(
         self,
         algorithm: Algorithm,
-        world: World,
+        world: World | LanguageWorld,
         agent: Agent,
         seeds: Seeds,
         total_timesteps: int,
         device: torch.device,
+        n_envs: int = 1,
     ) -> None:
+        n_envs = getattr(world, "n_envs", n_envs)  # a world of prompts has none of its own
         self.algorithm, self.world, self.agent = algorithm, world, agent
         self.total_timesteps = total_timesteps
-        self.request = algorithm.collects(world.n_envs)
-        self.collector: Any = self._source(seeds, device)
+        self.request = algorithm.collects(n_envs)
+        self.collector: Any = self._source(seeds, device, n_envs)
         self.learner = Learner(agent, algorithm, generator(seeds.learning))
         self.averages = Averages()
         self.timesteps = 0
         self.iterations = 0
 
-    def _source(self, seeds: Seeds, device: torch.device) -> Collector | Demonstrator:
-        """What hands out trajectories: the world, or a recording."""
+    def _source(
+        self, seeds: Seeds, device: torch.device, n_envs: int
+    ) -> Collector | Completer | Demonstrator:
+        """What hands out trajectories: a world of steps, one of prompts, or a recording."""
+        if isinstance(self.world, LanguageWorld):
+            return Completer(self.world, self.agent, seeds.acting, n_envs=n_envs)
         if isinstance(self.request, Demonstrations):
             recording = open_recording(self.request.source, self.world)
             return Demonstrator(self.request, recording, self.world, self.agent, generator(seeds.acting))

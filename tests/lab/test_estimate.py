@@ -82,8 +82,12 @@ def test_what_cannot_be_vectorised_is_done_one_by_one() -> None:
         return PLAIN(agent, traj)
 
     torch.testing.assert_close(estimates(branching, LENGTHS).gradient, estimates(PLAIN, LENGTHS).gradient)
-    optimal = Reinforce(gamma=0.8, baseline="optimal")  # differentiates by itself
+
+
+def test_what_differentiates_by_itself_is_vectorised_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    optimal = Reinforce(gamma=0.8, baseline="optimal")  # by squared scores
     mean, spread = by_hand(estimator_of(optimal), SMALL, 2)
+    monkeypatch.setattr("pgrad.lab.estimate._gradient", None)  # of one batch after the other
     found = estimates(optimal, SMALL, episodes=2)
     assert (found.mean - mean).abs().max() < 1e-12
     assert found.variance == pytest.approx(spread, abs=1e-12)

@@ -36,8 +36,9 @@ def number(group: Group, name: str, key: str) -> float:
 
 def test_every_algorithm_that_estimates_the_gradient_is_there(groups: dict[str, Group]) -> None:
     found = {row.name.partition(",")[0] for row in groups["on_policy"].rows}
-    others = {"SAC", "DiscreteSAC", "Imitate"}
+    others = {"SAC", "DiscreteSAC", "Imitate", "GRPO"}
     assert found == {kind.__name__ for kind in ALGORITHMS.values()} - others | {"γᵗ·gae"}
+    assert "GRPO" in {row.name for row in groups["in_groups"].rows}
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,9 @@ def test_groups_of_one_prompt(groups: dict[str, Group]) -> None:
     assert number(group, "leave_one_out (RLOO)", "bias") < 1e-9
     assert number(group, "group_relative, not scaled (Dr. GRPO)", "scale") == pytest.approx(0.5, abs=1e-12)
     assert number(group, "group_relative, scaled (GRPO)", "cosine") < 1 - 1e-6
+    for name, by_hand in (("", ", scaled (GRPO)"), (", not scaled", ", not scaled (Dr. GRPO)")):
+        straight = number(group, f"group_relative{by_hand}", "cosine")
+        assert number(group, f"GRPO{name}", "cosine") == pytest.approx(straight, abs=1e-3)
 
 
 def test_importance_weights(groups: dict[str, Group]) -> None:

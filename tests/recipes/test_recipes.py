@@ -82,6 +82,6 @@ def test_a_recipe_with_run_directories_goes_on_where_it_stopped(tmp_path: Path) 
     for row in (*result["seeds"], *straight["seeds"]):
         assert row.pop("seconds") > 0.0
     assert result["seeds"] == straight["seeds"]
+    other = replace(TINY, algorithm=pg.A2C(learning_rate=0.1))
     with pytest.raises(pg.UsageError, match="learning_rate"):
-        other = replace(TINY, algorithm=pg.A2C(learning_rate=0.1))
         list(run_recipes([other], [3], tmp_path / "kept", jobs=1, runs=runs))

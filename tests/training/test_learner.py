@@ -11,8 +11,9 @@ from torch import Generator, Tensor, nn
 
 import pgrad as pg
 from pgrad.algorithms.protocol import Metrics
-from pgrad.data import Batch
+from pgrad.data import Batch, Tokens
 from pgrad.errors import TrainingError, UsageError
+from pgrad.math.distributions import Categorical
 from pgrad.training.learner import Learner
 
 
@@ -263,3 +264,53 @@ def test_a_batch_without_grad_in_the_critic() -> None:
     made.descend(loss, batch())
     made.descend(lambda net, batch: (net.body(batch.obs).sum(), {}), replace(batch(), mask=torch.zeros(8)))
     assert not any(p.grad.any() for p in net.critic.parameters())
+
+
+@pytest.mark.parametrize(
+    "algorithm", [pg.PPO(), pg.A2C(normalize_advantage=True), pg.Reinforce(baseline="none")]
+)
+def test_parts_of_texts_give_the_step_of_the_whole(algorithm: Any) -> None:
+    """However many texts are held at once: the same gradient, metrics and parameters, to rounding."""
+    ends = []
+    for at_once in (0, 1, 2, 5):
+        agent = Reader()
+        learner = Learner(agent, algorithm, Generator().manual_seed(0))
+        learner.texts_at_once = at_once
+        learner.begin(0.0)
+        metrics = learner.descend(algorithm.loss, texts(agent))
+        ends.append(
+            (
+                *(float(metrics[key]) for key in sorted(metrics)),
+                *agent.table.detach().flatten().tolist(),
+            )
+        )
+    for end in ends[1:]:
+        assert end == pytest.approx(ends[0], abs=2e-6)
+
+
+class Reader(nn.Module):
+    """A policy and values of the last token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        noise = torch.randn(6, 7, generator=Generator().manual_seed(7))
+        self.table = nn.Parameter(noise)
+
+    def policy(self, obs: Tokens) -> Categorical:
+        return Categorical(self.table[obs.id, :6])
+
+    def value(self, obs: Tokens) -> Tensor:
+        return self.table[obs.id, 6]
+
+
+def texts(agent: Reader) -> Batch:
+    """Five texts of different lengths."""
+    noise = Generator().manual_seed(1)
+    T, B = 6, 5
+    place = torch.arange(T).unsqueeze(1)
+    mask = (place < torch.tensor([6, 2, 4, 1, 5])).float()
+    obs = Tokens(torch.randint(6, (T, B), generator=noise), place.expand(T, B), mask > 0)
+    action = torch.randint(6, (T, B), generator=noise)
+    numbers = torch.randn(3, T, B, generator=noise)
+    logp = agent.policy(obs).log_prob(action).detach() + 0.1 * numbers[2]
+    return Batch(obs, action, logp, mask, numbers[0], numbers[1], numbers[1] + numbers[0])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, TypeVar
 
+import torch
 from rich.console import Console, RenderableType
 from rich.progress import Progress
 from tyro.conf import FlagCreatePairsOff, Positional, arg
@@ -78,6 +79,7 @@ class Estimators(Problem):
 
 def run(args: list[str]) -> int:
     """Measure, and print; 1 if a verdict is not confirmed, or not tried on the reference problem."""
+    torch.set_num_threads(1)  # thousands of small products
     if args[:1] == ["estimators"]:
         return _estimators(parse(Estimators, "lab estimators", args[1:]))
     given: Lab = parse(Lab, "lab", args)

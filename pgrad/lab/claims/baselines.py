@@ -10,7 +10,17 @@ from pgrad.algorithms.reinforce import Baseline
 from pgrad.data import Trajectory
 from pgrad.lab import exact
 from pgrad.lab.claim import ZERO, Claim, Measured, Verdict
-from pgrad.lab.claims.common import cosine, given, relative_error, same, size, true_gradient
+from pgrad.lab.claims.common import (
+    ROUNDING,
+    at_most,
+    given,
+    gradient_error,
+    room,
+    rounded_error,
+    same,
+    size,
+    true_gradient,
+)
 from pgrad.lab.claims.returns import (
     action_values,
     bandit,
@@ -30,7 +40,8 @@ from pgrad.lab.claims.returns import (
     to_go,
     values_of,
 )
-from pgrad.lab.estimate import Estimates, Estimator, estimates, expectation, variance
+from pgrad.lab.claims.weights import mixed
+from pgrad.lab.estimate import Estimates, Estimator, cosine, estimates, expectation, variance
 from pgrad.lab.problems import Case
 from pgrad.math import baselines
 from pgrad.math.credit import discount_weight, full_return
@@ -38,13 +49,18 @@ from pgrad.worlds.tensors.tabular import Tabular
 
 
 def _unbiased(case: Case) -> Measured:
-    """A random b(t, s), and two that look at the action."""
+    """A random b(t, s), and two that look at the action and take Σ γᵗ E[∇log π·b] away, Q everything."""
     draws, value = case.draws(), values_of(case)
     table = 3 * torch.randn(value.V[:-1].shape, generator=draws, dtype=torch.float64)
     wild = torch.randn(value.Q.shape, generator=draws, dtype=torch.float64)
-    fair, itself, noise = (error_of(case, return_minus(case, b)) for b in (table, value.Q, wild))
+    found = [expectation(return_minus(case, b), case) for b in (table, value.Q, wild)]
+    largest = max(float(b.abs().max()) for b in (table, value.Q, wild))
+    fair, itself, noise = (gradient_error(x, case, largest) for x in found)
     numbers = {"rel. error": fair, "with b = Q(s, a)": itself, "with a random b(s, a)": noise}
-    return Measured(fair < ZERO, abs(itself - 1) < ZERO and noise > 1e-6, numbers)
+    truth, scale = true_gradient(case), case.steps * max(size(case), largest)
+    gone = float(found[1].norm()) <= ZERO * float(truth.norm()) + ROUNDING * scale
+    expected = truth - mixed(case, case.theta, case.theta, wild)
+    return Measured(fair < ZERO, gone and rounded_error(found[2], expected, scale) < ZERO, numbers)
 
 
 def _value_is_best(case: Case) -> Measured:
@@ -64,9 +80,10 @@ def _value_is_best(case: Case) -> Measured:
     on_bandit = {
         f"bandit: {name}": variance(return_minus(arms, b.reshape(1, 1)), arms) for name, b in single.items()
     }
-    right = least <= min(numbers.values()) + ZERO and on_bandit["bandit: b*"] < ZERO
+    unit = size(case) ** 2
+    right = at_most(least, min(numbers.values()), unit) and on_bandit["bandit: b*"] < ZERO
     fair = error_of(case, return_minus(case, best)) < ZERO
-    holds = numbers["V"] <= least + ZERO and on_bandit["bandit: V"] < ZERO
+    holds = at_most(numbers["V"], least, unit) and on_bandit["bandit: V"] < ZERO
     return Measured(holds, right and fair, numbers | {"best b(t, s)": least} | on_bandit)
 
 
@@ -125,9 +142,10 @@ def _sum_of_steps(case: Case) -> Measured:
     )
     tables = (step_optimum(case, values_of(case).Q), best_table(case), own, every)
     single, least, alone, whole = (variance(return_minus(case, b), case) for b in tables)
-    numbers = {"b*": single, "best b(t, s)": least, "ratio": single / least}
-    right = (least <= single or same(least, single)) and same(whole, least) and same(alone, single)
-    return Measured(single <= least or same(single, least), right, numbers)
+    numbers = {"b*": single, "best b(t, s)": least, "ratio": single / least if least > 0 else nan}
+    unit = size(case) ** 2
+    right = at_most(least, single, unit) and same(whole, least, unit) and same(alone, single, unit)
+    return Measured(at_most(single, least, unit), right, numbers)
 
 
 def _whole_returns(case: Case) -> Measured:
@@ -149,10 +167,10 @@ def _whole_returns(case: Case) -> Measured:
         "b* itself": float(best),
         "mean itself": float(mean),
     }
-    truth = true_gradient(case).flatten()
-    least = all(at_best.variance <= other.variance for other in (none, at_mean, above, below))
-    fair = max(relative_error(x.mean, truth) for x in (at_best, at_mean, at_each)) < ZERO
-    return Measured(least, fair and at_each.variance <= at_best.variance + ZERO, numbers)
+    unit = size(case) ** 2
+    least = all(at_most(at_best.variance, other.variance, unit) for other in (none, at_mean, above, below))
+    fair = max(gradient_error(x.mean, case) for x in (at_best, at_mean, at_each)) < ZERO
+    return Measured(least, fair and at_most(at_each.variance, at_best.variance, unit), numbers)
 
 
 def _whole(case: Case) -> Estimator:
@@ -183,7 +201,7 @@ def _factor(case: Case, baseline: Baseline, N: int, expected: float) -> tuple[fl
     mean, truth = estimates(how, case, episodes=N).mean, true_gradient(case).flatten()
     square = float(truth.square().sum())
     factor = float(mean @ truth) / square if square > ZERO**2 else nan
-    return factor, relative_error(mean, expected * truth)
+    return factor, rounded_error(mean, expected * truth, case.steps * size(case))
 
 
 def _to_go_helps(case: Case) -> Measured:
@@ -193,9 +211,9 @@ def _to_go_helps(case: Case) -> Measured:
         to_go_only = return_minus(c, torch.zeros_like(values_of(c).V[:-1]))
         for how, name in ((_whole(c), "full return"), (to_go_only, "reward-to-go")):
             numbers[name + where] = variance(how, c)
-            fair &= float((expectation(how, c) - true_gradient(c)).norm()) < ZERO
+            fair &= error_of(c, how) < ZERO
     full, rest, typical, typical_rest = numbers.values()
-    return Measured(rest <= full + ZERO and typical_rest <= typical + ZERO, fair, numbers)
+    return Measured(at_most(rest, full) and at_most(typical_rest, typical, size(case) ** 2), fair, numbers)
 
 
 def _taken_back(case: Case) -> Case:
@@ -224,8 +242,9 @@ def _noise(case: Case) -> Measured:
     numbers = {name: variance(how, case) for name, how in ways.items()}
     numbers |= {"noise in G": noise, "noise in G − V": rest, "noise in Q": none}
     fair = max(error_of(case, how) for how in ways.values()) < ZERO
-    right = same(noise, _expected_noise(case)) and same(noise, rest) and same(noise + none, noise) and fair
-    return Measured(none > ZERO or rest < noise - ZERO, right, numbers)
+    unit = size(case) ** 2
+    right = all(same(noise, x, unit) for x in (_expected_noise(case), rest, noise + none)) and fair
+    return Measured(not same(none, 0.0, unit) or not at_most(noise, rest, unit), right, numbers)
 
 
 def _noise_in(case: Case, x: Tensor) -> float:
@@ -263,24 +282,24 @@ def _advantage(case: Case) -> Measured:
         "rel. error with A": error_of(case, known),
     }
     _, _, largest, bias, wrong = numbers.values()
-    balanced = float((exact.policy(case.problem, case.theta) * value.A).sum(-1).abs().max()) < ZERO
-    fair = bias < ZERO and max(wrong, error_of(case, sampled)) < ZERO
-    return Measured(largest < ZERO, balanced and fair, numbers)
+    balanced = float((exact.policy(case.problem, case.theta) * value.A).sum(-1).abs().max()) < room(case)
+    fair = bias < room(case) and max(wrong, error_of(case, sampled)) < ZERO
+    return Measured(largest < room(case), balanced and fair, numbers)
 
 
 def _fitted(case: Case) -> Measured:
     """V̂(t, s) by least squares on the two episodes it judges, and on the other one only."""
     small = shortened(case, 2, 2)
     same, other = (estimates(_minus_fit(small, own), small, episodes=2).mean for own in (True, False))
-    truth = true_gradient(small).flatten()
+    truth, scale = true_gradient(small).flatten(), small.steps * size(small)
     visits = exact.marginals(small.problem, small.theta, small.steps)
     halves = discounted(small, lambda traj: to_go(small, traj) * look_up(small, visits / 2, traj))
     numbers = {
-        "same batch: rel. error": relative_error(same, truth),
+        "same batch: rel. error": gradient_error(same, small),
         "same batch: cosine": cosine(same, truth),
-        "other data: rel. error": relative_error(other, truth),
+        "other data: rel. error": gradient_error(other, small),
     }
-    predicted = float((same - expectation(halves, small).flatten()).norm()) < ZERO
+    predicted = rounded_error(same, expectation(halves, small).flatten(), scale) < ZERO
     fair = numbers["other data: rel. error"] < ZERO
     return Measured(numbers["same batch: rel. error"] < ZERO, fair and predicted, numbers)
 

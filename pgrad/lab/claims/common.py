@@ -18,6 +18,11 @@ Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
 """objective(logp, logp_old, advantage) → one number per decision, to be maximised."""
 
 
+def several(case: Case) -> bool:
+    """Whether there is more than one decision."""
+    return case.steps > 1
+
+
 def every_decision(case: Case) -> Batch:
     """Every decision (t, s, a) once, [T, S, A], with mask = γᵗ·P(s_t = s)·μ(a|s) of the policy μ that acted.
 
@@ -93,9 +98,14 @@ def relative_error(found: Tensor, truth: Tensor) -> float:
     return float((found - truth).norm()) / (size if size > ZERO else 1.0)
 
 
-def same(x: float, y: float) -> bool:
-    """Whether two numbers differ by rounding only, in what they are themselves or in absolute terms."""
-    return isclose(x, y, rel_tol=ZERO, abs_tol=ZERO)
+def same(x: float, y: float, unit: float = 1.0) -> bool:
+    """Whether two numbers differ by rounding only, of what they are themselves or of their `unit`."""
+    return isclose(x, y, rel_tol=ZERO, abs_tol=ZERO * unit)
+
+
+def at_most(x: float, bound: float, unit: float = 1.0) -> bool:
+    """Whether a number is no greater than another, but for rounding of it or of its `unit`."""
+    return x <= bound or same(x, bound, unit)
 
 
 ROUNDING = 1e-13
@@ -108,17 +118,24 @@ def size(case: Case) -> float:
     return largest if largest > 0 else 1.0
 
 
-def gradient_error(found: Tensor, case: Case) -> float:
-    """|found − ∇J| / |∇J|, and 0 where the difference is rounding of the terms summed."""
+def room(case: Case, largest: float = 0.0) -> float:
+    """What may be left of a zero that is a difference of returns, or of terms that are `largest`."""
+    return ZERO * max(size(case), largest)
+
+
+def gradient_error(found: Tensor, case: Case, largest: float = 0.0) -> float:
+    """|found − ∇J| / |∇J|, and 0 where the difference is rounding of the terms summed.
+
+    Those are scores times something like returns, or as large as `largest`.
+    """
     truth = true_gradient(case)
-    gap = float((found.reshape(truth.shape) - truth).norm())
-    negligible = gap <= ROUNDING * case.steps * size(case)
-    return 0.0 if negligible else relative_error(found.reshape(truth.shape), truth)
+    return rounded_error(found.reshape(truth.shape), truth, case.steps * max(size(case), largest))
 
 
-def cosine(x: Tensor, y: Tensor) -> float:
-    """Of the angle between two gradients of any shape."""
-    return float(torch.cosine_similarity(x.flatten(), y.flatten(), dim=0))
+def rounded_error(found: Tensor, truth: Tensor, scale: float) -> float:
+    """`relative_error`, and 0 where the difference is rounding of a sum of terms of this scale."""
+    gap = float((found - truth).norm())
+    return 0.0 if gap <= ROUNDING * scale else relative_error(found, truth)
 
 
 def true_gradient(case: Case) -> Tensor:

@@ -9,9 +9,18 @@ from torch import Tensor
 from pgrad.algorithms import A2C, Reinforce
 from pgrad.lab import exact
 from pgrad.lab.claim import ZERO, Claim, Measured, Verdict
-from pgrad.lab.claims.common import cosine, given, relative_error, size, true_gradient
+from pgrad.lab.claims.common import (
+    at_most,
+    given,
+    gradient_error,
+    room,
+    rounded_error,
+    several,
+    size,
+    true_gradient,
+)
 from pgrad.lab.claims.weights import mixed
-from pgrad.lab.estimate import Estimates, estimates, expectation, weighted_scores
+from pgrad.lab.estimate import Estimates, cosine, estimates, expectation, weighted_scores
 from pgrad.lab.problems import Case
 from pgrad.lab.seen import discounted_gae
 from pgrad.math.credit import gae, n_step_return
@@ -24,7 +33,7 @@ def exact_critic(case: Case) -> Tensor:
     return exact.values(case.problem, case.actor, case.gamma, case.steps).V
 
 
-def wrong_critic(case: Case) -> Tensor:
+def mistaken_critic(case: Case) -> Tensor:
     """V_t(s) with an error: the audit's (.4, −.3, .2) on the reference, a random one elsewhere."""
     V = exact_critic(case)
     if case.seed is None:
@@ -76,7 +85,7 @@ def largest(x: Tensor) -> float:
 
 def _unbiased(case: Case) -> Measured:
     """GAE's mean given (s, a), with an exact critic and with a wrong one."""
-    right, wrong = exact_critic(case), wrong_critic(case)
+    right, wrong = exact_critic(case), mistaken_critic(case)
     with_right = {x: advantages(case, right, x) for x in (0.0, 0.5, 0.95, 1.0)}
     gap = max(largest(bias_of(case, x)) for x in with_right.values())
     biased = [largest(bias_of(case, advantages(case, wrong, x))) for x in (0.0, 0.95)]
@@ -88,8 +97,8 @@ def _unbiased(case: Case) -> Measured:
         mass, _, variance = by_decision(case, advantage)
         spread[f"Var[Â₀|s,a], λ = {x:g}"] = float((mass[0] * variance[0]).sum())
     return Measured(
-        holds=max(biased) < ZERO,
-        right=max(gap, largest(uneven)) < ZERO,
+        holds=max(biased) < room(case),
+        right=gap < room(case) and largest(uneven) < room(case, largest(wrong)),
         numbers={"bias with V exact": gap, "bias with V wrong, λ = 0": biased[0]}
         | spread
         | {"at λ = 1, but for a shift": largest(uneven)},
@@ -98,16 +107,16 @@ def _unbiased(case: Case) -> Measured:
 
 def _wrong_critic(case: Case) -> Measured:
     """The gradient's bias and variance at four λ, with an exact and with a wrong critic."""
-    truth = true_gradient(case).flatten()
-    numbers, errors, right = {}, {}, exact_critic(case)
+    truth, wrong = true_gradient(case).flatten(), mistaken_critic(case)
+    numbers, errors, right, scale = {}, {}, exact_critic(case), largest(wrong)
     for x in (0.0, 0.5, 0.95, 1.0):
-        found = gae_gradient(case, wrong_critic(case), x)
-        numbers[f"rel. error, λ = {x:g}"] = relative_error(found.mean, truth)
+        found = gae_gradient(case, wrong, x)
+        numbers[f"rel. error, λ = {x:g}"] = gradient_error(found.mean, case, scale)
         numbers[f"variance, λ = {x:g}"] = found.variance
         errors[x] = found.mean - truth
-    exactly = max(relative_error(gae_gradient(case, right, x).mean, truth) for x in (0.0, 0.5))
-    bias = mixed(case, case.theta, case.theta, ahead(case, wrong_critic(case) - right)).flatten()
-    off = relative_error(truth + errors[0.0], truth + bias)
+    exactly = max(gradient_error(gae_gradient(case, right, x).mean, case) for x in (0.0, 0.5))
+    bias = mixed(case, case.theta, case.theta, ahead(case, wrong - right)).flatten()
+    off = rounded_error(truth + errors[0.0], truth + bias, case.steps * max(size(case), scale))
     return Measured(
         holds=exactly > ZERO,
         right=max(exactly, numbers["rel. error, λ = 1"], off) < ZERO,
@@ -117,19 +126,19 @@ def _wrong_critic(case: Case) -> Measured:
 
 def _trade(case: Case) -> Measured:
     """Bias and variance of the gradient along λ; variance of the advantage itself with an exact critic."""
-    truth = true_gradient(case).flatten()
-    found = [gae_gradient(case, wrong_critic(case), x) for x in LAMBDAS]
-    errors = [relative_error(each.mean, truth) for each in found]
-    variances = [each.variance for each in found]
-    falls = all(a >= b - ZERO for a, b in pairwise(errors))
-    rises = all(a <= b + ZERO for a, b in pairwise(variances))
+    wrong = mistaken_critic(case)
+    found = [gae_gradient(case, wrong, x) for x in LAMBDAS]
+    errors = [gradient_error(each.mean, case, largest(wrong)) for each in found]
+    variances, unit = [each.variance for each in found], max(size(case), largest(wrong)) ** 2
+    falls = all(at_most(b, a) for a, b in pairwise(errors))
+    rises = all(at_most(a, b, unit) for a, b in pairwise(variances))
     right = [advantages(case, exact_critic(case), x) for x in LAMBDAS]
     spread = [by_decision(case, each)[2] for each in right]
-    martingale = all(bool((a <= b + ZERO).all()) for a, b in pairwise(spread))
+    martingale = all(bool((a <= b + ZERO * (b + size(case) ** 2)).all()) for a, b in pairwise(spread))
     unbiased = max(largest(bias_of(case, each)) for each in right)
     return Measured(
         holds=falls and rises,
-        right=martingale and max(unbiased, errors[-1]) < ZERO,
+        right=martingale and unbiased < room(case) and errors[-1] < ZERO,
         numbers={
             "variance, λ = 0": variances[0],
             "variance, λ = .25": variances[1],
@@ -167,7 +176,7 @@ def _mixture(case: Case) -> Measured:
     """GAE against the mixture of n-step advantages, and against the mixture of the note's."""
     V, every = exact_critic(case), range(1, case.steps + 1)
     gap, tail, seed, lost = 0.0, 0.0, 0.0, 0.0
-    for critic in (V, wrong_critic(case)):
+    for critic in (V, mistaken_critic(case)):
         advantage = advantages(case, critic, 0.95)
         terms = [n_step(case, critic, n) for n in every]
         gap = max(gap, largest(mixture(terms, 0.95) - advantage))
@@ -176,8 +185,8 @@ def _mixture(case: Case) -> Measured:
         lost = max(lost, largest(without + 0.95**case.steps * terms[-1]))  # the tail's weight, of the last
         seed = largest(mixture([note_n_step(case, critic, n) for n in every], 0.95) - advantage)
     return Measured(
-        holds=gap < ZERO * max(1.0, size(case)),
-        right=lost < ZERO * max(1.0, size(case)),
+        holds=gap < room(case, largest(critic)),
+        right=lost < room(case, largest(critic)),
         numbers={"gap": gap, "gap with the note's Âₙ": seed, "gap without the tail": tail},
     )
 
@@ -191,8 +200,8 @@ def _index(case: Case) -> Measured:
     total = sum(0.95**i for i in range(len(terms)))
     cut = sum((0.95**i / total * x for i, x in enumerate(terms)), torch.zeros_like(terms[0]))
     return Measured(
-        holds=max(note) < ZERO,
-        right=ours < ZERO,
+        holds=max(note) < room(case),
+        right=ours < room(case),
         numbers={f"bias of the note's Â, n = {n}": x for n, x in zip((1, 2, 3), note, strict=True)}
         | {"bias with the right index": ours, "normalised weights": largest(cut - advantages(case, V, 0.95))},
     )
@@ -300,7 +309,7 @@ CLAIMS: tuple[Claim, ...] = (
             for x in ("0", "0.5", "0.95")
         }
         | {"variance, λ = 1": _OTHER_ERROR},
-        fits=lambda case: case.steps > 1,
+        fits=several,
         needs="two decisions",
         picture="gae",
     ),
@@ -364,7 +373,7 @@ CLAIMS: tuple[Claim, ...] = (
             "critic (2.0019 with V = 0): the audit's setting is not given, and none of the obvious ones "
             "gives 2.03."
         },
-        fits=lambda case: case.steps > 1,
+        fits=several,
         needs="two decisions",
     ),
     Claim(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pgrad.lab import exact
 from pgrad.lab.claim import ZERO, Claim, Measured, Verdict
-from pgrad.lab.claims.common import given
+from pgrad.lab.claims.common import given, several
 from pgrad.lab.claims.weights import Form, error, marginal, new_logp, per_decision, score_times, step, whole
 from pgrad.lab.estimate import variance
 from pgrad.lab.problems import Case
@@ -76,7 +76,7 @@ def last_square(case: Case, weight: Form) -> float:
 
 def _apart(case: Case) -> bool:
     """Whether there are several decisions, and policies that differ in one."""
-    return case.steps > 1 and float(squares(case.at(1.0), case.steps).step.max()) > 1 + ZERO
+    return several(case) and float(squares(case.at(1.0), case.steps).step.max()) > 1 + ZERO
 
 
 def _horizon(case: Case) -> Measured:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pgrad.lab import exact
 from pgrad.lab.claim import ZERO, Claim, Measured, Verdict
-from pgrad.lab.claims.common import given, relative_error, same, size
+from pgrad.lab.claims.common import given, rounded_error, same, several, size
 from pgrad.lab.claims.horizon import squares
 from pgrad.lab.claims.weights import (
     DISTANCES,
@@ -38,10 +38,6 @@ from pgrad.lab.estimate import estimator, expectation, variance
 from pgrad.lab.problems import Case
 from pgrad.math.importance import effective_sample_size, per_decision_return, step_ratio
 from pgrad.math.objectives import importance_weighted
-
-
-def _several(case: Case) -> bool:
-    return case.steps > 1
 
 
 def _support(case: Case) -> Measured:
@@ -98,9 +94,7 @@ def _no_weights(case: Case) -> Measured:
     numbers = errors(times(unweighted, new_advantage), case, "A_new")
     numbers |= errors(times(unweighted, to_go), case, "return")
     really = [
-        relative_error(
-            mean(times(unweighted, to_go), at), mixed(at, at.actor, at.actor, values(at, at.actor).Q)
-        )
+        _apart(mean(times(unweighted, to_go), at), mixed(at, at.actor, at.actor, values(at, at.actor).Q), at)
         for _, at in distances(case)
     ]
     return Measured(min(numbers.values()) < ZERO, max(really) < ZERO, numbers)
@@ -127,7 +121,7 @@ def _causal(case: Case) -> Measured:
     form = times(prefix, to_go)
     numbers = errors(form, case)
     really = max(
-        relative_error(mean(form, at), mixed(at, at.theta, at.theta, values(at, at.actor).Q))
+        _apart(mean(form, at), mixed(at, at.theta, at.theta, values(at, at.actor).Q), at)
         for _, at in distances(case)
     )
     numbers |= variances(form, case) | {
@@ -148,7 +142,7 @@ def _causal_value(case: Case) -> Measured:
 def _marginal(case: Case) -> Measured:
     worst = max(errors(times(marginal, new_value), case).values())
     same = max(
-        relative_error(mean(times(marginal, to_go), at), mean(times(prefix, to_go), at))
+        _apart(mean(times(marginal, to_go), at), mean(times(prefix, to_go), at), at)
         for _, at in distances(case)
     )
     numbers = {"rel. error": worst, **variances(times(marginal, new_value), case)}
@@ -159,7 +153,7 @@ def _dropped(case: Case) -> Measured:
     form = times(step, new_value)
     numbers = errors(form, case)
     really = max(
-        relative_error(mean(form, at), mixed(at, at.actor, at.theta, values(at, at.theta).Q))
+        _apart(mean(form, at), mixed(at, at.actor, at.theta, values(at, at.theta).Q), at)
         for _, at in distances(case)
     )
     power = slope(form, case)
@@ -174,9 +168,7 @@ def _surrogate(case: Case) -> Measured:
     for _, at in distances(case):
         L_CPI = estimator(lambda agent, traj: old_advantage(at, traj), importance_weighted)  # noqa: B023
         closed = mixed(at, at.actor, at.theta, values(at, at.actor).A)
-        really = max(
-            really, relative_error(expectation(L_CPI, at), closed), relative_error(mean(form, at), closed)
-        )
+        really = max(really, _apart(expectation(L_CPI, at), closed, at), _apart(mean(form, at), closed, at))
     power, at_old = slope(form, case), error(form, case.at(0.0))
     numbers |= {"slope in c": power, "rel. error, c = 0": at_old, "distance from ∇L^CPI": really}
     right = at_old < ZERO and really < ZERO and power > 0.95
@@ -206,6 +198,11 @@ def _monte_carlo(case: Case) -> Measured:
     }
     right = off < ZERO and bool((squares[1] <= squares[0] + ZERO).all())
     return Measured(bool(squares[0][-1] <= squares[1][-1] + ZERO), right, numbers)
+
+
+def _apart(found: Tensor, truth: Tensor, case: Case) -> float:
+    """The relative error of a sum of scores times returns."""
+    return rounded_error(found, truth, case.steps * size(case))
 
 
 def _at(name: str, *printed: str) -> dict[str, str]:
@@ -354,7 +351,7 @@ CLAIMS: tuple[Claim, ...] = (
         | _at("variance", "3.11", "4.89", "8.86")
         | {"distance from the Q_old form": "<1e-9"},
         also=("E-26", "M-51"),
-        fits=_several,
+        fits=several,
         needs="two decisions or more",
     ),
     Claim(
@@ -425,7 +422,7 @@ CLAIMS: tuple[Claim, ...] = (
             "mean product − marginal": "<1e-9",
             "rel. error of ρ₀…ρₜ·Gₜ": "9.1e-2",
         },
-        fits=_several,
+        fits=several,
         needs="two decisions or more",
     ),
     Claim(
@@ -450,7 +447,7 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         audit=_at("rel. error", "9.0e-3", "4.3e-2", "7.9e-2"),
         also=("M-53",),
-        fits=_several,
+        fits=several,
         needs="two decisions or more",
     ),
     Claim(
@@ -476,7 +473,7 @@ CLAIMS: tuple[Claim, ...] = (
         audit=_at("rel. error", "7.0e-3", "3.4e-2", "7.5e-2")
         | {"slope in c": "1.00", "rel. error, c = 0": "<1e-9"},
         also=("E-25", "M-55"),
-        fits=_several,
+        fits=several,
         needs="two decisions or more",
     ),
 )

@@ -10,8 +10,8 @@ from pgrad.data import Trajectory
 from pgrad.lab import exact
 from pgrad.lab.agent import TabularAgent
 from pgrad.lab.claim import ZERO, Claim, Measured, Verdict
-from pgrad.lab.claims.common import cosine, gradient_of, relative_error, row
-from pgrad.lab.estimate import episode_sum, estimator, expectation
+from pgrad.lab.claims.common import gradient_of, relative_error, rounded_error, row
+from pgrad.lab.estimate import cosine, episode_sum, estimator, expectation
 from pgrad.lab.problems import Case
 from pgrad.math import kl
 from pgrad.math.credit import reward_to_go
@@ -235,14 +235,14 @@ def _tokens(case: Case) -> Measured:
     token_k3, token_k2 = (expectation(summed(k), case) for k in (kl.k3, kl.k2))
     scored = estimator(in_reward, lambda logp, _, credit: score_function(logp, credit))
     error = {
-        "k3 per token, rel. error": relative_error(token_k3, truth),
-        "k2 per token, rel. error": relative_error(token_k2, truth),
-        "k1 in the reward, rel. error": relative_error(expectation(scored, case), truth),
-        "k2 of the sequence, rel. error": relative_error(expectation(whole, case), truth),
+        "k3 per token, rel. error": rounded_error(token_k3, truth, case.steps),
+        "k2 per token, rel. error": rounded_error(token_k2, truth, case.steps),
+        "k1 in the reward, rel. error": rounded_error(expectation(scored, case), truth, case.steps),
+        "k2 of the sequence, rel. error": rounded_error(expectation(whole, case), truth, case.steps),
     }
     k3, k2, reward, sequence_k2 = error.values()
-    forward = relative_error(token_k3, held(lambda pi: kl.exact(ref, pi)))
-    reverse = relative_error(token_k2, held(lambda pi: kl.exact(pi, ref)))
+    forward = rounded_error(token_k3, held(lambda pi: kl.exact(ref, pi)), case.steps)
+    reverse = rounded_error(token_k2, held(lambda pi: kl.exact(pi, ref)), case.steps)
     return Measured(
         holds=max(k3, k2) < ZERO,
         right=abs(value_k3 - value) < ZERO and max(reward, sequence_k2, forward, reverse) < ZERO,

@@ -10,9 +10,9 @@ from pgrad.data import Trajectory
 from pgrad.lab import exact
 from pgrad.lab.agent import TabularAgent
 from pgrad.lab.claim import ZERO, Claim, Measured, Verdict
-from pgrad.lab.claims.common import cosine, gradient_of, relative_error, row
+from pgrad.lab.claims.common import gradient_of, relative_error, rounded_error, row, size
 from pgrad.lab.claims.returns import shortened, starting
-from pgrad.lab.estimate import Estimator, episode_sum, estimates, estimator, expectation
+from pgrad.lab.estimate import Estimator, cosine, episode_sum, estimates, estimator, expectation
 from pgrad.lab.problems import Case
 from pgrad.math import reduce
 from pgrad.math.baselines import batch_mean
@@ -170,7 +170,8 @@ def _centred_groups(case: Case) -> Measured:
     eos = eos_world(case)
     four, others = (estimates(_grpo(how), eos, episodes=4).mean for how in (centred, without_itself))
     return Measured(
-        holds=relative_error(found, truth / 2) < ZERO and relative_error(four, 0.75 * _truth(eos)) < ZERO,
+        holds=rounded_error(found, truth / 2, prompt.steps * size(prompt)) < ZERO
+        and relative_error(four, 0.75 * _truth(eos)) < ZERO,
         right=relative_error(others, _truth(eos)) < ZERO,
         numbers={
             "smallest E ĝ / ∇J, G = 2": min(scale),

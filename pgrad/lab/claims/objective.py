@@ -2,15 +2,12 @@
 
 from pgrad.lab.claim import Claim, Verdict
 from pgrad.lab.claims import theorem
+from pgrad.lab.claims.common import several
 from pgrad.lab.problems import Case
 
 
-def _several(case: Case) -> bool:
-    return case.steps > 1
-
-
 def _discounted(case: Case) -> bool:
-    return _several(case) and case.gamma < 1
+    return several(case) and case.gamma < 1
 
 
 def _two_distinct(case: Case) -> bool:
@@ -87,7 +84,7 @@ CLAIMS: tuple[Claim, ...] = (
             "reward depends on a_t, and the correlation is the signal that learning lives on."
         ),
         audit={"earlier rewards": "<1e-9", "later rewards": ".2775"},
-        fits=_several,
+        fits=several,
         needs="more than one decision",
     ),
     Claim(
@@ -108,7 +105,7 @@ CLAIMS: tuple[Claim, ...] = (
             "rewards before t, whose product with its score has mean zero."
         ),
         audit={"score · earlier r": "<1e-9", "score · later r": ".2775"},
-        fits=_several,
+        fits=several,
         needs="more than one decision",
     ),
     Claim(
@@ -214,7 +211,7 @@ CLAIMS: tuple[Claim, ...] = (
             "average over t, rel. error": ".750",
         },
         also=("E-10", "E-11"),
-        fits=_several,
+        fits=several,
         needs="more than one decision",
     ),
     Claim(
@@ -240,7 +237,7 @@ CLAIMS: tuple[Claim, ...] = (
             "rel. error of mass · mean": "<1e-9",
         },
         also=("E-02", "M-11"),
-        fits=lambda case: _several(case) and case.gamma > 0,
+        fits=lambda case: several(case) and case.gamma > 0,
         needs="γ > 0 and more than one decision",
     ),
     Claim(
@@ -267,7 +264,7 @@ CLAIMS: tuple[Claim, ...] = (
             "γᵗQ(0, 0) halfway": "1.0672",
         },
         also=("E-06",),
-        fits=_several,
+        fits=several,
         needs="more than one decision",
     ),
     Claim(

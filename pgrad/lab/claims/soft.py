@@ -11,8 +11,18 @@ from pgrad.lab import exact
 from pgrad.lab.agent import TabularAgent
 from pgrad.lab.claim import ZERO, Claim, Measured, Verdict
 from pgrad.lab.claims.bootstrap import endless, of_states
-from pgrad.lab.claims.common import cosine, given, gradient_of, relative_error, true_gradient
-from pgrad.lab.estimate import Estimator, episode_sum, estimator, expectation
+from pgrad.lab.claims.common import (
+    given,
+    gradient_error,
+    gradient_of,
+    relative_error,
+    room,
+    rounded_error,
+    several,
+    size,
+    true_gradient,
+)
+from pgrad.lab.estimate import Estimator, cosine, episode_sum, estimator, expectation
 from pgrad.lab.problems import Case
 from pgrad.math.credit import discount_weight
 from pgrad.math.distributions import Categorical
@@ -64,14 +74,15 @@ def _fresh(case: Case) -> Measured:
     """A Q actor with actions of its own in states of other data, without and with the ratio of states."""
     off = buffered(case)
     truth, found = true_gradient(off), fresh(off)
+    plain = gradient_error(found, off)
     ours, theirs = (exact.marginals(off.problem, theta, off.steps) for theta in (off.theta, off.actor))
     ratio = torch.where(theirs > 0, ours / theirs, 0.0).flatten()[off.trajectory.decisions]
-    corrected = relative_error(fresh(off, ratio), truth)
+    corrected = gradient_error(fresh(off, ratio), off)
     return Measured(
-        holds=relative_error(found, truth) < ZERO,
+        holds=plain < ZERO,
         right=corrected < ZERO,
         numbers={
-            "rel. error": relative_error(found, truth),
+            "rel. error": plain,
             "cosine": cosine(found, truth),
             "rel. error with the state ratio": corrected,
         },
@@ -84,9 +95,13 @@ def _stored(case: Case) -> Measured:
     found = {x: stored(off, corrected=False) for x, off in cases.items()}
     truth = {x: true_gradient(off) for x, off in cases.items()}
     own = {x: fresh(off) for x, off in cases.items()}
-    gap = max(relative_error(stored(off, corrected=True), own[x]) for x, off in cases.items())
+    gaps = {
+        x: rounded_error(stored(off, corrected=True), own[x], off.steps * size(off))
+        for x, off in cases.items()
+    }
+    gap = max(gaps.values())
     return Measured(
-        holds=relative_error(found[0.0], own[0.0]) < ZERO,
+        holds=rounded_error(found[0.0], own[0.0], case.steps * size(case)) < ZERO,
         right=gap < ZERO,
         numbers={"rel. error": relative_error(found[0.0], truth[0.0])}
         | {f"cosine, rewards {x:+g}": cosine(found[x], truth[x]) for x in cases}
@@ -127,6 +142,12 @@ def soft_gradients(case: Case) -> tuple[Tensor, Tensor, Tensor]:
     return truth, climbed(ALPHA), climbed(0.0)
 
 
+def soft_error(found: Tensor, truth: Tensor, case: Case) -> float:
+    """The relative error of soft gradients: sums over all time of scores times soft values."""
+    largest = float(entropic(case.problem, case.theta).r.abs().max())
+    return rounded_error(found, truth, largest / (1 - case.gamma) ** 2)
+
+
 def _soft(case: Case) -> Measured:
     """The soft policy gradient, with and without its log π, the gradient of this decision's entropy."""
     truth, whole, without = soft_gradients(case)
@@ -137,11 +158,11 @@ def _soft(case: Case) -> Measured:
 
     missing = gradient_of(entropy, case.theta)
     return Measured(
-        holds=relative_error(whole, truth) < ZERO,
-        right=relative_error(without + missing, truth) < ZERO,
+        holds=soft_error(whole, truth, case) < ZERO,
+        right=soft_error(without + missing, truth, case) < ZERO,
         numbers={
-            "rel. error": relative_error(whole, truth),
-            "rel. error without log π": relative_error(without, truth),
+            "rel. error": soft_error(whole, truth, case),
+            "rel. error without log π": soft_error(without, truth, case),
             "cosine without log π": cosine(without, truth),
         },
     )
@@ -187,10 +208,10 @@ def _missing(case: Case) -> Measured:
     )
     mass, plain = tanh_mass(mean, std)
     greedy, lesser, closed = noise_bias(case.problem.n_actions, noise)
-    off = relative_error(without, truth)
+    off = soft_error(without, truth, case)
     return Measured(
         holds=off < ZERO and abs(plain - 1) < 1e-6 and greedy < ZERO,
-        right=max(relative_error(whole, truth), abs(lesser - closed)) < ZERO
+        right=max(soft_error(whole, truth, case), abs(lesser - closed)) < ZERO
         and abs(mass - 1) < 1e-6
         and -greedy < lesser < 0,
         numbers={
@@ -219,8 +240,8 @@ def _old_actions(case: Case) -> Measured:
     biased = torch.where(start.mass > 0, start.mean - V, 0.0)
     gap = float(torch.where(pairs.mass > 0, pairs.mean - Q.flatten(), 0.0).abs().max())
     return Measured(
-        holds=float(biased.abs().max()) < ZERO,
-        right=gap < ZERO,
+        holds=float(biased.abs().max()) < room(case, float(V.abs().max())),
+        right=gap < room(case, float(V.abs().max())),
         numbers=of_states("V target", biased + V) | of_states("V^π", V) | {"Q target: bias": gap},
     )
 
@@ -280,7 +301,7 @@ CLAIMS: tuple[Claim, ...] = (
         "their weights are wrong; with shared parameters not even the direction is certain.",
         audit={"rel. error": ".0756", "cosine": ".9972"},
         also=("M-81",),
-        fits=lambda case: case.steps > 1,
+        fits=several,
         needs="two decisions",
     ),
     Claim(

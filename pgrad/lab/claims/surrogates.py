@@ -14,17 +14,19 @@ from pgrad.lab.agent import TabularAgent
 from pgrad.lab.claim import ZERO, Claim, Measured, Verdict
 from pgrad.lab.claims.common import (
     Objective,
-    cosine,
     every_decision,
+    gradient_error,
     gradient_of,
     log_prob,
-    relative_error,
+    room,
+    rounded_error,
+    size,
     surrogate,
     true_gradient,
 )
 from pgrad.lab.claims.trust import divergence
 from pgrad.lab.claims.weights import mixed
-from pgrad.lab.estimate import agent_of, episode_sum, estimator, expectation
+from pgrad.lab.estimate import agent_of, cosine, episode_sum, estimator, expectation
 from pgrad.lab.problems import Case
 from pgrad.lab.seen import discounted_gae
 from pgrad.math.credit import discount_weight
@@ -88,13 +90,13 @@ def _tangent(case: Case) -> Measured:
     in_time = expectation(ppo, case)
     by_d = expectation(estimator(credit, clip_to(EPSILON), normalised), case)
     mass = exact.visitation(case.problem, case.theta, case.gamma, case.steps).sum()
+    errors = [gradient_error(x, case) for x in (cpi, clip, mass * by_d)]
     return Measured(
-        holds=relative_error(in_time, truth) < ZERO,
-        right=max(relative_error(cpi, truth), relative_error(clip, truth), relative_error(mass * by_d, truth))
-        < ZERO,
+        holds=gradient_error(in_time, case) < ZERO,
+        right=max(errors) < ZERO,
         numbers={
-            "rel. error of L_CPI": relative_error(cpi, truth),
-            "rel. error of L_CLIP": relative_error(clip, truth),
+            "rel. error of L_CPI": errors[0],
+            "rel. error of L_CLIP": errors[1],
             "length with E_t": float(in_time.norm() / truth.norm()),
             "cosine with E_t": cosine(in_time, truth),
             "1 / length with normalised d": float(truth.norm() / by_d.norm()),
@@ -117,10 +119,10 @@ def _taylor(case: Case) -> Measured:
     misses = [(abs(dJ - near), abs(near - line)) for dJ, near, line in map(along, (0.02, 0.01))]
     first, second = (_order(far, near) for far, near in zip(*misses, strict=True))
     at_old = float(L(case.theta))
-    touching = relative_error(gradient_of(L, case.theta), slope)
+    touching = gradient_error(gradient_of(L, case.theta), case)
     return Measured(
-        holds=max(abs(at_old - J), abs(value - tangent)) < ZERO,
-        right=max(abs(at_old), touching) < ZERO,
+        holds=max(abs(at_old - J), abs(value - tangent)) < room(case),
+        right=abs(at_old) < room(case) and touching < ZERO,
         numbers={
             "ΔJ, c = .4": gain,
             "L_CPI, c = .4": value,
@@ -152,8 +154,8 @@ def _lemma(case: Case) -> Measured:
     gain = objective_at(case, new.theta) - objective_at(case, case.theta)
     by_marginals = performance_difference(case, new.theta)
     return Measured(
-        holds=abs(float(collected) - gain) < ZERO,
-        right=abs(by_marginals - gain) < ZERO,
+        holds=abs(float(collected) - gain) < room(case),
+        right=abs(by_marginals - gain) < room(case),
         numbers={"J(new) − J(old)": gain, "old advantage of new": float(collected)},
     )
 
@@ -274,7 +276,7 @@ def _monotone(case: Case) -> Measured:
     fall = objective_at(chain, best) - objective_at(chain, chain.theta)
     there = after(case, clip_to(EPSILON), 0.1, 16)
     gain = objective_at(case, there) - objective_at(case, case.theta)
-    better = _worst_state(case, there) < -ZERO or gain > -ZERO
+    better = _worst_state(case, there) < -room(case) or gain > -room(case)
     return Measured(
         holds=not (float(values.max()) > 0 > fall),
         right=better
@@ -309,7 +311,8 @@ def _inner_epochs(case: Case) -> Measured:
         points = dict(enumerate(islice(ascent(case, clip_to(epsilon), 0.1), 17)))
         kept = {k: points[k] for k in (0, 1, 4, 16)}
         off.extend(
-            relative_error(gradient_of(climb, x), _still_pulling(case, x, epsilon)) for x in kept.values()
+            rounded_error(gradient_of(climb, x), _still_pulling(case, x, epsilon), case.steps * size(case))
+            for x in kept.values()
         )
         return {k: (_miss(case, climb, theta), theta) for k, theta in kept.items()}
 
@@ -339,9 +342,7 @@ def _still_pulling(case: Case, theta: Tensor, epsilon: float) -> Tensor:
 
 
 def _miss(case: Case, climb: Callable[[Tensor], Tensor], theta: Tensor) -> float:
-    return relative_error(
-        gradient_of(climb, theta), exact.gradient(case.problem, theta, case.gamma, case.steps)
-    )
+    return gradient_error(gradient_of(climb, theta), case.on(theta))
 
 
 CLAIMS: tuple[Claim, ...] = (

@@ -6,7 +6,7 @@ import torch
 
 from pgrad.drawing import COLOURS, DASHES
 from pgrad.lab import exact
-from pgrad.lab.claims.critics import exact_critic, gae_gradient, wrong_critic
+from pgrad.lab.claims.critics import exact_critic, gae_gradient, mistaken_critic
 from pgrad.lab.pictures.style import canvas, label, name_lines
 from pgrad.lab.problems import Case
 
@@ -18,7 +18,7 @@ def picture(case: Case) -> Any:
     figure, (left, right) = canvas("bias  |E ĝ − ∇J| / |∇J|", "variance, one episode", height=2.6)
     truth = exact.gradient(case.problem, case.theta, case.gamma, case.steps).flatten()
     V = exact_critic(case)
-    critics = {"exact V": V, "V + error": wrong_critic(case), "V = 0": torch.zeros_like(V)}
+    critics = {"exact V": V, "V + error": mistaken_critic(case), "V = 0": torch.zeros_like(V)}
     for k, critic in enumerate(critics.values()):
         style = {"color": COLOURS[k], "ls": DASHES[k], "lw": 1.8, "clip_on": False}
         found = [gae_gradient(case, critic, x) for x in LAMBDAS]

@@ -10,9 +10,9 @@ from torch import Tensor
 from pgrad.data import Trajectory
 from pgrad.drawing import COLOURS, DASHES
 from pgrad.lab.agent import TabularAgent
-from pgrad.lab.claims.common import cosine, true_gradient
+from pgrad.lab.claims.common import true_gradient
 from pgrad.lab.claims.language import centred, eos_world, scaled, without_itself
-from pgrad.lab.estimate import episode_sum, estimates, estimator
+from pgrad.lab.estimate import cosine, episode_sum, estimates, estimator
 from pgrad.lab.pictures.style import canvas, dots, label, legend_of_dots, name_lines, rows
 from pgrad.lab.problems import Case, random_problems
 from pgrad.math.credit import reward_to_go

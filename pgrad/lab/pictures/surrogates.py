@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from pgrad.drawing import COLOURS, DASHES
-from pgrad.lab.claims.common import cosine, every_decision, gradient_of, surrogate, true_gradient
+from pgrad.lab.claims.common import every_decision, gradient_of, surrogate, true_gradient
 from pgrad.lab.claims.returns import bandit
 from pgrad.lab.claims.surrogates import EPSILONS, ascent, clip_to, objective_at, ratios, shared_chain
+from pgrad.lab.estimate import cosine
 from pgrad.lab.pictures.style import CLIP, CPI, OLD, SMALL, canvas, label, name_lines, say
 from pgrad.lab.problems import Case, random_case
 from pgrad.math.objectives import importance_weighted

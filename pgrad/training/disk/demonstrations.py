@@ -67,6 +67,11 @@ def load_demonstrations(path: Path) -> Recording:
 
     Raises UsageError where there is no such file, CheckpointError where it is damaged or of another format.
     """
+    if path.is_dir():
+        kind, run = ("run", path) if (path / "config.json").exists() else ("folder", "RUN")
+        raise UsageError(
+            f"{path} is a {kind}, demonstrations are a file: record one with pgrad play {run} --record FILE"
+        )
     if not path.is_file():
         raise UsageError(f"there is no recording at {path}: make one with pgrad play RUN --record {path}")
     try:

@@ -1,0 +1,45 @@
+"""Whether what a training keeps fits into memory: told before anything of it is made."""
+
+from typing import Any
+
+import torch
+
+from pgrad.data import Demonstrations, Episodes, Steps
+from pgrad.data.room import room_on, size_of, too_large
+from pgrad.errors import UsageError
+from pgrad.training.demonstrator import action_zeros
+from pgrad.worlds import World
+from pgrad.worlds.spaces import zeros
+
+FACTS = 14
+"""Bytes of what is kept of a decision beside its observation and its action."""
+
+
+def require_room(
+    algorithm: Any,
+    request: Steps | Episodes | Demonstrations,
+    world: World,
+    frames: int,
+    device: torch.device,
+) -> None:
+    """Raise UsageError where a window of the world, or the replay, is larger than the memory of `device`.
+
+    frames: how many observations are shown together.
+    """
+    with torch.device("meta"):
+        seen, done = size_of(zeros(world.observation_space, 1)), size_of(action_zeros(world.action_space))
+    row = (seen + done + FACTS) * world.n_envs
+    room = room_on(device)
+    if isinstance(request, Steps) and (request.n + 1) * row > room:
+        window = f"a window of n_steps · n_envs = {request.n} · {world.n_envs} decisions"
+        if frames > 1:
+            most = int(room / (request.n + 1) / (row / frames))
+            what, fits = f"{window}, each with frame_stack = {frames} observations,", f"frame_stack {most}"
+        else:
+            what, fits = window, f"n_steps {int(room / row) - 1}"
+        raise UsageError(too_large(what, (request.n + 1) * row, device, fits))
+    capacity = getattr(algorithm, "buffer_size", 0)
+    needed = (capacity // world.n_envs + 1) * row
+    if capacity and needed > room:
+        most = (int(room / row) - 1) * world.n_envs
+        raise UsageError(too_large(f"buffer_size {capacity}", needed, device, f"buffer_size {most}"))
