@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --editable '.[dev,mujoco,box2d,tensorboard]'
+	$(PIP) --editable '.[dev,mujoco,box2d,tensorboard,language]'
 	touch $@
 
 clean:

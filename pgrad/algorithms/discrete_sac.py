@@ -2,16 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from pgrad.algorithms.protocol import Critic, Learner, Metrics, Optimizer, Schedule, SoftAgent
-from pgrad.algorithms.soft import alpha, check_replay, store, temperature_loss
+from pgrad.algorithms.soft import alpha, check_replay, due, temper
 from pgrad.algorithms.validate import validate
-from pgrad.data import Batch, Steps, Trajectory, Transition, Tree
+from pgrad.data import Batch, Masked, Steps, Trajectory, Transition, Tree
 from pgrad.math.objectives import squared_error
 from pgrad.math.reduce import mean
 
@@ -41,7 +40,7 @@ class DiscreteSAC:
     tau: float = 0.005  # share of the critics that their slow copies take on at every step
     gamma: float = 0.99  # discount γ
     ent_coef: float | Literal["auto"] = "auto"  # temperature α; auto: learned
-    target_entropy: float | Literal["auto"] = "auto"  # entropy that α aims at; auto: half of log A
+    target_entropy: float | Literal["auto"] = "auto"  # entropy that α aims at; auto: ½·log(actions allowed)
     learning_rate_schedule: Schedule = "constant"  # keep the step sizes, or let them fall to zero
     optimizer: Optimizer = "adam"  # how gradients become steps
     critic: ClassVar[Critic] = "q"
@@ -83,21 +82,26 @@ class DiscreteSAC:
         loss = mean((logp.exp() * (alpha(agent, self.ent_coef) * logp - q)).sum(-1), batch.mask)
         logp = logp.detach()
         entropy = -mean((logp.exp() * logp).sum(-1), batch.mask)
-        target = self.target_entropy
-        surplus = entropy - (ENTROPY_SHARE * math.log(logp.shape[-1]) if target == "auto" else target)
+        surplus = entropy - self.entropy_target(batch, logp.shape[-1])
         metrics = {"train/entropy": entropy, "train/entropy_surplus": surplus}
         return loss, {"train/actor_loss": loss.detach()} | metrics
 
+    def entropy_target(self, batch: Batch, n_actions: int) -> Tensor | float:
+        """H̄. Automatic: half of log A; half of E[log A(s)] where only A(s) actions are allowed in s."""
+        if self.target_entropy != "auto":
+            return self.target_entropy
+        if isinstance(batch.obs, Masked):
+            return ENTROPY_SHARE * mean(batch.obs.allowed.sum(-1).log(), batch.mask)
+        return ENTROPY_SHARE * math.log(n_actions)
+
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """Store the window; then, once there is enough, gradient steps on replayed transitions."""
-        for _ in range(store(learner, traj, self.learning_starts, self.gradient_steps)):
-            replayed = learner.replay.transitions(self.batch_size, learner.generator)
+        for replayed in due(learner, traj, self.learning_starts, self.gradient_steps, self.batch_size):
             batch = self.credit(learner.agent, replayed)
             learner.descend(self.loss, batch, "critic")
             actor = learner.descend(self.actor_loss, batch, "actor")
             if self.ent_coef == "auto":
-                tune = partial(temperature_loss, surplus=actor["train/entropy_surplus"])
-                learner.descend(tune, batch, "temperature")
+                temper(learner, batch, actor)
             learner.follow(self.tau)
         return {}
 

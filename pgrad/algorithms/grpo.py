@@ -9,7 +9,7 @@ from torch import Tensor
 from pgrad.algorithms.metrics import decision_metrics
 from pgrad.algorithms.protocol import Critic, Learner, Metrics, Optimizer, ReferenceAgent, Schedule
 from pgrad.algorithms.validate import validate
-from pgrad.data import Batch, Episodes, Trajectory
+from pgrad.data import Batch, Episodes, Trajectory, unequal
 from pgrad.errors import UsageError
 from pgrad.math import kl
 from pgrad.math.credit import discount_weight, group_relative, leave_one_out, reward_to_go
@@ -30,8 +30,8 @@ class GRPO:
     decisions of episode i have Âᵢ = (Rᵢ − mean) / (std + 10⁻⁴), with the population's deviation (eq. 3).
     A group whose returns are all equal teaches nothing. Its relatives are settings: Dr. GRPO
     (scale_rewards="none", average="constant"), DAPO (average="token", clip_range_high=0.28,
-    dynamic_sampling), RLOO (baseline="leave-one-out", scale_rewards="none"), GSPO (ratio="sequence"), CISPO
-    (objective="truncated").
+    dynamic_sampling), RLOO (baseline="leave-one-out", scale_rewards="none", average="constant"), GSPO
+    (ratio="sequence"), CISPO (objective="truncated").
     """
 
     learning_rate: float | None = None  # step size; none: 1e-6 for a pretrained model (LoRA 1e-5), else 1e-3
@@ -48,7 +48,7 @@ class GRPO:
     average: Average = "sequence"  # over episodes of their means, over all decisions, or by max_length
     max_length: int | None = None  # decisions an episode can have, for average="constant"; none: the world's
     beta: float = 0.0  # β, weight of the KL to the reference policy
-    kl: Divergence = "k3-corrected"  # its estimator: only k3-corrected and k1-in-reward have its gradient
+    kl: Divergence = "k3-corrected"  # estimator: k1-in-reward of whole episodes, the others of each decision
     dynamic_sampling: bool = False  # replace groups whose returns are all equal by others
     mask_truncated: bool = False  # learn nothing from episodes that a limit cut off
     rho_max: float | None = None  # score π_old anew, weigh by π_old/μ up to this (for another sampler)
@@ -119,9 +119,9 @@ class GRPO:
         log_ratio = logp - batch.logp if self.ratio == "token" else mean_log_ratio(logp, batch.logp, mask)
         surrogate = clipped if self.objective == "clipped" else truncated_score
         objective = surrogate(log_ratio, torch.zeros_like(log_ratio), batch.advantage, low, high)
-        if batch.weight is not None:
-            objective = batch.weight * objective
         penalty = self.divergence(logp, batch)
+        if batch.weight is not None:
+            objective, penalty = batch.weight * objective, batch.weight * penalty
         entropy = policy.entropy()
         loss = self.mean(self.beta * penalty - objective - self.ent_coef * entropy, batch)
 
@@ -163,9 +163,12 @@ class GRPO:
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """Epochs over one batch of groups, π_old frozen."""
         batch = self.credit(learner.agent, traj)
+        pulls = (batch.advantage.abs() * batch.mask).amax(0) > 0
+        equal = torch.unflatten(pulls, 0, (-1, self.num_generations)).logical_not().all(1)
         for _ in range(self.n_epochs):
             for minibatch in learner.columns(batch, self.batch_size or batch.mask.shape[1]):
-                learner.descend(self.loss, minibatch)
-        taught = (batch.advantage.abs() * traj.mask).amax(0)
-        equal = torch.unflatten(taught, 0, (-1, self.num_generations)).amax(1) == 0
+                if not (self.beta or self.ent_coef):
+                    minibatch = minibatch.with_advantage()
+                if minibatch.mask.shape[1]:
+                    learner.descend(self.loss, minibatch)
         return {"train/frac_equal_groups": equal.to(traj.reward.dtype).mean()}

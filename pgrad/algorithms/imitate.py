@@ -1,12 +1,13 @@
 """Imitation: the score function with weight 1 on demonstrations (behaviour cloning; Pomerleau 1989)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
+from pgrad.algorithms.sac import SAC
 from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Demonstrations, Trajectory, Tree, leaves
 from pgrad.errors import UsageError
@@ -23,7 +24,7 @@ class Imitate:
     fine-tuning. Nothing is asked of the world, and a step of training is a demonstrated decision consumed.
     """
 
-    demonstrations: str | None = None  # the file of `pgrad play RUN --record FILE`, or minari:DATASET
+    demonstrations: str | None = None  # the file of `pgrad play RUN --record FILE`, or minari:DATASET; of prompts: solutions
     learning_rate: float = 1e-3  # step size
     batch_size: int = 64  # decisions per gradient step
     n_steps: int = 1  # successive decisions in a sequence; more than 1 for agents with memory
@@ -49,6 +50,11 @@ class Imitate:
         """None; SAC's policy comes with SAC's critics, which are left alone."""
         return "q" if self.squashed else "none"
 
+    @property
+    def agent_defaults(self) -> dict[str, Any]:
+        """SAC's where its policy is imitated: SAC can then begin with it."""
+        return SAC.agent_defaults if self.squashed else {}
+
     def collects(self, n_envs: int) -> Demonstrations:
         """A batch of recorded sequences."""
         if self.demonstrations is None:
@@ -69,10 +75,10 @@ class Imitate:
         """−E[ 1·log π ] and the entropy bonus, to be descended."""
         policy = agent.policy(batch.obs)
         objective = score_function(policy.log_prob(batch.action), batch.advantage)
-        loss = -mean(objective, batch.mask)
+        loss = -mean(objective, batch.mask, batch.decisions)
         metrics = {f"train/{name}": x for name, x in likeness(policy, batch.action, batch.mask).items()}
         if self.ent_coef:
-            entropy = mean(policy.entropy(), batch.mask)
+            entropy = mean(policy.entropy(), batch.mask, batch.decisions)
             loss, metrics["train/entropy_loss"] = loss - self.ent_coef * entropy, -entropy.detach()
         return loss, metrics | {"train/loss": loss.detach()}
 

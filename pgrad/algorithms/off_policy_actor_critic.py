@@ -63,6 +63,10 @@ class OffPolicyActorCritic:
 
     def __post_init__(self) -> None:
         validate(self)
+        if self.c_max > self.rho_max:
+            raise UsageError(
+                f"OffPolicyActorCritic: c_max must be at most rho_max, {self.rho_max}, got {self.c_max}"
+            )
 
     def collects(self, n_envs: int) -> Steps:
         """A window of every environment, for which the replay has room."""

@@ -105,7 +105,6 @@ class Learner(Protocol):
         """Every decision of a flattened batch once, shuffled, `batch_size` at a time."""
         ...
 
-
     def columns(self, batch: Batch, n: int) -> Iterator[Batch]:
         """Every column of a batch that is not flattened once, shuffled, `n` at a time."""
         ...

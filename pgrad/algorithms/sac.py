@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from pgrad.algorithms.protocol import Critic, Learner, Metrics, Optimizer, Schedule, SoftAgent
-from pgrad.algorithms.soft import alpha, check_replay, store, temperature_loss
+from pgrad.algorithms.soft import alpha, check_replay, due, temper
 from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Steps, Trajectory, Transition
 from pgrad.math.objectives import squared_error
@@ -84,13 +84,11 @@ class SAC:
 
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """Store the window; then, once there is enough, gradient steps on replayed transitions."""
-        for _ in range(store(learner, traj, self.learning_starts, self.gradient_steps)):
-            replayed = learner.replay.transitions(self.batch_size, learner.generator)
+        for replayed in due(learner, traj, self.learning_starts, self.gradient_steps, self.batch_size):
             batch = self.credit(learner.agent, replayed, learner.noise)
             learner.descend(self.loss, batch, "critic")
             actor = learner.descend(partial(self.actor_loss, noise=learner.noise), batch, "actor")
             if self.ent_coef == "auto":
-                tune = partial(temperature_loss, surplus=actor["train/entropy_surplus"])
-                learner.descend(tune, batch, "temperature")
+                temper(learner, batch, actor)
             learner.follow(self.tau)
         return {}

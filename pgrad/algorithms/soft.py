@@ -1,11 +1,13 @@
 """What soft actor-critics share: the temperature, and how replay and gradient steps take turns."""
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Literal
 
 from torch import Tensor
 
 from pgrad.algorithms.protocol import Learner, Metrics, SoftAgent
-from pgrad.data import Batch, Trajectory
+from pgrad.data import Batch, Trajectory, Transition
 from pgrad.errors import UsageError
 
 
@@ -23,6 +25,11 @@ def temperature_loss(agent: SoftAgent, batch: Batch, surplus: Tensor) -> tuple[T
     return log_alpha * surplus, {"train/ent_coef": log_alpha.detach().exp()}
 
 
+def temper(learner: Learner, batch: Batch, actor: Metrics) -> None:
+    """A step of the temperature, by the entropy that the actor's step found."""
+    learner.descend(partial(temperature_loss, surplus=actor["train/entropy_surplus"]), batch, "temperature")
+
+
 def check_replay(buffer_size: int, learning_starts: int, n_steps: int, n_envs: int) -> None:
     """Raise UsageError unless a replay has room for a window, and for what is to be collected first."""
     room = buffer_size // n_envs * n_envs
@@ -34,9 +41,14 @@ def check_replay(buffer_size: int, learning_starts: int, n_steps: int, n_envs: i
             )
 
 
-def store(learner: Learner, traj: Trajectory, learning_starts: int, gradient_steps: int) -> int:
-    """Put a window into the replay; returns how many gradient steps are due, −1 meaning one per decision."""
+def due(
+    learner: Learner, traj: Trajectory, learning_starts: int, gradient_steps: int, batch_size: int
+) -> Iterator[Transition]:
+    """Put a window into the replay; then what is drawn from it for each gradient step that is due.
+
+    None before `learning_starts` decisions were collected; −1 `gradient_steps` are one for each new decision.
+    """
     learner.replay.add(traj)
-    if len(learner.replay) < learning_starts:
-        return 0
-    return int(traj.mask.sum()) if gradient_steps < 0 else gradient_steps
+    if learner.replay.seen >= learning_starts:
+        for _ in range(int(traj.mask.sum()) if gradient_steps < 0 else gradient_steps):
+            yield learner.replay.transitions(batch_size, learner.generator)

@@ -4,13 +4,14 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from pgrad.algorithms.critic import critic_metrics, gae_credit, value_loss
 from pgrad.algorithms.metrics import decision_metrics
 from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import check_batch_size, validate
 from pgrad.data import Batch, Steps, Trajectory, map_tree
+from pgrad.errors import UsageError
 from pgrad.math.natural import (
     conjugate_gradient,
     fisher_vector_product,
@@ -37,7 +38,7 @@ class TRPO:
     cg_damping: float = 0.1  # added to the diagonal of the Fisher matrix
     line_search_max_iter: int = 10  # fractions of the full step that are tried; 0 takes it without trying
     line_search_shrinking_factor: float = 0.8  # β, from one fraction to the next
-    sub_sampling_factor: int = 1  # the Fisher matrix sees one decision in so many
+    sub_sampling_factor: int = 1  # the Fisher matrix sees one decision in so many, drawn at random
     gamma: float = 0.99  # discount γ
     gae_lambda: float = 0.95  # λ of the advantage: 0 is the TD error, 1 is return − V
     normalize_advantage: bool = True  # standardise advantages over the rollout
@@ -56,6 +57,11 @@ class TRPO:
     def collects(self, n_envs: int) -> Steps:
         """A window of every environment, divided by the critic's minibatches."""
         check_batch_size(self.n_steps, n_envs, self.batch_size)
+        if self.sub_sampling_factor > self.n_steps * n_envs:
+            raise UsageError(
+                f"sub_sampling_factor {self.sub_sampling_factor} leaves no decision of n_steps · n_envs = "
+                f"{self.n_steps} · {n_envs} = {self.n_steps * n_envs}, which is the most it may be"
+            )
         return Steps(self.n_steps)
 
     @torch.no_grad()
@@ -75,13 +81,21 @@ class TRPO:
         metrics = {"train/policy_gradient_loss": -objective, "train/entropy_loss": -policy.entropy()}
         return loss, decision_metrics(batch, logp, metrics) | {"train/loss": loss.detach()}
 
+    def sub_sample(self, batch: Batch, generator: Generator) -> Batch:
+        """The decisions, or whole sequences, that the Fisher matrix sees: at least one, wherever they are."""
+        n = batch.mask.shape[batch.axis]
+        order = torch.randperm(n, generator=generator, device=generator.device).to(batch.mask.device)
+        weight = batch.mask.sum(0) if batch.axis else batch.mask
+        order = order[(weight[order] == 0).to(torch.int8).argsort(stable=True)]  # rows that only reset: last
+        return batch.select(order[: max(1, n // self.sub_sampling_factor)])
+
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """One constrained step of the policy, then epochs of the critic."""
         batch, agent = self.credit(learner.agent, traj).flatten(), learner.agent
         parameters = learner.parameters("actor")
         loss, metrics = self.loss(agent, batch)
         gradient = -flat_gradient(loss, parameters)
-        seen = batch.every(self.sub_sampling_factor)
+        seen = batch if self.sub_sampling_factor == 1 else self.sub_sample(batch, learner.generator)
         fisher = fisher_vector_product(divergence(agent, seen), parameters, self.cg_damping)
         direction = conjugate_gradient(fisher, gradient, self.cg_max_steps)
         curvature = fisher(direction)

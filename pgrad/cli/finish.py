@@ -12,6 +12,18 @@ from pgrad.training.disk.rundir import RunDir
 
 
 @dataclass(frozen=True)
+class Folder:
+    """Where the run is written, and what its world is made with."""
+
+    run_dir: str = "auto"
+    """a new folder for the run; auto makes runs/ALGORITHM/WORLD-seedSEED, numbered where there is one"""
+    overwrite: FlagCreatePairsOff[bool] = False
+    """delete the run that is in the folder"""
+    world_kwargs: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...", help_behavior_hint="")] = ()
+    """arguments for the environment, such as gravity=-5 continuous=True; for a tensor world its numbers"""
+
+
+@dataclass(frozen=True)
 class Output:
     """What is shown and written besides the run."""
 

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 MOST_ROUNDS = 8
 """So many times as many episodes as were asked for are played at most, in search of unequal groups."""
 
+SOLUTIONS = "solutions"
+"""The demonstrations that come with prompts."""
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -37,7 +40,7 @@ class Demonstrations:
     They come in shuffled passes; a share `held_out` of the episodes never comes.
     """
 
-    source: str  # a file that was recorded, or minari:DATASET
+    source: str  # a file that was recorded, minari:DATASET, or of prompts their own `SOLUTIONS`
     n: int
     length: int
     held_out: float

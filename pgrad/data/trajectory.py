@@ -110,15 +110,27 @@ class Batch:
         """The columns at `index` [n] of a batch that is not flattened."""
         return self._map(lambda x: x.index_select(1, index))
 
-    def parts(self, n: int) -> "list[Batch]":
-        """Columns of a batch that is not flattened, `n` at a time, which know of what they are parts."""
-        size = self.mask.shape[1]
-        if n >= size:
-            return [self]
+    def part(self, index: Tensor) -> "Batch":
+        """The columns at `index` [n] of a batch that is not flattened, which know of what they are a part."""
         moments = mean(self.advantage, self.mask), deviation(self.advantage, self.mask)
-        whole = Whole(*torch.stack([self.mask.sum(), self.mask.amax(0).sum(), *moments]).tolist())
-        cuts = torch.arange(size, device=self.mask.device).split(n)
-        return [replace(self.columns(index).trimmed(), whole=whole) for index in cuts]
+        counts = self.mask.sum(), self.mask.amax(0).sum()
+        whole = self.whole or Whole(*torch.stack([*counts, *moments]).tolist())
+        return replace(self.columns(index).trimmed(), whole=whole)
+
+    def with_advantage(self) -> "Batch":
+        """The columns in which some decision has an advantage: the others have no policy gradient."""
+        return self.part((self.advantage.abs() * self.mask).amax(0).nonzero().squeeze(1))
+
+    def parts(self, n: int) -> "list[Batch]":
+        """All columns of a batch that is not flattened, `n` at a time.
+
+        Columns of like lengths are together, so that there is little padding.
+        """
+        if n >= self.mask.shape[1]:
+            return [self]
+        rows = torch.arange(1, len(self.mask) + 1, device=self.mask.device).unsqueeze(1)
+        order = (rows * (self.mask > 0)).amax(0).argsort(stable=True)
+        return [self.part(index) for index in torch.split(order, n)]
 
     def trimmed(self) -> "Batch":
         """Without the rows at the end that have no weight in any column."""

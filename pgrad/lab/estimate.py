@@ -1,13 +1,13 @@
 """Expectation and variance of an estimator: the very functions that train, on all that can happen."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from pgrad.algorithms import Algorithm
-from pgrad.data import Trajectory
+from pgrad.data import Trajectory, leaves, map_tree
 from pgrad.lab import exact
 from pgrad.lab.agent import TabularAgent
 from pgrad.lab.enumerate import every_group
@@ -127,22 +127,36 @@ def estimates(
     estimate, agent, traj = _callable(estimator), agent_of(case, critic), case.trajectory
     p = traj.mask[0]
     columns, orders = every_group(len(p), episodes, MAX_GROUPS)
-    probability = orders * p[columns].prod(1)
-    real = (traj.mask > 0).to(traj.mask.dtype)
-    everything = (traj.obs, traj.action, traj.logp, traj.reward, traj.terminated, traj.done, real)
 
-    def one(theta: Tensor, group: tuple[Tensor, ...]) -> Tensor:
-        return estimate(TabularAgent(theta, agent.critic, agent.observation), Trajectory(*group))
+    def one(theta: Tensor, batch: Trajectory) -> Tensor:
+        return estimate(TabularAgent(theta, agent.critic, agent.observation), batch)
+
+    return of_batches(one, agent.theta, traj, columns, orders * p[columns].prod(1))
+
+
+def of_batches(
+    estimate: Callable[[Tensor, Trajectory], Tensor],
+    theta: Tensor,
+    traj: Trajectory,
+    columns: Tensor,
+    probability: Tensor,
+) -> Estimates:
+    """The gradient of estimate(theta, batch) for batches of these columns [G, N], each column of weight 1."""
+    everything = replace(traj, mask=(traj.mask > 0).to(traj.mask.dtype))
+
+    def one(theta: Tensor, parts: list[Tensor]) -> Tensor:
+        given = iter(parts)
+        return estimate(theta, map_tree(lambda _: next(given), everything))
 
     rows = []
-    size = max(1, CHUNK // (case.steps * episodes))
+    size = max(1, CHUNK // (len(traj.reward) * columns.shape[1]))
     for part in torch.split(columns, size):
-        groups = tuple(x[:, part] for x in everything)  # each [T, G, N]
+        groups = [x[:, part] for x in leaves(everything)]  # each [T, G, N]
         try:
-            each = torch.func.vmap(torch.func.grad(one), in_dims=(None, 1))(agent.theta, groups)
+            each = torch.func.vmap(torch.func.grad(one), in_dims=(None, 1))(theta, groups)
         except RuntimeError:
-            single = [tuple(x[:, i] for x in groups) for i in range(len(part))]
-            each = torch.stack([_gradient(lambda theta: one(theta, x), agent.theta) for x in single])  # noqa: B023
+            single = [[x[:, i] for x in groups] for i in range(len(part))]
+            each = torch.stack([_gradient(lambda theta: one(theta, x), theta) for x in single])  # noqa: B023
         rows.append(each.flatten(1))
     return Estimates(torch.cat(rows), probability)
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any, get_args
 
 import torch
@@ -23,7 +23,9 @@ from pgrad.lab.estimate import (
 )
 from pgrad.lab.grade import PAIRS, estimates_gradient, grade_on, shortened, wrong_critic
 from pgrad.lab.kl_grade import KLCase, KLEstimator, grade_kl_on, log_probs
+from pgrad.lab.language_estimators import penalties, variants
 from pgrad.lab.problems import Case
+from pgrad.lab.rows import Group, Numbers, Row, sorted_group
 from pgrad.lab.seen import Seen, discounted_gae
 from pgrad.math import kl
 from pgrad.math.credit import group_relative, leave_one_out
@@ -31,29 +33,13 @@ from pgrad.math.distributions import Categorical
 from pgrad.math.importance import truncate
 from pgrad.math.objectives import clipped, importance_weighted
 
-Numbers = dict[str, float | list[float]]
 Credit = Callable[[Seen], Tensor]
-
-
-@dataclass(frozen=True)
-class Row:
-    """An estimator and its numbers; a list holds one number for each state."""
-
-    name: str
-    numbers: Numbers
-
-
-@dataclass(frozen=True)
-class Group:
-    """Estimators of the same thing, the least noisy first."""
-
-    title: str
-    note: str
-    rows: tuple[Row, ...]
 
 
 def every_estimator(case: Case, off_policy: float = 0.5) -> Iterator[Group]:
     """The groups, one after the other; off-policy ones ask about theta + off_policy·direction.
+
+    The last two are of a language, whatever the case.
 
     Raises UsageError where that is not a number.
     """
@@ -67,6 +53,8 @@ def every_estimator(case: Case, off_policy: float = 0.5) -> Iterator[Group]:
     yield divergences(away)
     yield value_targets(case)
     yield off_policy_targets(away)
+    yield variants()
+    yield penalties()
 
 
 def on_policy(case: Case) -> Group:
@@ -90,7 +78,7 @@ def on_policy(case: Case) -> Group:
         for gae_lambda in (0.0, 0.5, 0.95, 1.0):
             rows.append(_row(f"γᵗ·gae, λ = {gae_lambda:g}, {critic}", _gae(gamma, gae_lambda), case, table))
     note = "Algorithms that average over decisions have scale 1/T. Those without γᵗ are biased if γ < 1."
-    return _group("on-policy: one episode", note, rows)
+    return sorted_group("on-policy: one episode", note, rows)
 
 
 def in_batches(case: Case) -> Group:
@@ -116,7 +104,7 @@ def in_batches(case: Case) -> Group:
     for name, one in _reinforce("leave-one-out", "leave-one-out", gamma).items():
         rows.append(_row(name, estimator_of(one), small, episodes=2))
     note = f"Batches of 2 episodes of the same problem cut short, horizon {small.steps}."
-    return _group(title, note, rows)
+    return sorted_group(title, note, rows)
 
 
 def in_groups(case: Case) -> Group:
@@ -141,7 +129,7 @@ def in_groups(case: Case) -> Group:
     learners = {"GRPO": two, "GRPO, not scaled": replace(two, scale_rewards="none")}
     rows += [_row(name, estimator_of(one), small, episodes=2) for name, one in learners.items()]
     note = f"Groups of 2 episodes from the likeliest start of the problem cut short, horizon {small.steps}."
-    return _group(title, note, rows)
+    return sorted_group(title, note, rows)
 
 
 def weightings(case: Case) -> Group:
@@ -171,7 +159,7 @@ def weightings(case: Case) -> Group:
         learner = _plain(OffPolicyActorCritic, case.gamma, weighting=kind, discount_decisions=True)
         rows.append(_row(f"OffPolicyActorCritic, {kind}", estimator_of(learner), case))
     note = "Episodes of μ, gradient of π. Â is gae with λ = 1 and V of μ."
-    return _group("off-policy: importance weights", note, rows)
+    return sorted_group("off-policy: importance weights", note, rows)
 
 
 def divergences(case: Case) -> Group:
@@ -210,7 +198,7 @@ def divergences(case: Case) -> Group:
         }
         rows.append(Row(name, numbers))
     note = "All observations count alike. The cosine is that of the expected gradient, 0 where there is none."
-    return _group("estimators of the KL divergence", note, rows, by="std")
+    return sorted_group("estimators of the KL divergence", note, rows, by="std")
 
 
 def value_targets(case: Case) -> Group:
@@ -316,15 +304,4 @@ def _targets(title: str, note: str, case: Case, kinds: dict[str, Credit]) -> Gro
         mean = given_state(target)
         std = over_time(given_state((target - mean[obs]).square())).sqrt()
         rows.append(Row(name, {"bias": over_time(mean - V).tolist(), "std": std.tolist()}))
-    return _group(title, note, rows, by="std")
-
-
-def _group(title: str, note: str, rows: list[Row], by: str = "at equal length") -> Group:
-    """The rows sorted by one of their numbers (of a list by its length as a vector), NaN last."""
-
-    def key(row: Row) -> float:
-        number = row.numbers[by]
-        size = math.hypot(*(x for x in number if x == x)) if isinstance(number, list) else number
-        return size if size == size else math.inf
-
-    return Group(title, note, tuple(sorted(rows, key=key)))
+    return sorted_group(title, note, rows, by="std")

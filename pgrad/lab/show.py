@@ -13,8 +13,8 @@ from rich.text import Text
 
 from pgrad.errors import PgradError
 from pgrad.lab.claim import ZERO, Claim, Measured, Verdict
-from pgrad.lab.estimators import Group
 from pgrad.lab.problems import Case
+from pgrad.lab.rows import Group
 from pgrad.worlds.tensors.tabular import REFERENCE
 
 STYLES = {Verdict.TRUE: "green", Verdict.FALSE: "red", Verdict.TRUE_IF: "yellow"}

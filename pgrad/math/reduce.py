@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Denominator = float | int | Tensor
-"""A positive number or 0-dim tensor."""
+"""A positive number or 0-dim tensor; 0 where nothing has weight, and then the mean is 0."""
 
 
 def mean(
@@ -24,7 +24,7 @@ def mean(
 
     Over the tokens of a batch it is DAPO's "token-level" loss (Yu et al., "DAPO", 2025).
     """
-    return _sum(x, mask / (_positive(mask.sum()) if denominator is None else denominator))
+    return _sum(x, mask / _divisor(mask.sum() if denominator is None else denominator, mask))
 
 
 def means(x: Float[Tensor, " K *batch"], mask: Float[Tensor, "*batch"]) -> Float[Tensor, " K"]:
@@ -47,7 +47,7 @@ def per_sequence(
     Training", 2025).
     """
     column = mask.amax(0)
-    column = column / (_positive(column.sum()) if denominator is None else denominator)
+    column = column / _divisor(column.sum() if denominator is None else denominator, mask)
     return _sum(x, mask * (column / _positive(mask.sum(0))))
 
 
@@ -60,7 +60,7 @@ def constant(
     sequences times the longest allowed length gives Dr. GRPO (Liu et al., "Understanding R1-Zero-Like
     Training", 2025).
     """
-    return _sum(x, mask / denominator)
+    return _sum(x, mask / _divisor(denominator, mask))
 
 
 def standardize(
@@ -100,6 +100,13 @@ def explained_variance(
 def _sum(x: Tensor, weight: Tensor) -> Tensor:
     """Σ weight·x, in which 0·NaN is 0."""
     return (x.masked_fill(weight.logical_not(), 0.0) * weight).sum()
+
+
+def _divisor(denominator: Denominator, mask: Tensor) -> Denominator:
+    """A denominator made safe, for a batch in which nothing has weight."""
+    if isinstance(denominator, Tensor):
+        return _positive(denominator)
+    return max(denominator, torch.finfo(mask.dtype).tiny)
 
 
 def _positive(x: Tensor) -> Tensor:

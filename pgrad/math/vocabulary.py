@@ -106,16 +106,17 @@ class _Score(torch.autograd.Function):
         start = 0
         for part in chunks(rows, head):
             here = slice(start, start + len(part))
-            logp = logits(part, head, ctx.bias, ctx.shape).sub_(total[here].unsqueeze(1))
-            p = logp.exp()
-            grad = torch.zeros_like(p)
+            z = logits(part, head, ctx.bias, ctx.shape)
+            logp = z - total[here].unsqueeze(1)
+            grad = None
+            if grad_entropy is not None:
+                grad = logp.exp() * (logp + entropy[here].unsqueeze(1)) * -grad_entropy[here].unsqueeze(1)
             if grad_logp is not None:
                 of_logp = grad_logp[here].unsqueeze(1)
-                grad = (p * -of_logp).scatter_add(1, action[here].unsqueeze(1), of_logp)
-            if grad_entropy is not None:
-                of_entropy = grad_entropy[here].unsqueeze(1)
-                grad = grad - of_entropy * p * (logp + entropy[here].unsqueeze(1))
-            pull.add(grad, logp.add_(total[here].unsqueeze(1)), part, head)
+                own = (logp.exp_() * -of_logp).scatter_add_(1, action[here].unsqueeze(1), of_logp)
+                grad = own if grad is None else grad.add_(own)
+            if grad is not None:
+                pull.add(grad, z, part, head)
             start = here.stop
         return *pull.read(rows, weight, ctx.bias), None, None, None
 
@@ -174,7 +175,8 @@ class _Pull:
         shape = self._shape
         if shape.softcap is not None:
             grad = grad * (1.0 - (z * (shape.temperature / shape.softcap)).square())
-        grad = grad * (shape.scale / shape.temperature)
+        if shape.scale != shape.temperature:
+            grad = grad * (shape.scale / shape.temperature)
         if self._need[2]:
             part = grad.sum(0)
             self._bias = part if self._bias is None else self._bias.add_(part)

@@ -67,13 +67,18 @@ class Agent(nn.Module):
 
     def reference(self, obs: Tree) -> Any:
         """π_ref(·|s): the policy as it was when `keep_reference` was called, without a gradient."""
+        if self.frozen is None:
+            return self.network.reference(obs)  # type: ignore[operator]
         with torch.no_grad():
-            policy = self.frozen.policy(self._normalize(obs))  # type: ignore[operator, union-attr]
+            policy = self.frozen.policy(self._normalize(obs))  # type: ignore[operator]
             return _restrict(policy, obs)
 
     def keep_reference(self) -> None:
         """Let the present policy be the reference from now on: a frozen copy, saved with the agent."""
-        self.frozen = copy.deepcopy(self.network).requires_grad_(False)
+        if hasattr(self.network, "keep_reference"):
+            self.network.keep_reference()  # type: ignore[operator]
+        else:
+            self.frozen = copy.deepcopy(self.network).requires_grad_(False)
 
     def q(self, obs: Tree, action: Tensor | None = None) -> Tensor:
         """Q₁ and Q₂ of actions [2, N], or of every discrete action [2, N, A]."""

@@ -4,6 +4,7 @@ import copy
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Generator, Tensor, nn
@@ -90,8 +91,8 @@ class SquashedHead(nn.Module):
         n = math.prod(space.shape)
         self.mean, self.log_std = (linear(n_in, n, POLICY_GAIN, generator) for _ in range(2))
         nn.init.constant_(self.log_std.bias, log_std_init)
-        self.register_buffer("low", torch.as_tensor(space.low, dtype=torch.float32).flatten())
-        self.register_buffer("high", torch.as_tensor(space.high, dtype=torch.float32).flatten())
+        for name, bound in (("low", space.low), ("high", space.high)):  # copies: the space is the world's
+            self.register_buffer(name, torch.tensor(bound, dtype=torch.float32).flatten())
 
     def forward(self, features: Tensor) -> TanhGaussian:
         """Distribution over [..., d] from features [..., n_in]."""
@@ -104,7 +105,7 @@ class SoftNetwork(nn.Module):
     """π, Q₁ and Q₂, their targets, and log α, for one pair of spaces.
 
     An encoder that learns (images) is the critics'; the policy reads its features without training it.
-    Raises UsageError for actions that are neither Discrete nor a bounded Box.
+    Raises UsageError for actions that are neither Discrete nor a bounded Box of some width.
     """
 
     def __init__(
@@ -117,11 +118,8 @@ class SoftNetwork(nn.Module):
         super().__init__()
         if not isinstance(action_space, spaces.Box | spaces.Discrete):
             raise UsageError(f"SAC needs a Box of actions and DiscreteSAC a Discrete, got {action_space}")
-        if isinstance(action_space, spaces.Box) and not action_space.is_bounded():
-            raise UsageError(
-                f"SAC squashes actions into the bounds of their space: {action_space} has none; use PPO or "
-                "TRPO"
-            )
+        if isinstance(action_space, spaces.Box):
+            _require_width(action_space)
         self.critic = QFunction(observation_space, action_space, spec, generator)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         body, n = mlp(self.critic.encoder.size, spec.net_arch, spec.activation, generator)
@@ -148,3 +146,19 @@ class SoftNetwork(nn.Module):
     def target_q(self, obs: Tree, action: Tensor | None = None) -> Tensor:
         """The same by the slow copies."""
         return self.target_critic(obs, action)
+
+
+def _require_width(space: spaces.Box) -> None:
+    """Raise UsageError unless there are bounds in every dimension, with something between them."""
+    if not space.is_bounded():
+        raise UsageError(
+            f"SAC squashes actions into the bounds of their space: {space} has none; use PPO or TRPO"
+        )
+    low, high = (np.asarray(bound, np.float32).reshape(-1) for bound in (space.low, space.high))
+    empty = np.flatnonzero(low >= high)
+    if len(empty):
+        k = int(empty[0])
+        raise UsageError(
+            f"SAC squashes actions into the bounds of their space, and dimension {k} has no width: "
+            f"{low[k]:g} to {high[k]:g}; leave it out of the space, or use PPO or TRPO"
+        )

@@ -21,6 +21,10 @@ class Evaluation:
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
     deterministic: bool
+    texts: bool = False
+    """answers to prompts, their rewards as returns"""
+    unjudged: int = 0
+    """episodes beside these that no reward could judge"""
 
     @property
     def mean(self) -> float:
@@ -46,9 +50,14 @@ class Evaluation:
     def __str__(self) -> str:
         low, high = self.interval
         how = "deterministic" if self.deterministic else "sampled"
+        what, digits = f"{how} episodes", 1
+        if self.texts:
+            what, digits = f"prompts, {'greedy' if self.deterministic else 'sampled'}", 3
+        if self.unjudged:
+            what += f", {self.unjudged} more could not be judged"
         return (
-            f"{self.mean:.1f} ± {self.std:.1f} over {len(self.returns)} {how} episodes "
-            f"(95% interval of the mean {low:.1f} … {high:.1f}, length {self.mean_length:.1f})"
+            f"{self.mean:.{digits}f} ± {self.std:.{digits}f} over {len(self.returns)} {what} "
+            f"(95% interval of the mean {low:.{digits}f} … {high:.{digits}f}, length {self.mean_length:.1f})"
         )
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -19,13 +20,20 @@ from pgrad.models.encoder import is_image
 from pgrad.models.language.spec import LanguageSpec
 from pgrad.report.evaluate import Evaluation, eval_mode, evaluate
 from pgrad.run.config import RunConfig, RunOptions, resolve_device
-from pgrad.run.language import evaluate_language, make_language_agent, make_language_world
+from pgrad.run.language import (
+    evaluate_language,
+    make_language_agent,
+    make_language_world,
+    require_held_out,
+    require_tokens,
+)
 from pgrad.run.room import require_room
 from pgrad.training.collect import Collector
 from pgrad.training.loop import Seeds, Training, generator
 from pgrad.training.versions import cores
 from pgrad.worlds import World, make
 from pgrad.worlds.language.kind import is_language
+from pgrad.worlds.language.tasks import TASKS
 from pgrad.worlds.language.world import LanguageWorld
 from pgrad.worlds.make import plays_atari, usual_stack
 from pgrad.worlds.spaces import space_leaves
@@ -92,6 +100,10 @@ def _agent_device(config: RunConfig, world: World) -> torch.device:
 def make_training(config: RunConfig) -> Training:
     """Everything in its first state. Raises UsageError where the parts do not fit."""
     options, seeds = config.options, Seeds.spawn(config.options.seed)
+    if is_language(config.world):
+        require_tokens(config.algorithm)
+        if options.eval_every:
+            require_held_out(config)
     request = config.algorithm.collects(options.n_envs)  # what does not fit is told before anything is built
     if isinstance(config.agent, AgentSpec) and config.agent.memory != "none":
         _require_sequences(config.algorithm, config.agent, request)
@@ -185,8 +197,11 @@ def episodes_of(
 def _require_steps(config: RunConfig) -> None:
     """Raise UsageError for what is only for prompts."""
     if isinstance(config.agent, LanguageSpec):
+        near = get_close_matches(config.world_name, TASKS, n=1)
+        hint = f"; did you mean {near[0]}?" if near and isinstance(config.world, str) else ""
         raise UsageError(
-            f"{config.world_name} is no world of language: its agent is an AgentSpec, not a LanguageSpec"
+            f"{config.world_name} is no world of language, for a LanguageSpec (--model): those are tasks "
+            f"({', '.join(TASKS)}), files and lists of prompts{hint}"
         )
     if config.reward is not None:
         raise UsageError(f"{config.world_name} has rewards of its own: reward is for prompts")

@@ -14,6 +14,7 @@ from pgrad.training.alarms import Alarms
 from pgrad.training.console import Console
 from pgrad.training.disk.log import Sink
 from pgrad.training.disk.rundir import RunDir
+from pgrad.training.disk.samples import SampleLog
 from pgrad.training.loop import Seeds, Training, run
 from pgrad.training.signals import StopOnSignal
 
@@ -50,6 +51,7 @@ def conduct(
         stack.enter_context(console)
         warn = console.message if progress else warnings.warn
         saver = None if directory is None else Saver(config, training, directory, warn)
+        log = None if directory is None else SampleLog(directory.completions, training.timesteps, warn)
         alarms = Alarms(warn)
 
         def report(metrics: dict[str, float]) -> None:
@@ -57,7 +59,10 @@ def conduct(
             rows.append({"time/total_timesteps": float(training.timesteps), **metrics})
             for sink in sinks:
                 sink.write(training.timesteps, metrics)
-            console.update(training.timesteps, metrics)
+            samples = getattr(training.collector, "samples", [])
+            if log is not None:
+                log.write(training.timesteps, samples)
+            console.update(training.timesteps, metrics, samples)
             alarms.hear(metrics)
             if saver is not None:
                 saver.judge(metrics)

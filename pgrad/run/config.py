@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from pgrad.algorithms import ALGORITHMS, Algorithm
+from pgrad.algorithms import ALGORITHMS, Algorithm, Imitate
+from pgrad.data.request import SOLUTIONS
 from pgrad.errors import CheckpointError, UsageError
 from pgrad.models import AgentSpec
 from pgrad.models.language.spec import LanguageSpec
@@ -45,7 +46,7 @@ class RunOptions:
     frame_stack: int = 0
     """observations that are shown together; 0 for what is usual: 4 for Atari games, 1 elsewhere"""
     texts_at_once: int = 0
-    """completions that one backward pass holds in memory; 0 for all of a gradient step (same gradient)"""
+    """completions that one backward pass holds; 0 for a thousand tokens or so (the gradient is the same)"""
     init_from: str | None = None
     """a run (or a checkpoint) with whose policy and observation normaliser this one begins"""
 
@@ -134,7 +135,9 @@ class RunConfig:
                 world = saved["world"]
             if agent is None and saved["agent"] != CUSTOM:
                 kind = LanguageSpec if "model" in saved["agent"] else AgentSpec
-                spec = {k: tuple(x) if isinstance(x, list) else x for k, x in saved["agent"].items()}
+                spec: dict[str, Any] = {
+                    name: tuple(x) if isinstance(x, list) else x for name, x in saved["agent"].items()
+                }
                 agent = kind(**spec)
             if reward is None and saved.get("reward") != CUSTOM:
                 reward = saved.get("reward")
@@ -162,7 +165,9 @@ def default_spec(algorithm: Algorithm) -> AgentSpec:
 
 
 def settled(algorithm: Any, agent: Any) -> Any:
-    """The algorithm with the step size that is usual for the agent, where it leaves that open."""
+    """The algorithm with what it leaves open: the step size usual for the agent, solutions for texts."""
+    if isinstance(agent, LanguageSpec) and isinstance(algorithm, Imitate) and not algorithm.demonstrations:
+        algorithm = dataclasses.replace(algorithm, demonstrations=SOLUTIONS)
     if not dataclasses.is_dataclass(algorithm) or getattr(algorithm, "learning_rate", 0.0) is not None:
         return algorithm
     rate = getattr(agent, "usual_learning_rate", AgentSpec().usual_learning_rate)

@@ -14,6 +14,7 @@ from pgrad.models.language.spec import LanguageSpec
 from pgrad.run.assemble import exists, make_agent, make_training, make_world, own_size
 from pgrad.run.conduct import Callback, conduct
 from pgrad.run.config import RunConfig, RunOptions, default_spec, settled
+from pgrad.run.language import with_length
 from pgrad.run.result import Run
 from pgrad.run.sinks import open_sinks, require_installed
 from pgrad.run.warm import begin_with
@@ -92,7 +93,9 @@ def train(
     )
     usual = LanguageSpec() if is_language(world) else default_spec(algorithm)
     built = usual if agent is None else agent
-    config = RunConfig(settled(algorithm, built), world, built, options, world_kwargs or {}, reward)
+    config = with_length(
+        RunConfig(settled(algorithm, built), world, built, options, world_kwargs or {}, reward)
+    )
     require_installed(tensorboard, wandb)
     training = make_training(config)
     try:
@@ -137,7 +140,7 @@ def resume(
     require_installed(tensorboard, wandb)
     with RunDir.open(Path(run_dir)) as directory:
         saved = directory.config()
-        config = RunConfig.from_json(saved, algorithm, world, agent, reward)
+        config = with_length(RunConfig.from_json(saved, algorithm, world, agent, reward))
         differences = config_difference(saved, config.to_json())
         if differences:
             raise UsageError(difference_text(directory.path, differences))

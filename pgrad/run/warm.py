@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pgrad.errors import CheckpointError, UsageError
 from pgrad.models import Agent, AgentSpec
+from pgrad.models.language.spec import LanguageSpec
 from pgrad.training.disk.checkpoint import MANIFEST, latest_checkpoint, load_checkpoint
 from pgrad.training.disk.rundir import RunDir
 
@@ -16,6 +17,8 @@ OWN = ("critic", "target", "temperature", "reward_scaler", "frozen")
 """Parts of an agent that are not the policy's: their names begin so."""
 BOUNDS = (".low", ".high")
 """Ends of the names of what a policy squashes its actions into: the world's, nothing that is learned."""
+SEAL = ".outside."
+"""In the name of what stands for the weights of a pretrained model below adapters."""
 FREE = ("log_std_init", "learn_std", "normalize_reward", "sign_reward", "sequence_length")
 """Settings of an agent that its policy does not depend on once it is trained."""
 
@@ -42,6 +45,9 @@ def begin_with(agent: Agent, spec: Any, source: str) -> None:
                 f"init_from: the policy of {source} does not fit: {name} is {forms[0]} there, {forms[1]} "
                 "here (another world, other options, or for SAC an imitation without squashed)"
             )
+    for name, seal in theirs.items():
+        if SEAL in name and not torch.equal(seal, mine[name]):
+            raise UsageError(f"init_from: the adapters of {source} are of another model than the one here")
     for name, bound in theirs.items():
         if name.endswith(BOUNDS) and not torch.equal(bound, mine[name].cpu()):
             raise UsageError(
@@ -66,10 +72,18 @@ def _require_alike(run: Path, spec: Any, source: str) -> None:
         saved = RunDir.open(run, locked=False).config()["agent"]
     except (CheckpointError, KeyError):  # a checkpoint that was moved away from its run
         return
-    if not isinstance(spec, AgentSpec) or not isinstance(saved, dict):
+    if not isinstance(spec, AgentSpec | LanguageSpec) or not isinstance(saved, dict):
         return
     here = {name: list(x) if isinstance(x, tuple) else x for name, x in dataclasses.asdict(spec).items()}
-    other = [name for name in here if name in saved and name not in FREE and saved[name] != here[name]]
+    free = FREE if isinstance(spec, AgentSpec) else _free(spec)
+    other = [name for name in here if name in saved and name not in free and saved[name] != here[name]]
     if other:
         wanted = ", ".join(f"{name}={saved[name]!r} (here {here[name]!r})" for name in other)
         raise UsageError(f"init_from: the agent of {source} was made with {wanted}: give the same")
+
+
+def _free(spec: LanguageSpec) -> tuple[str, ...]:
+    """Settings of a language model that its trained weights do not depend on; whole models may be read from
+    anywhere, those from nothing have a size."""
+    free = ("dtype", "gradient_checkpointing", "temperature", "reference")
+    return free if spec.is_scratch else (*free, "model")

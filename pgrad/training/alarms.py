@@ -10,8 +10,12 @@ ALARMS = {
         "number (train/ess), a few old decisions count for all; replay less or younger data, take smaller "
         "steps, or truncate the weights (V-trace)"
     ),
+    "sampling/sampling_logp_difference/max": (
+        "sampling and training disagree about a token by half a nat or more "
+        "(sampling/sampling_logp_difference): take dtype float32, or weigh tokens by both (rho_max 2)"
+    ),
 }
-"""By a metric that is 1 where it is so and 0 where it is not."""
+"""By a metric that is half and more where it is so."""
 
 
 class Alarms:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pgrad.data import Episodes, Steps, Tokens, Trajectory
+from pgrad.errors import TrainingError, WorldError
 from pgrad.models import Agent
 from pgrad.models.language.generate import Completions, generate
 from pgrad.training.rounds import play_rounds
@@ -20,7 +21,7 @@ SIDE_BY_SIDE = 1024
 """Completions that are generated together, at most."""
 
 SAMPLES = 4
-"""So many texts of a round are shown."""
+"""So many texts of a collection are shown."""
 
 
 class Answered(NamedTuple):
@@ -88,13 +89,19 @@ class Completer:
         lengths = found.length.tolist()
         answers = [row[:n] for row, n in zip(found.tokens.tolist(), lengths, strict=True)]
         asked = [prompt for prompt in prompts for _ in range(group)]
-        reward = self.world.score(asked, answers).to(found.tokens.device)
+        try:
+            reward = self.world.score(asked, answers).to(found.tokens.device)
+        except TrainingError as error:  # what a world pays is the world's affair
+            raise WorldError(str(error)) from error
         scored = self.world.scored
         seconds = {"generate": written - began, "reward": time.perf_counter() - written}
         traj = as_trajectory([text for text in texts for _ in range(group)], found, reward)
         self.episodes.update(found, reward, group, scored.metrics, seconds)
         for k in range(0, len(asked), max(1, len(asked) // SAMPLES)):
-            sample = {"prompt": asked[k].content, "completion": scored.texts[k], "reward": float(reward[k])}
+            if len(self.samples) == SAMPLES:
+                break
+            paid = None if bool(reward[k].isnan()) else float(reward[k])
+            sample = {"prompt": asked[k].content, "completion": scored.texts[k], "reward": paid}
             self.samples.append(sample)
         return Answered(traj, reward, lengths, scored.texts)
 

@@ -2,10 +2,10 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 import rich.console
 from rich.console import Group, RenderableType
@@ -14,71 +14,23 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pgrad.training.shown import (
+    DOING,
+    LEARNING,
+    LINE,
+    READING,
+    SCORING,
+    SPOKEN,
+    Columns,
+    duration,
+    one_line,
+    with_shares,
+)
+
 REFRESH = 0.5  # seconds between two pictures of the live table
 LINE_PROGRESS, LINE_SECONDS = 0.05, 10.0  # a plain line at each of these, whichever comes first
 WIDTH, TWO_COLUMNS = 80, 56  # the table is at most this wide; narrower than that it has one column
-
-
-def number(value: float) -> str:
-    """Three or four digits: 12,340 · 213.4 · 0.561 · 2.5e-05."""
-    size = abs(value)
-    if size >= 1e7 or (0 < size < 1e-4):
-        return f"{value:.2g}"
-    if size >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if size >= 10 else f"{value:.3g}"
-
-
-def whole(value: float) -> str:
-    """Rounded, with thousands separated: 12,340."""
-    return f"{value:,.0f}"
-
-
-def rate(value: float) -> str:
-    """A count with a unit: 843 · 12.3k · 1.20M."""
-    if value >= 999_500:
-        return f"{value / 1e6:.2f}M"
-    return f"{value / 1e3:.1f}k" if value >= 1000 else f"{value:.0f}"
-
-
-def duration(seconds: float) -> str:
-    """Minutes and seconds, with hours and days from there: 0:07 · 1:02:03 · 2d 01:02:03."""
-    minutes, s = divmod(int(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    days, h = divmod(hours, 24)
-    if days:
-        return f"{days}d {h:02}:{m:02}:{s:02}"
-    return f"{h}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
-
-
-def negative(value: float) -> str:
-    """The number with its sign turned: Stable-Baselines3 logs minus the entropy."""
-    return number(-value)
-
-
-Format = Callable[[float], str]
-DOING: tuple[tuple[str, str, Format], ...] = (
-    ("episode return", "rollout/ep_rew_mean", number),
-    ("episode length", "rollout/ep_len_mean", whole),
-    ("evaluation", "eval/mean_reward", number),
-    ("steps/s", "time/fps", whole),
-    ("learning rate", "train/learning_rate", number),
-)
-LEARNING: tuple[tuple[str, str, Format], ...] = (
-    ("KL", "train/approx_kl", number),
-    ("clip fraction", "train/clip_fraction", number),
-    ("entropy", "train/entropy_loss", negative),
-    ("explained variance", "train/explained_variance", number),
-    ("policy loss", "train/policy_gradient_loss", number),
-    ("value loss", "train/value_loss", number),
-)
-LINE: tuple[tuple[str, str, int, Format], ...] = (
-    ("return {}", "rollout/ep_rew_mean", 6, number),
-    ("length {}", "rollout/ep_len_mean", 5, whole),
-    ("eval {}", "eval/mean_reward", 6, number),
-    ("{} steps/s", "time/fps", 5, rate),
-    ("kl {}", "train/approx_kl", 6, "{:.4f}".format),
-)
+SAMPLES = 2  # completions under the table
 
 
 class Console:
@@ -105,6 +57,7 @@ class Console:
         self._timesteps = self._shown_timesteps = start
         self._metrics: dict[str, float] = {}  # the newest value of each
         self._unprinted: dict[str, float] = {}  # those since the last plain line
+        self._samples: Sequence[Mapping[str, Any]] = ()
         self._lines = 0
         self._enabled, self._closed = enabled, False
         self._screen = rich.console.Console(file=file, highlight=False)
@@ -112,8 +65,16 @@ class Console:
         if enabled and self._file.isatty() and not self._screen.is_dumb_terminal:
             self._live = Live(console=self._screen, auto_refresh=False, get_renderable=self._picture)
 
-    def update(self, timesteps: int, metrics: Mapping[str, float] | None = None) -> None:
-        """Note how far the run is, and new metrics where there are any; shown when it is time to."""
+    def update(
+        self,
+        timesteps: int,
+        metrics: Mapping[str, float] | None = None,
+        samples: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Note how far the run is, and new metrics where there are any; shown when it is time to.
+
+        samples: completions to show under the table, each with its prompt and reward.
+        """
         self._timesteps = timesteps
         if not self._enabled or self._closed:
             return
@@ -121,6 +82,7 @@ class Console:
         if metrics:
             self._metrics.update(metrics)
             self._unprinted.update(metrics)
+        self._samples = samples or self._samples
         if self._live is not None:
             if now - self._shown_at >= REFRESH:
                 self._shown_at = now
@@ -166,15 +128,17 @@ class Console:
         done, rest = self._timesteps - self.start, max(self.total_timesteps - self._timesteps, 0)
         return "left", duration(rest * elapsed / done) if done > 0 else "?"
 
-    def _rows(self, what: tuple[tuple[str, str, Format], ...]) -> list[tuple[str, str]]:
-        return [(label, show(self._metrics[key])) for label, key, show in what if key in self._metrics]
+    def _rows(self, what: Columns) -> list[tuple[str, str]]:
+        metrics = with_shares(self._metrics)
+        return [(label, show(metrics[key])) for label, key, show in what if key in metrics]
 
     def _picture(self) -> RenderableType:
         """The title, a progress bar, and the metrics in two columns, or in one on a narrow terminal."""
         width = min(self._screen.width, WIDTH)
         wide = width >= TWO_COLUMNS
         elapsed = ("elapsed", duration(self._clock() - self._began))
-        doing, learning = [*self._rows(DOING), elapsed], self._rows(LEARNING)
+        left_side, right_side = (READING, SCORING) if "reward" in self._metrics else (DOING, LEARNING)
+        doing, learning = [*self._rows(left_side), elapsed], self._rows(right_side)
         bar = Table.grid(padding=(0, 2))
         bar.width = width
         bar.add_column(ratio=1)
@@ -194,15 +158,17 @@ class Console:
         else:
             for row in [("timesteps", counts[1]), self._time(), *doing, *learning]:
                 table.add_row(*row, "")
-        return Group(Text(self.title, style="bold", no_wrap=True, overflow="ellipsis"), bar, table)
+        title = Text(self.title, style="bold", no_wrap=True, overflow="ellipsis")
+        said = [one_line(sample, width) for sample in self._samples[-SAMPLES:]]
+        shown = [Text(self._encodable(text), style="dim", no_wrap=True, overflow="ellipsis") for text in said]
+        return Group(title, bar, table, *shown)
 
     def _print_line(self) -> None:
         """One row of metrics, aligned with the rows before it."""
         total = str(self.total_timesteps)
         parts = [f"{self._timesteps:>{len(total)}}/{total}"]
-        parts += [
-            t.format(f"{show(self._unprinted[k]):>{n}}") for t, k, n, show in LINE if k in self._unprinted
-        ]
+        known, line = self._unprinted, SPOKEN if "reward" in self._unprinted else LINE
+        parts += [t.format(f"{show(known[k]):>{n}}") for t, k, n, show in line if k in known]
         self._print("  ".join([*parts, " ".join(self._time())]))
         self._lines += 1
         self._shown_at, self._shown_timesteps = self._clock(), self._timesteps

@@ -14,8 +14,14 @@ from pgrad.errors import TrainingError, UsageError
 from pgrad.models import Agent
 from pgrad.training.optimizers import flatten_parameters
 
+TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}
+"""Tokens of a backward pass, padding included, where nobody says: few, to sort texts by their length."""
+
 RATIO_TOLERANCE = {"cpu": 1e-3, "cuda": 2e-2}
 """Largest |log π − log μ| on fresh data that rounding can explain: float32's, or TF32's in convolutions."""
+
+HALF_TOLERANCE = 1.0
+"""The same where matrices are multiplied in bfloat16: log-probabilities of rare tokens are −10 and less."""
 
 
 class Learner:
@@ -27,9 +33,10 @@ class Learner:
         self.replay = Replay(getattr(algorithm, "buffer_size", 0))
         self.recent = Recent(getattr(algorithm, "reuse", 0))
         self.variables: dict[str, Tensor] = {}
-        self.texts_at_once = 0  # texts that a backward pass holds; 0 for all of a minibatch
+        self.texts_at_once = 0  # that a backward pass holds; 0 for as many as `TOKENS_AT_ONCE` allows
         self.progress = 0.0
         self.n_updates = 0
+        self.gap = 0.0  # |log π − log μ| at most, on fresh data before the first step of the last update
         self._share = 1.0
         self._schedule = algorithm.learning_rate_schedule
         self._max_grad_norm = algorithm.max_grad_norm
@@ -70,7 +77,7 @@ class Learner:
         grads = flat.grads if group is None else groups[0].grads
         grads.zero_()
         inputs = [p for one in groups for p in one.parameters]
-        parts = batch.parts(self.texts_at_once) if self.texts_at_once and batch.axis else [batch]
+        parts = batch.parts(self._at_once(batch)) if isinstance(batch.obs, Tokens) else [batch]
         found = []
         for part in parts:
             scalar, numbers = loss(self.agent, part)
@@ -138,6 +145,11 @@ class Learner:
         for part in torch.split(order.to(batch.mask.device), n):
             yield batch.columns(part).trimmed()
 
+    def _at_once(self, batch: Batch) -> int:
+        """How many texts of a batch a backward pass holds."""
+        tokens = TOKENS_AT_ONCE.get(self._flat.values.device.type, TOKENS_AT_ONCE["cuda"])
+        return self.texts_at_once or max(1, tokens // len(batch.mask))
+
     def _known(self, group: str) -> str:
         if group not in self._flat.groups:
             raise UsageError(
@@ -163,7 +175,8 @@ class Learner:
         means += [value.to(torch.float32) for value in first.values()]
         numbers: list[float] = torch.stack(means).tolist() if means else []
         metrics = dict(zip(columns, numbers, strict=False))
-        self._check(metrics, numbers[len(columns)] if first else 0.0)
+        self.gap = numbers[len(columns)] if first else 0.0
+        self._check(metrics, self.gap)
         metrics.pop("train/max_log_ratio", None)
         metrics["train/learning_rate"] = self.learning_rates.get("actor", 0.0)
         return metrics
@@ -177,7 +190,10 @@ class Learner:
                 f"{' and '.join(bad)} not finite after {self.n_updates} gradient steps; they moved "
                 "nothing. Common causes: enormous rewards, too large a learning rate, a network that divides"
             )
-        if not first_log_ratio <= RATIO_TOLERANCE.get(self._flat.values.device.type, 1e-3):
+        network = getattr(self.agent, "network", None)
+        half = getattr(network, "dtype", None) == torch.bfloat16
+        tolerance = RATIO_TOLERANCE.get(self._flat.values.device.type, 1e-3)
+        if not first_log_ratio <= (HALF_TOLERANCE if half else tolerance):
             raise TrainingError(
                 "the policy that is trained is not the policy that acted: on fresh data, before any step, "
                 f"|log ratio| is {first_log_ratio:.2g} and must be 0. Common causes: dropout, batch "

@@ -16,6 +16,7 @@ from pgrad.training.collect import Collector
 from pgrad.training.completions import Completer
 from pgrad.training.demonstrator import Demonstrator, open_recording
 from pgrad.training.learner import Learner
+from pgrad.training.teacher import Teacher
 from pgrad.worlds.language.world import LanguageWorld
 from pgrad.worlds.protocol import World
 
@@ -94,9 +95,11 @@ class Training:
 
     def _source(
         self, seeds: Seeds, device: torch.device, n_envs: int
-    ) -> Collector | Completer | Demonstrator:
+    ) -> Collector | Completer | Demonstrator | Teacher:
         """What hands out trajectories: a world of steps, one of prompts, or a recording."""
         if isinstance(self.world, LanguageWorld):
+            if isinstance(self.request, Demonstrations):
+                return Teacher(self.world, self.agent)
             return Completer(self.world, self.agent, seeds.acting, n_envs=n_envs)
         if isinstance(self.request, Demonstrations):
             recording = open_recording(self.request.source, self.world)
@@ -109,9 +112,13 @@ class Training:
         decisions = self.collector.played
         if decisions == 0 and not self.learner.replay.capacity:
             return {}
+        began = time.perf_counter()
         self.learner.begin(min(self.timesteps / self.total_timesteps, 1.0))
         extra = self.algorithm.update(self.learner, replace(traj, reward=self.agent.scale_rewards(traj)))
         metrics = self.learner.read(extra)
+        if isinstance(self.collector, Completer):
+            self.collector.episodes.spent("update", time.perf_counter() - began)
+            metrics["sampling/sampling_logp_difference/max"] = self.learner.gap
         self.agent.observe(traj)
         self.timesteps += decisions
         self.iterations += 1

@@ -74,13 +74,18 @@ class TextStatistics:
         self._metrics |= {f"time/{name}": x for name, x in self._seconds.items()}
         self._metrics["time/tokens_per_second"] = float(length.sum()) / max(self._seconds["generate"], 1e-9)
 
+    def spent(self, what: str, seconds: float) -> None:
+        """Note how long something else took that was done with the last collection."""
+        self._metrics[f"time/{what}"] = seconds
+
     def metrics(self) -> dict[str, float]:
         """Of the last collection; empty before the first."""
         return dict(self._metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """What `metrics` would tell."""
-        return {"finished": self.finished, "returns": list(self.returns), "metrics": dict(self._metrics)}
+        """What `metrics` would tell, clocks left out: a state is the same on every day."""
+        told = {name: x for name, x in self._metrics.items() if not name.startswith("time/")}
+        return {"finished": self.finished, "returns": list(self.returns), "metrics": told}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put it back."""

@@ -8,13 +8,16 @@ import gymnasium
 import torch
 from gymnasium.vector import VectorEnv
 
+from pgrad.data.room import room_on, size_of, too_large
 from pgrad.errors import UsageError
 from pgrad.worlds.gym.atari import FRAMES, is_preprocessed
 from pgrad.worlds.gym.create import Recipe, find
-from pgrad.worlds.gym.gymnasium import GymnasiumWorld, environment_seeds
+from pgrad.worlds.gym.gymnasium import GymnasiumWorld
+from pgrad.worlds.gym.history import environment_seeds
 from pgrad.worlds.gym.vector import VectorWorld
 from pgrad.worlds.gym.workers import WorkerWorld
 from pgrad.worlds.protocol import World
+from pgrad.worlds.spaces import zeros
 from pgrad.worlds.stacked import StackedWorld
 
 
@@ -39,7 +42,7 @@ def make(
     frame_stack: how many observations are shown together; 0 for what is usual: 4 for Atari games, else 1.
     device: where observations and rewards are handed out.
     render: make environments that can draw a picture of themselves (for `World.render`).
-    kwargs: further arguments for the environment.
+    kwargs: further arguments for the environment; for a tensor world the numbers of its dynamics.
 
     Raises UsageError for an unknown name (with the nearest ones), a missing extra, wrong arguments or spaces.
     """
@@ -54,7 +57,23 @@ def make(
     _check(n_envs=(n_envs, 1), seed=(seed, 0), workers=(workers, 0), frame_stack=(frame_stack, 0))
     made = _make(world, n_envs, seed, workers, frame_stack, device, render, dict(kwargs or {}))
     k = frame_stack or usual_stack(world, kwargs)
-    return StackedWorld(made, k) if k > 1 else made
+    if k == 1:
+        return made
+    try:
+        _require_room(made, k)
+    except UsageError:
+        made.close()
+        raise
+    return StackedWorld(made, k)
+
+
+def _require_room(world: World, k: int) -> None:
+    """Raise UsageError where `k` observations of every environment are more than fits into memory."""
+    with torch.device("meta"):
+        frame = size_of(zeros(world.observation_space, world.n_envs))
+    if k * frame > (room := room_on(world.device)):
+        what = f"frame_stack {k} for {world.n_envs} environments"
+        raise UsageError(too_large(what, k * frame, world.device, f"frame_stack {int(room / frame)}"))
 
 
 def usual_stack(world: Any, kwargs: dict[str, Any] | None) -> int:
@@ -89,12 +108,14 @@ def _make(
     tensor = import_module("pgrad.worlds.tensors.tensor")
     dynamics = tensor.dynamics_of(world) if isinstance(world, str) else world
     if isinstance(dynamics, tensor.Dynamics):
-        if workers or kwargs:
-            raise UsageError(f"{dynamics.name} is one tensor program: it takes no workers and no kwargs")
-        program: World = tensor.TensorWorld(dynamics, n_envs, seed, where)
+        if workers:
+            raise UsageError(f"{dynamics.name} is one tensor program: it takes no workers")
+        settings = import_module("pgrad.worlds.tensors.settings")
+        program: World = tensor.TensorWorld(settings.with_settings(dynamics, kwargs), n_envs, seed, where)
         return program
     if isinstance(world, str):
-        recipe = Recipe(find(world, tensor.TENSOR_WORLDS), kwargs, render)
+        tasks = import_module("pgrad.worlds.language.tasks").TASKS
+        recipe = Recipe(find(world, (*tensor.TENSOR_WORLDS, *tasks)), kwargs, render)
     elif callable(world):
         recipe = Recipe(world, kwargs, render)
     else:

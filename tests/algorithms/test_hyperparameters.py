@@ -51,7 +51,15 @@ COUNTS = (
     *("n_steps", "n_episodes", "bootstrap_steps", "batch_size", "n_epochs", "n_critic_updates"),
     *("buffer_size", "cg_max_steps", "sub_sampling_factor", "n_prompts", "max_length"),
 )
-POSITIVES = ("clip_range", "clip_range_high", "clip_range_vf", "target_kl", "max_grad_norm", "rho_max", "c_max")
+POSITIVES = (
+    "clip_range",
+    "clip_range_high",
+    "clip_range_vf",
+    "target_kl",
+    "max_grad_norm",
+    "rho_max",
+    "c_max",
+)
 WRONG: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(RATES, (-0.1, math.nan, math.inf, -math.inf, "much", True)),
     **dict.fromkeys(UNITS, (-0.1, 1.1, 2, math.nan, math.inf, "0.9", True)),

@@ -266,7 +266,7 @@ STOPPED: dict[str, Any] = {
     **{weighting: pg.OffPolicyActorCritic(weighting=weighting, **SMALL) for weighting in WEIGHTINGS},
     **{f"reinforce, {w}": pg.Reinforce(n_episodes=3, reuse=2, weighting=w) for w in REUSES},
 }
-NORMALIZED = pg.AgentSpec(net_arch=(8,), normalize_obs=True, normalize_reward=True)
+NORMALIZED = pg.AgentSpec(net_arch=(8,), normalize_obs=True)
 
 
 @pytest.mark.parametrize(

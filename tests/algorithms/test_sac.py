@@ -15,13 +15,14 @@ from torch import Generator, Tensor, nn
 
 import pgrad as pg
 from pgrad.algorithms.soft import temperature_loss
-from pgrad.data import Batch, Transition
+from pgrad.data import Batch, Masked, Transition
 from pgrad.errors import UsageError
 from pgrad.lab import exact
 from pgrad.math.distributions import Categorical
 from pgrad.models import Agent, build_agent
 from pgrad.training.learner import Learner
 from pgrad.worlds.tensors.tabular import REFERENCE
+from tests.run.tools import differences, final_state
 from tests.training.tools import training
 
 BOX = spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 1.0], np.float32))
@@ -159,6 +160,68 @@ def test_the_entropy_target_follows_the_width_of_the_actions() -> None:
     target = pg.SAC().entropy_target(agent.policy(torch.zeros(4, 3)))
     assert float(target) == pytest.approx(2 * (math.log(5.0) - 1))
     assert pg.SAC(target_entropy=-0.7).entropy_target(agent.policy(torch.zeros(4, 3))) == -0.7
+
+
+def test_the_entropy_target_counts_what_is_allowed() -> None:
+    """H̄ = ½·E[log A(s)] over decisions of 2, 1 and 3 allowed actions; a row that only reset is none."""
+    allowed = torch.tensor([[1, 1, 0], [0, 1, 0], [1, 1, 1], [1, 1, 1]]).bool()
+    agent, rows = soft_agent("discrete-sac"), replayed("discrete-sac", n=4)
+    rows = replace(
+        rows, obs=Masked(rows.obs, allowed), next_obs=Masked(rows.next_obs, allowed), mask=torch.ones(4)
+    )
+    rows.mask[3] = 0.0
+    algorithm = pg.DiscreteSAC()
+    batch = algorithm.credit(agent, rows)
+    metrics = algorithm.actor_loss(agent, batch)[1]
+    target = float(metrics["train/entropy"] - metrics["train/entropy_surplus"])
+    assert target == pytest.approx((math.log(2) + 0.0 + math.log(3)) / 6, abs=1e-6)
+    single = replace(batch, obs=Masked(rows.obs.obs, allowed[1].expand(4, 3)))
+    assert float(algorithm.actor_loss(agent, single)[1]["train/entropy_surplus"]) == pytest.approx(
+        0, abs=1e-6
+    )
+
+
+class Narrow(gymnasium.Env[Any, Any]):
+    """Of twenty actions the first two are allowed; the first earns 1."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (2,))
+    action_space = spaces.Discrete(20)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(2, np.float32), {"action_mask": np.arange(20) < 2}
+
+    def step(self, action: Any) -> Any:
+        self.t += 1
+        truncated = self.t == 20
+        return (
+            np.zeros(2, np.float32),
+            float(action == 0),
+            False,
+            truncated,
+            {"action_mask": np.arange(20) < 2},
+        )
+
+
+def test_discrete_sac_learns_where_actions_are_forbidden() -> None:
+    """The entropy of two actions cannot reach half of log 20: against that target α grew without end."""
+    rows: list[dict[str, float]] = []
+    run = pg.train(
+        pg.DiscreteSAC(learning_starts=100, batch_size=64, learning_rate=3e-3),
+        Narrow,
+        total_timesteps=1500,
+        n_envs=4,
+        agent=pg.AgentSpec(net_arch=(32,)),
+        callback=rows.append,
+    )
+    assert run.evaluate(episodes=3).mean == 20.0
+    assert rows[-1]["train/ent_coef"] < 0.7
+    assert abs(rows[-1]["train/entropy_surplus"]) < 0.1
+    with torch.no_grad():
+        policy = run.agent.policy(Masked(torch.zeros(1, 2), (torch.arange(20) < 2).unsqueeze(0)))
+    assert float(policy.entropy()) == pytest.approx(0.5 * math.log(2), abs=0.1)
+    assert policy.logits.softmax(-1)[0, 0] > 0.8
 
 
 # ---------------------------------------------------------------- who teaches whom
@@ -407,11 +470,11 @@ def test_gradient_steps_per_decision(name: str, n_envs: int, n_steps: int, gradi
     first = {key: p.detach().clone() for key, p in made.agent.named_parameters()}
     for _ in range(30):
         decisions, steps = made.timesteps, made.learner.n_updates
-        stored = len(made.learner.replay) + n_envs * n_steps
         made.iterate()
         due = made.timesteps - decisions if gradient_steps == -1 else gradient_steps
-        assert made.learner.n_updates - steps == (3 * due if stored >= 12 else 0)
-        if stored < 12:
+        assert made.learner.n_updates - steps == (3 * due if made.timesteps >= 12 else 0)
+        assert made.learner.replay.seen == made.timesteps <= len(made.learner.replay)
+        if made.timesteps < 12:
             assert all(torch.equal(p, first[key]) for key, p in made.agent.named_parameters())
     assert made.learner.n_updates > 30
 
@@ -437,6 +500,24 @@ def test_one_update_step_by_step() -> None:
         made.follow(0.005)
     for p, q in zip(one.agent.parameters(), two.agent.parameters(), strict=True):
         assert torch.allclose(p, q, atol=1e-7)
+
+
+def test_learning_starts_counts_decisions(tmp_path: Any) -> None:
+    """Not the rows that only reset, one in three here; and it goes on counting in a run that was stopped."""
+    algorithm = pg.DiscreteSAC(learning_starts=30, batch_size=4, buffer_size=64, gradient_steps=1)
+    setting: dict[str, Any] = {"total_timesteps": 60, "n_envs": 2, "agent": SPEC, "log_every": 1}
+    for name, last in (("whole", 60), ("half", 20)):
+        rows: list[dict[str, float]] = []
+
+        def keep(row: dict[str, float], rows: Any = rows, last: int = last) -> bool:
+            rows.append(row)
+            return row["time/total_timesteps"] < last
+
+        pg.train(algorithm, "probe-discount", run_dir=tmp_path / name, callback=keep, **setting)
+        begun = [row["time/total_timesteps"] for row in rows if row["train/n_updates"]]
+        assert begun[:1] == ([30.0] if name == "whole" else [])
+    pg.resume(tmp_path / "half")
+    assert differences(final_state(tmp_path / "whole"), final_state(tmp_path / "half")) == []
 
 
 # ---------------------------------------------------------------- defaults and bad input
@@ -474,6 +555,12 @@ def refusals() -> Iterator[tuple[Any, Any, str]]:
     for algorithm in (pg.SAC(), pg.DiscreteSAC()):
         yield algorithm, partial(Two, spaces.MultiDiscrete([2, 3])), r"has MultiDiscrete.*: use PPO or TRPO"
     yield pg.SAC(), partial(Two, unbounded), r"SAC squashes actions into the bounds .* has none"
+    flat = spaces.Box(np.array([-1.0, 3.0], np.float32), np.array([1.0, 3.0], np.float32))
+    yield (
+        pg.SAC(),
+        partial(Two, flat),
+        r"into the bounds of their space, and dimension 1 has no width: 3 to 3",
+    )
     yield pg.SAC(buffer_size=500), "Pendulum-v1", r"buffer_size 500, .* is less than learning_starts = 1000"
     short = pg.SAC(buffer_size=10, learning_starts=0, n_steps=6)
     yield short, "Pendulum-v1", r"in whole rows of 2 environments 10, is less than n_steps · n_envs = 12"

@@ -1,5 +1,6 @@
 """TRPO's update against dense linear algebra, its bound on real runs, and line searches that fail."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +13,12 @@ from torch import Generator, Tensor, nn
 
 import pgrad as pg
 from pgrad.algorithms.trpo import divergence
-from pgrad.data import Batch
+from pgrad.data import Batch, map_tree
 from pgrad.errors import TrainingError, UsageError
 from pgrad.math.distributions import Categorical
+from pgrad.math.natural import fisher_vector_product
 from pgrad.training.learner import Learner
-from tests.algorithms.tools import gaussian_table, table, window
+from tests.algorithms.tools import Table, gaussian_table, table, window
 
 TABLES = {"categorical": table, "Gaussian": gaussian_table}
 SMALL: dict[str, Any] = {"batch_size": 64, "n_critic_updates": 1}
@@ -71,7 +73,10 @@ def test_the_step_is_that_of_dense_algebra(kind: str, sub_sampling_factor: int) 
     if kind == "Gaussian":
         grads = torch.autograd.grad(algorithm.loss(agent, batch)[0], [agent.mean, agent.log_std])
         g = -torch.cat([x.flatten() for x in grads])
-    seen = batch.every(sub_sampling_factor)
+    seen = batch
+    if sub_sampling_factor > 1:  # as the learner's generator draws them
+        seen = algorithm.sub_sample(batch, Generator().manual_seed(0))
+        assert len(seen.mask) == 200 // 7
     F = torch.autograd.functional.hessian(lambda theta: kl_of(agent, seen, theta), before.double())
     F = F + 0.02 * torch.eye(len(F), dtype=torch.float64)
     x = torch.linalg.solve(F, g.flatten().double())
@@ -98,6 +103,72 @@ def test_the_step_is_that_of_dense_algebra(kind: str, sub_sampling_factor: int) 
     assert gain > 0
     assert kl == pytest.approx(float(metrics["train/kl"]), rel=1e-3)
     assert kl <= 0.05 * (1 + 1e-5)
+
+
+def contexts(T: int = 32, B: int = 8) -> Batch:
+    """Every environment shows its own number; the first two decisions of each weigh nothing."""
+    number = torch.arange(B).expand(T, B)
+    mask = (torch.arange(T) >= 2).float().unsqueeze(1).expand(T, B)
+    zero = torch.zeros(T, B)
+    policy = Categorical(torch.zeros(T, B, 3))
+    return Batch(number, torch.zeros(T, B), zero, mask, zero, policy=policy).flatten()
+
+
+@pytest.mark.parametrize("factor", [2, 4, 7, 8, 16, 100, 256])
+def test_sub_sampling_draws_decisions_wherever_they_are(factor: int) -> None:
+    """One in so many and at least one, each at most once, none without weight; every decision as often."""
+    batch, algorithm = contexts(), pg.TRPO(sub_sampling_factor=factor)
+    place = replace(batch, logp=torch.arange(256).float())
+    draw, times = Generator().manual_seed(0), torch.zeros(256)
+    draws = 4000 if factor > 50 else 400
+    for _ in range(draws):
+        seen = algorithm.sub_sample(place, draw)
+        assert len(seen.mask) == max(1, 256 // factor)
+        assert (seen.mask > 0).all()
+        times += torch.bincount(seen.logp.long(), minlength=256)
+    assert not times[:16].any(), "rows that only reset"
+    expected = draws * max(1, 256 // factor) / 240
+    spread = math.sqrt(expected)  # of a Poisson variable; the largest of 240 is within five of them
+    assert (times[16:] - expected).abs().max() < 5 * spread
+    by_environment = times[16:].view(-1, 8).sum(0)
+    assert (by_environment / by_environment.sum() - 1 / 8).abs().max() < 0.02
+
+
+def test_the_sub_sampled_fisher_is_the_whole_one_in_the_mean() -> None:
+    """Over draws F·v is that of all decisions, where environments differ; one in eight in their order is one
+    environment's.
+    """
+    start = torch.randn(8, 3, generator=Generator().manual_seed(3))
+    agent, batch = Table(start, torch.zeros(8)), contexts()
+    batch = replace(batch, policy=map_tree(Tensor.detach, agent.policy(batch.obs)))
+    algorithm, draw = pg.TRPO(sub_sampling_factor=8), Generator().manual_seed(0)
+    v = torch.randn(24, generator=draw)
+
+    def product(seen: Batch) -> Tensor:
+        return fisher_vector_product(divergence(agent, seen), [agent.theta])(v)
+
+    whole, mean = product(batch), sum(product(algorithm.sub_sample(batch, draw)) for _ in range(300)) / 300
+    assert (mean - whole).norm() < 0.1 * whole.norm()
+    stride = batch.select(torch.arange(16, 256, 8))
+    assert (product(stride) - whole).norm() > whole.norm()
+
+
+def test_sub_sampling_keeps_whole_sequences() -> None:
+    """With a memory one sequence in so many, at least one; the same for the same generator."""
+    rows: list[dict[str, float]] = []
+    for factor in (1, 3, 64):
+        run = pg.train(
+            pg.TRPO(n_steps=32, batch_size=64, sub_sampling_factor=factor, n_critic_updates=1),
+            "cartpole",
+            total_timesteps=256,
+            n_envs=2,
+            agent=pg.AgentSpec(net_arch=(8,), memory="gru", memory_size=8, sequence_length=16),
+            log_every=1,
+            callback=rows.append,
+        )
+        assert run.timesteps >= 256
+    assert all(row["train/kl"] <= 0.01 * (1 + 1e-6) for row in rows)
+    assert not all(row["train/line_search_failed"] for row in rows)
 
 
 def table_at(agent: Any, theta: Tensor) -> Any:
@@ -288,6 +359,11 @@ def test_without_a_line_search_it_is_the_natural_gradient() -> None:
 def test_bad_numbers_are_told() -> None:
     with pytest.raises(UsageError, match=r"sub_sampling_factor must be a whole number ≥ 1, got 0"):
         pg.TRPO(sub_sampling_factor=0)
+    with pytest.raises(
+        UsageError, match=r"sub_sampling_factor 2049 leaves no decision of n_steps · n_envs = 256 · 8 = 2048"
+    ):
+        pg.TRPO(sub_sampling_factor=2049).collects(8)
+    pg.TRPO(sub_sampling_factor=2048).collects(8)
     with pytest.raises(
         UsageError, match=r"batch_size 100 does not divide .* the nearest that do are 64 and 128"
     ):

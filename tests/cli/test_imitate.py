@@ -1,5 +1,7 @@
 """Recording, imitating and beginning with it, as commands."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,12 @@ def test_from_a_recording_to_a_policy_to_another_run(recording: Path, tmp_path: 
         tmp_path / "i",
     )
     assert imitated == (0, "", "")
+    ended = cli(
+        "train imitate cartpole --total-timesteps 64 --held-out 0.25 --final-eval-episodes 0 --run-dir",
+        *(tmp_path / "e", "--demonstrations", recording),
+    )
+    held_out = next(line for line in ended.out.splitlines() if line.startswith("held out"))
+    assert re.fullmatch(r"held out       log-likelihood -\d\.\d{3}, accuracy \d\.\d{3}", held_out)
     begun = cli(
         "train ppo cartpole --quiet --total-timesteps 64 --n-envs 1 --n-steps 64 --init-from",
         tmp_path / "i",
@@ -40,11 +48,44 @@ def test_from_a_recording_to_a_policy_to_another_run(recording: Path, tmp_path: 
     assert cli("eval", tmp_path / "i", "--episodes", 2).code == 0
 
 
+def test_the_options_of_an_imitation_for_sac_are_sacs(tmp_path: Path) -> None:
+    """What is usual depends on --squashed; what is given stays."""
+    cli(
+        "train ppo pendulum --quiet --n-steps 8 --batch-size 64 --total-timesteps 64 --run-dir",
+        tmp_path / "p",
+    )
+    assert cli("play", tmp_path / "p", "--episodes", 2, "--record", tmp_path / "d").code == 0
+    imitate = "train imitate pendulum --quiet --total-timesteps 64 --demonstrations"
+    for given, widths, activation in (
+        ("", [64, 64], "tanh"),
+        ("--squashed", [256, 256], "relu"),
+        ("--squashed --net-arch 16", [16], "relu"),
+    ):
+        run = tmp_path / f"i{len(given)}"
+        assert cli(imitate, tmp_path / "d", "--run-dir", run, *given.split()) == (0, "", "")
+        agent = json.loads((run / "config.json").read_text())["config"]["agent"]
+        assert (agent["net_arch"], agent["activation"]) == (widths, activation)
+    sac = "train sac pendulum --quiet --learning-starts 8 --total-timesteps 9 --n-envs 1 --init-from"
+    assert cli(sac, tmp_path / "i10", "--run-dir", tmp_path / "s") == (0, "", "")
+
+
 def test_what_is_wrong_is_one_line(recording: Path, trained: Path, tmp_path: Path) -> None:
     cases = [
         (("train imitate cartpole",), "Imitate needs demonstrations"),
         (("train imitate cartpole --demonstrations nowhere",), "there is no recording at nowhere"),
         (("train imitate pendulum --run-dir", tmp_path / "x", "--demonstrations", recording), "float32 [3]"),
+        (
+            ("train imitate cartpole --batch-size 5000 --demonstrations", recording),
+            "batch_size 5000 is more than there is to learn from: ",
+        ),
+        (
+            ("train imitate cartpole --demonstrations", trained),
+            f"{trained} is a run, demonstrations are a file: record one with pgrad play {trained} --record",
+        ),
+        (
+            ("train imitate cartpole --demonstrations", tmp_path),
+            f"{tmp_path} is a folder, demonstrations are",
+        ),
         (("play", trained, "--record", recording), "exists already"),
         (("play", trained, "--record", "d", "--out", "v.mp4"), "--record writes no video"),
         (

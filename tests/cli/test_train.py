@@ -30,7 +30,8 @@ def test_every_algorithm_trains_from_the_command_line(name: str, here: Path) -> 
     soft = f"{WINDOW} --learning-starts 64 --batch-size 8 --gradient-steps 2 --net-arch 8"
     window = {
         "reinforce": "--n-episodes 8",
-        "imitate": "--demonstrations d",
+        "grpo": "--n-prompts 4 --num-generations 2",
+        "imitate": "--demonstrations d --batch-size 8",
         "trpo": f"{WINDOW} --batch-size 64",
         "sac": soft,
         "discrete-sac": soft,

@@ -221,6 +221,40 @@ def test_conjugate_gradients_rest_when_done() -> None:
     assert torch.equal(conjugate_gradient(lambda v: A @ v, torch.zeros(2), 10), torch.zeros(2))
 
 
+@given(systems(), st.sampled_from([2.0**-40, 2.0**-8, 2.0**20]))
+def test_conjugate_gradients_do_not_depend_on_the_scale(system: tuple[Tensor, Tensor], c: float) -> None:
+    """x(c·b) = c·x(b), bit for bit for powers of two: the residual is small relative to b, not in itself."""
+    A, b = system
+    one, other = (conjugate_gradient(lambda v: A @ v, x, 15) for x in (b, c * b))
+    assert torch.equal(other, c * one)
+    assert (A @ one - b).norm() < 0.9 * b.norm()
+
+
+def test_conjugate_gradients_stop_without_curvature() -> None:
+    """A direction with pᵀAp ≤ 0 adds nothing: what was found before it is kept, and is finite."""
+    A, b = torch.diag(torch.tensor([2.0, 0.0, -1.0])).double(), torch.tensor([2.0, 0.0, 0.0]).double()
+    assert conjugate_gradient(lambda v: A @ v, b, 20).tolist() == [1.0, 0.0, 0.0]
+    for lost in ([0.0, 1.0, 0.0], [0.0, 0.0, 1.0]):
+        assert conjugate_gradient(lambda v: A @ v, torch.tensor(lost).double(), 20).tolist() == [0.0] * 3
+    A = torch.diag(torch.tensor([4.0, 1.0, -3.0])).double()  # after one step pᵀAp < 0
+    b = torch.tensor([1.0, 1.0, 0.5]).double()
+    one, many = (conjugate_gradient(lambda v: A @ v, b, k) for k in (1, 20))
+    assert one.norm() > 0
+    assert torch.equal(one, many)
+
+
+def test_singular_matrices_in_single_precision_stay_finite() -> None:
+    """Known by rounding, of rank 3, a little indefinite, all 0: never NaN or infinite."""
+    for seed in range(20):
+        noise = Generator().manual_seed(seed)
+        J, b = torch.randn(3, 50, generator=noise), torch.randn(50, generator=noise)
+        F = J.T @ J
+        for A in (F, F - 1e-4 * torch.eye(50), 0 * F):
+            for c in (1.0, 1e-7):
+                x = conjugate_gradient(lambda v, A=A: A @ v, c * b, 15)  # type: ignore[misc]
+                assert x.isfinite().all()
+
+
 def test_the_scale_ends_on_the_border_of_the_region() -> None:
     x, Fx = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 0.5])
     scale = trust_region_scale(x, Fx, 0.01)

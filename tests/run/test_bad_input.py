@@ -46,6 +46,50 @@ def test_worlds_that_are_none(world: Any, hint: str) -> None:
     assert hint in refused(UsageError, world=world)
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "world"),
+    [
+        (pg.SAC(learning_starts=8), "pendulum"),
+        (pg.DiscreteSAC(learning_starts=8), "cartpole"),
+        (pg.OffPolicyActorCritic(), "cartpole"),
+        (pg.Reinforce(reuse=1), "cartpole"),
+    ],
+)
+def test_rewards_that_are_kept_are_not_normalised(algorithm: Any, world: str) -> None:
+    """Each would keep the scale of the day it came; without a replay, or as they come, they may be kept."""
+    text = refused(UsageError, algorithm, world, agent=pg.AgentSpec(normalize_reward=True))
+    assert f"normalize_reward does not go with {type(algorithm).__name__}" in text
+    assert "would keep the scale" in text
+    pg.train(pg.Reinforce(), "cartpole", total_timesteps=8, agent=pg.AgentSpec(normalize_reward=True))
+
+
+def test_what_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Told before anything is made, with the largest that fits; and that does fit."""
+    monkeypatch.setattr("pgrad.data.room.os.sysconf", lambda name: {"SC_PHYS_PAGES": 1000}.get(name, 1000))
+    # 0.9 MB; a row of two pendulums: 2·(3·4 seen + 4 done + 14) = 60 bytes
+    replay = pg.SAC(learning_starts=8, buffer_size=10**12)
+    text = refused(UsageError, replay, "pendulum", run_dir=tmp_path / "a")
+    assert text.startswith("buffer_size 1000000000000 needs 30,000.0 GB, this machine has 0.0 GB to spare")
+    assert text.endswith("the most that fits is buffer_size 29998")
+    small = {"total_timesteps": 10, "n_envs": 2, "agent": pg.AgentSpec(net_arch=(4,))}
+    pg.train(pg.SAC(learning_starts=8, buffer_size=29998), "pendulum", **small)  # type: ignore[arg-type]
+    assert "buffer_size 30000" in refused(
+        UsageError, pg.SAC(learning_starts=8, buffer_size=30000), "pendulum"
+    )
+    text = refused(UsageError, pg.A2C(n_steps=10**9), "pendulum", run_dir=tmp_path / "a")
+    assert "a window of n_steps · n_envs = 1000000000 · 2 decisions needs" in text
+    assert text.endswith("the most that fits is n_steps 14999")
+    text = refused(UsageError, PPO, "pendulum", frame_stack=3000, run_dir=tmp_path / "a")
+    assert "16 · 2 decisions, each with frame_stack = 3000 observations, needs" in text
+    most = int(text.rpartition(" ")[2])
+    pg.train(PPO, "pendulum", frame_stack=most, **small)  # type: ignore[arg-type]
+    assert f"frame_stack = {most + 5}" in refused(UsageError, PPO, "pendulum", frame_stack=most + 5)
+    text = refused(UsageError, PPO, "pendulum", frame_stack=10**6)
+    assert text.startswith("frame_stack 1000000 for 2 environments needs 0.0 GB")
+    assert text.endswith("the most that fits is frame_stack 37500")
+    assert not list(tmp_path.iterdir())
+
+
 def test_missing_extras_name_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "Box2D", None)
     for name in [m for m in sys.modules if m.startswith("gymnasium.envs.box2d")]:

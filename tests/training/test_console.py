@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pgrad.training.console import Console, duration, negative, number, rate, whole
+from pgrad.training.console import Console
+from pgrad.training.shown import duration, negative, number, rate, whole
 
 METRICS = {
     "rollout/ep_rew_mean": 213.44,

@@ -55,7 +55,7 @@ def test_what_gymnasium_shows_by_itself() -> None:
     world = breakout(1, 5)
     gymnasium.register_envs(ale_py)
     env = gymnasium.wrappers.AtariPreprocessing(gymnasium.make(BREAKOUT, frameskip=1))
-    env.reset(seed=world._world._seeds[0])  # type: ignore[attr-defined]
+    env.reset(seed=world._world._history.seeds[0])  # type: ignore[attr-defined]
     frame, *_ = env.step(1)
     assert np.array_equal(world.reset()[0, -1].numpy(), frame)
     for t in range(30):

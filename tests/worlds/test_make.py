@@ -230,7 +230,7 @@ def test_what_a_world_may_not_be() -> None:
         make(3)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"<lambda> must return a gymnasium.Env, got a str"):
         make(lambda: "CartPole-v1")  # type: ignore[arg-type, return-value]
-    with pytest.raises(UsageError, match="cartpole is one tensor program: it takes no workers and no kwargs"):
+    with pytest.raises(UsageError, match="cartpole is one tensor program: it takes no workers"):
         make("cartpole", workers=1)
     vector = gymnasium.make_vec("CartPole-v1", num_envs=2, vectorization_mode="sync")
     with pytest.raises(UsageError, match="a vector environment brings its own 2 environments"):

@@ -21,7 +21,7 @@ from gymnasium import spaces
 from pgrad.errors import UsageError, WorldError
 from pgrad.worlds import make
 from pgrad.worlds.gym.create import Recipe
-from pgrad.worlds.gym.gymnasium import environment_seeds
+from pgrad.worlds.gym.history import environment_seeds
 from pgrad.worlds.gym.workers import WorkerWorld
 from tests.worlds.conformance import check_state, check_world
 from tests.worlds.fakes import BOTH, TERMINATED, TRUNCATED, StructuredEnv, check_counting, counting_factory

@@ -1,24 +1,25 @@
 """Claims about GRPO: groups of answers to a prompt, their lengths, and how difficult the prompt is."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from math import comb, log, nan, sqrt
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pgrad.data import Trajectory
+from pgrad.algorithms import GRPO
+from pgrad.algorithms.grpo import Average
 from pgrad.lab import exact
-from pgrad.lab.agent import TabularAgent
 from pgrad.lab.claim import ZERO, Claim, Measured, Verdict
 from pgrad.lab.claims.common import gradient_of, relative_error, rounded_error, row, size
 from pgrad.lab.claims.returns import shortened, starting
-from pgrad.lab.estimate import Estimator, cosine, episode_sum, estimates, estimator, expectation
+from pgrad.lab.estimate import cosine, estimates, expectation
 from pgrad.lab.problems import Case
 from pgrad.math import reduce
-from pgrad.math.baselines import batch_mean
-from pgrad.math.credit import full_return, group_relative, leave_one_out
+from pgrad.math.credit import group_relative, leave_one_out
 from pgrad.math.distributions import Categorical
-from pgrad.math.objectives import clipped, score_function
+from pgrad.math.objectives import score_function
 from pgrad.worlds.tensors.tabular import Tabular
 
 EPS = 1e-12
@@ -74,33 +75,17 @@ def _truth(case: Case) -> Tensor:
     return exact.gradient(case.problem, case.theta, 1.0).flatten()
 
 
-def _total(traj: Trajectory) -> Tensor:
-    """The reward of every answer, [N]."""
-    return full_return(traj.reward, traj.done, 1.0)[0]
+def _grpo(size: int, **changed: Any) -> GRPO:
+    """The note's GRPO: a sum over tokens, a mean over answers; not scaled if nothing else is said."""
+    return replace(
+        GRPO(num_generations=size, scale_rewards="none", average="constant", max_length=1), **changed
+    )
 
 
-def _grpo(compare: Compare) -> Estimator:
-    """The note's objective at θ_old: advantages of one group, given to every token, with the clip."""
-
-    def credit(agent: TabularAgent, traj: Trajectory) -> Tensor:
-        return compare(_total(traj)).expand_as(traj.reward)
-
-    return estimator(credit, lambda logp, old, advantage: clipped(logp, old, advantage, 0.2, 0.2))
-
-
-def _averaged(average: Callable[[Tensor, Tensor], Tensor]) -> Estimator:
-    """Centred by the mean of the batch (of everything, in the limit of large batches) and then averaged."""
-
-    def credit(agent: TabularAgent, traj: Trajectory) -> Tensor:
-        total = _total(traj)
-        return (total - batch_mean(total, traj.mask[0])).expand_as(traj.reward)
-
-    return estimator(credit, lambda logp, _, advantage: score_function(logp, advantage), average)
-
-
-def _constant(x: Tensor, mask: Tensor) -> Tensor:
-    """Divided by the number of answers times the longest length."""
-    return reduce.constant(x, mask, mask[0].sum() * len(mask))
+def _in_large_groups(case: Case, average: Average) -> Tensor:
+    """The mean gradient as G → ∞, flat: all answers are one group, and weigh what they are likely."""
+    grpo = _grpo(case.trajectory.mask.shape[1], average=average, max_length=case.steps)
+    return expectation(grpo, case).flatten()
 
 
 def _prompts(case: Case) -> Iterator[tuple[float, Case]]:
@@ -165,10 +150,12 @@ def _percents(case: Case) -> tuple[int, int, int]:
 def _centred_groups(case: Case) -> Measured:
     """Groups of 2 answers to the most probable prompt of the problem, and of 4 in the EOS world."""
     _, prompt = next(_prompts(case))
-    truth, found = _truth(prompt), estimates(_grpo(centred), prompt, episodes=2).mean
+    truth, found = _truth(prompt), estimates(_grpo(2), prompt, episodes=2).mean
     scale = (found / truth)[truth.abs() > ZERO].tolist() or [nan]
     eos = eos_world(case)
-    four, others = (estimates(_grpo(how), eos, episodes=4).mean for how in (centred, without_itself))
+    four, others = (
+        estimates(_grpo(4, baseline=baseline), eos, episodes=4).mean for baseline in ("mean", "leave-one-out")
+    )
     return Measured(
         holds=rounded_error(found, truth / 2, prompt.steps * size(prompt)) < ZERO
         and relative_error(four, 0.75 * _truth(eos)) < ZERO,
@@ -185,7 +172,8 @@ def _centred_groups(case: Case) -> Measured:
 def _scaled_groups(case: Case) -> Measured:
     """Groups of 2 on all prompts of the problem; two prompts of different difficulty in large groups."""
     weights, prompts = zip(*_prompts(case), strict=True)
-    found = torch.stack([estimates(_grpo(scaled), prompt, episodes=2).mean for prompt in prompts])
+    grpo = _grpo(2, scale_rewards="group")
+    found = torch.stack([estimates(grpo, prompt, episodes=2).mean for prompt in prompts])
     truth = torch.stack([_truth(prompt) for prompt in prompts])
     middle, _, easy = _percents(case)
     slope = row(*(q * (100 - q) / 1e4 for q in (middle, easy)))  # ∇q in the logit of success
@@ -226,13 +214,12 @@ def _per_answer(case: Case) -> Measured:
     """1/|o| in the limit of large groups, where length has nothing to do with being right."""
     eos = eos_world(case)
     truth = _truth(eos)
-    found = expectation(_averaged(reduce.per_sequence), eos).flatten()
-    summed = expectation(_averaged(episode_sum), eos).flatten()
+    found, summed = (_in_large_groups(eos, average) for average in ("sequence", "constant"))
     longer = found.reshape(8, 2)[:, 0]  # the pull on "go on"
     wrong, right = longer[4:6], longer[1:3]
     return Measured(
         holds=cosine(found, truth) > 1 - ZERO,
-        right=relative_error(summed, truth) < ZERO
+        right=relative_error(eos.steps * summed, truth) < ZERO
         and float(truth[2:].abs().max()) < ZERO
         and bool((wrong > ZERO).all())
         and bool((right < -ZERO).all()),
@@ -251,12 +238,13 @@ def _averages(case: Case) -> Measured:
     """Three ways to average over decisions, in the limit of large batches and in batches of 2 and 4."""
     eos = eos_world(case)
     truth = _truth(eos)
-    ways = {"per sequence": reduce.per_sequence, "per token": reduce.mean, "constant": _constant}
-    limit = {name: cosine(expectation(_averaged(way), eos), truth) for name, way in ways.items()}
+    ways: dict[str, Average] = {"per sequence": "sequence", "per token": "token", "constant": "constant"}
+    limit = {name: cosine(_in_large_groups(eos, way), truth) for name, way in ways.items()}
     small = {
-        name: cosine(estimates(_averaged(way), eos, episodes=2).mean, truth) for name, way in ways.items()
+        name: cosine(estimates(_grpo(2, average=way), eos, episodes=2).mean, truth)
+        for name, way in ways.items()
     }
-    four = cosine(estimates(_averaged(reduce.mean), eos, episodes=4).mean, truth)
+    four = cosine(estimates(_grpo(4, average="token"), eos, episodes=4).mean, truth)
     kept = [limit["per token"], limit["constant"], small["constant"]]
     lost = [limit["per sequence"], small["per sequence"], small["per token"]]
     return Measured(

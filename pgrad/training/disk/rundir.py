@@ -17,7 +17,7 @@ from pgrad.training.disk.lock import Lock, acquire
 
 FORMAT, VERSION = "pgrad run", 1
 CONFIG = "config.json"
-FILES = ("command.txt", "versions.json", "metrics.csv")
+FILES = ("command.txt", "versions.json", "metrics.csv", "completions.jsonl")
 FOLDERS = ("checkpoints", "best", "videos", "plots", "tensorboard", "wandb")
 
 
@@ -26,7 +26,7 @@ class RunDir:
     """The folder of one run. In a `with` statement, the end releases its lock.
 
     It holds config.json (the resolved configuration), command.txt, versions.json, metrics.csv, checkpoints/,
-    best/, videos/, plots/, and `lock` while a process trains in it.
+    best/, videos/, plots/, of a language model completions.jsonl, and `lock` while a process trains in it.
     """
 
     path: Path
@@ -121,6 +121,11 @@ class RunDir:
     def metrics(self) -> Path:
         """The file for `MetricsLog`."""
         return self.path / "metrics.csv"
+
+    @property
+    def completions(self) -> Path:
+        """The file for `SampleLog`."""
+        return self.path / "completions.jsonl"
 
     def config(self) -> dict[str, Any]:
         """The configuration that `write_config` wrote. Raises CheckpointError."""

@@ -17,6 +17,7 @@ from gymnasium.envs.registration import EnvSpec, find_highest_version
 
 from pgrad.errors import UsageError, WorldError
 from pgrad.worlds.gym.atari import is_atari, make_atari
+from pgrad.worlds.spaces import check_action_space, check_observation_space
 
 # Packages that register their environments when imported: pattern of the id, module, what to install.
 PACKAGES = (
@@ -95,6 +96,26 @@ def create(recipe: Recipe) -> gymnasium.Env:
     if not isinstance(env, gymnasium.Env):
         raise UsageError(f"{recipe.name} must return a gymnasium.Env, got a {type(env).__name__}")
     return env
+
+
+def create_alike(recipe: Recipe, n: int, first: int) -> list[gymnasium.Env]:
+    """n environments of one kind; `first` is the number of the first one in messages.
+
+    Raises UsageError where their spaces differ or are not supported, and as `create` does.
+    """
+    envs = [create(recipe) for _ in range(n)]
+    name, kind = name_of(envs[0]), (envs[0].observation_space, envs[0].action_space)
+    check_observation_space(kind[0], name)
+    check_action_space(kind[1], name)
+    for i, env in enumerate(envs, first):
+        if (env.observation_space, env.action_space) != kind:
+            raise UsageError(f"{name}, environment {i} has other spaces than environment {first}")
+    return envs
+
+
+def name_of(env: gymnasium.Env) -> str:
+    """The id of an environment, or the name of its class."""
+    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
 
 
 def error_line(error: BaseException) -> str:

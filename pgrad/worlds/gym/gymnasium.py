@@ -9,30 +9,16 @@ from torch import Tensor
 
 from pgrad.data.masked import Masked
 from pgrad.data.tree import Tree, leaves, map_tree
-from pgrad.errors import UsageError, WorldError
+from pgrad.errors import WorldError
 from pgrad.worlds.gym.actions import action_buffers, to_arrays, to_rows
 from pgrad.worlds.gym.answers import NOTHING, RESET, nonfinite, require_flags, reset_problem, step_problem
 from pgrad.worlds.gym.atari import LIFE_LOST, loses_lives
-from pgrad.worlds.gym.create import Recipe, create, error_line
+from pgrad.worlds.gym.create import Recipe, create_alike, error_line, name_of
+from pgrad.worlds.gym.history import History, require_same_forms
 from pgrad.worlds.gym.masks import KEY, ActionMasks
-from pgrad.worlds.gym.replay import ActionLog, begin, from_json, random_state, set_random_state, to_json
+from pgrad.worlds.gym.picture import picture
 from pgrad.worlds.protocol import Step
-from pgrad.worlds.spaces import (
-    Array,
-    MismatchError,
-    check_action_space,
-    check_observation_space,
-    describe,
-    number,
-    on_device,
-    writer,
-    zeros,
-)
-
-
-def environment_seeds(seed: int, n_envs: int) -> list[int]:
-    """One independent seed below 2³¹ for each environment, the same however many there are after it."""
-    return [int(s.generate_state(1)[0] >> 1) for s in np.random.SeedSequence(seed).spawn(n_envs)]
+from pgrad.worlds.spaces import Array, MismatchError, describe, number, on_device, writer, zeros
 
 
 class GymnasiumWorld:
@@ -52,16 +38,11 @@ class GymnasiumWorld:
         """One environment for each seed; `first` is the number of the first one in messages."""
         self.n_envs = len(seeds)
         self.device = torch.device(device)
-        self._first, self._seeds = first, list(seeds)
-        self._envs = [create(recipe) for _ in seeds]
+        self._first = first
+        self._envs = create_alike(recipe, self.n_envs, first)
         one = self._envs[0]
-        self.name = one.spec.id if one.spec is not None else type(one.unwrapped).__name__
+        self.name = name_of(one)
         self.observation_space, self.action_space = one.observation_space, one.action_space
-        check_observation_space(self.observation_space, self.name)
-        check_action_space(self.action_space, self.name)
-        for i, env in enumerate(self._envs):
-            if (env.observation_space, env.action_space) != (self.observation_space, self.action_space):
-                raise UsageError(f"{self._who(i)} has other spaces than environment {first}")
 
         tensors = zeros(self.observation_space, self.n_envs)
         flags = torch.zeros(3, self.n_envs, dtype=torch.bool)
@@ -82,9 +63,7 @@ class GymnasiumWorld:
         self._steps = [env.step for env in self._envs]
         self._masks = ActionMasks(self._envs)
         self._lives = loses_lives(one)
-        self._log = ActionLog(action_buffers(self.action_space, self.n_envs))
-        # Where the random numbers were when the episode began; None: it began with the environment's seed.
-        self._origin: list[dict[str, Any] | None] = [None] * self.n_envs
+        self._history = History(self._envs, seeds, self.action_space)
         self._begun = False  # whether every environment has been reset
         self._checked = False  # whether a whole answer has been looked at
 
@@ -94,10 +73,10 @@ class GymnasiumWorld:
             for i in self._all:
                 self._restart(i, seeded=not self._begun)
             self._begun = True
-        for first in self._all[::group] if group > 1 else ():
-            alike = random_state(self._envs[first])
-            for i in range(first, first + group):
-                set_random_state(self._envs[i], alike)
+        if group > 1:
+            for first in self._all[::group]:
+                self._history.align(first, group)
+            for i in self._all:
                 self._restart(i)
         self._reward.fill(0.0)
         self._require_finite(None)
@@ -118,7 +97,7 @@ class GymnasiumWorld:
         except MismatchError as error:
             where = f"{self.name}: " if error.row is None else self._where(error.row, 1)
             raise WorldError(f"{where}{error}") from None
-        self._log.append(arrays, counted)
+        self._history.log.append(arrays, counted)
         rows = to_rows(self.action_space, arrays)
         self._play(which, rows)
         self._require_finite(rows)
@@ -162,10 +141,9 @@ class GymnasiumWorld:
         self._view.reward.copy_(self._reward64)
 
     def _restart(self, i: int, seeded: bool = False) -> None:
-        env, answer = self._envs[i], NOTHING
+        answer = NOTHING
         try:
-            self._origin[i] = None if seeded else random_state(env)
-            answer = begin(env, self._seeds[i] if seeded else None)
+            answer = self._history.begin(i, seeded)
             obs, info = answer
             if not isinstance(info, dict):
                 raise MismatchError(f"{RESET}, info is {describe(info)}")
@@ -177,7 +155,6 @@ class GymnasiumWorld:
         except Exception as error:
             raise WorldError(f"{self._who(i)}: {reset_problem(answer, error)}") from error
         self._over[i] = self._ended[i] = False
-        self._log.begin(i)
 
     def _require_finite(self, rows: list[Any] | None) -> None:
         """Find NaN and infinity before anything learns from them."""
@@ -186,7 +163,7 @@ class GymnasiumWorld:
         found = nonfinite(self.observation_space, self._obs, self._reward)
         assert found is not None
         i, what = found
-        if rows is None or self._log.length(i) == 0:
+        if rows is None or self._history.log.length(i) == 0:
             raise WorldError(f"{self._who(i)}: on reset, {what}")
         raise WorldError(f"{self._where(i)}{what} (action {describe(rows[i])})")
 
@@ -197,16 +174,9 @@ class GymnasiumWorld:
         """
         if not self._begun:
             raise WorldError(f"{self.name}: reset must be called before state_dict")
-        episodes = [self._log.actions(i) for i in self._all]
-        kept = [episode for episode in episodes if episode is not None]
-        parts = [np.concatenate(part) for part in zip(*kept, strict=True)]
         return {
             "name": self.name,
-            "seed": list(self._seeds),
-            "origin": [to_json(origin) for origin in self._origin],
-            "random": [to_json(random_state(env)) for env in self._envs],
-            "length": torch.tensor([-1 if e is None else len(e[0]) for e in episodes]),
-            "action": {str(k): torch.from_numpy(part) for k, part in enumerate(parts)},
+            **self._history.state_dict(),
             "obs": {str(k): torch.from_numpy(leaf.copy()) for k, leaf in enumerate(self._display)},
             "ended": torch.from_numpy(self._ended.copy()),
         }
@@ -223,68 +193,34 @@ class GymnasiumWorld:
         parts = {key: [x.numpy() for x in state[key].values()] for key in ("action", "obs")}
         self._masks.given |= len(parts["obs"]) > len(self._obs)
         mine = {"action": action_buffers(self.action_space, self.n_envs), "obs": self._display}
-        for key, arrays in mine.items():
-            if [(x.shape[1:], x.dtype) for x in parts[key]] != [(x.shape[1:], x.dtype) for x in arrays]:
-                raise WorldError(f"{self.name}: the {key} space is not the one of the state")
-        episodes = []
-        stops = np.cumsum(state["length"].clamp(min=0).numpy())
-        for i, stop in enumerate(stops):
-            if state["length"][i] < 0:
-                raise WorldError(f"{self._who(i)}: its episode was too long for its actions to be kept")
-            rows = slice(stop - int(state["length"][i]), stop)
-            episodes.append([part[rows] for part in parts["action"]])
-        self._seeds = list(state["seed"])
-        self._origin = [from_json(origin) for origin in state["origin"]]
-        self._log = ActionLog(mine["action"], episodes)
-        for i, episode in enumerate(episodes):
+        require_same_forms(self.name, parts, mine)
+        for i, episode in enumerate(self._history.load_state_dict(state, self._who)):
             self._replay(i, episode)
             same = all(
                 leaf[i].tobytes() == saved[i].tobytes()
                 for leaf, saved in zip(self._display, parts["obs"], strict=True)
             )
             same &= self._ended[i] == bool(state["ended"][i])
-            if not same or to_json(random_state(self._envs[i])) != state["random"][i]:
-                raise WorldError(
-                    f"{self._who(i)}: its state cannot be restored exactly: its episode of {len(episode[0])} "
-                    f"actions, played again, leads elsewhere (has it random numbers other than np_random, "
-                    f"does it remember earlier episodes, or is its simulator of another version?)"
-                )
+            self._history.require_arrival(i, state, same, self._who)
         self._begun = True
         self._reward.fill(0.0)
         return self._shown().obs
 
     def _replay(self, i: int, episode: list[Array]) -> None:
-        env, origin = self._envs[i], self._origin[i]
-        terminated = truncated = False
         try:
-            obs, info = begin(env, self._seeds[i])
-            if origin is not None:
-                set_random_state(env, origin)
-                obs, info = begin(env)
-            for action in to_rows(self.action_space, episode):
-                obs, _, terminated, truncated, info = env.step(action)
+            obs, info, over = self._history.play(i, episode)
             self._write(i, obs)
             if self._masks.given:
-                self._masks.read(i, info, bool(terminated or truncated))
+                self._masks.read(i, info, over)
         except Exception as error:
             raise WorldError(
                 f"{self._who(i)}: playing its episode again raised {error_line(error)}"
             ) from error
-        self._over[i] = self._ended[i] = bool(terminated or truncated)
+        self._over[i] = self._ended[i] = over
 
     def render(self) -> Any:
         """An RGB picture of environment 0, uint8 [H, W, 3]."""
-        if self._envs[0].render_mode is None:
-            raise WorldError(
-                f"{self.name} draws no pictures: make it with render=True (a factory: render_mode)"
-            )
-        try:
-            picture = self._envs[0].render()
-        except Exception as error:
-            raise WorldError(f"{self._who(0)}: render raised {error_line(error)}") from error
-        if not isinstance(picture, np.ndarray) or picture.ndim != 3:
-            raise WorldError(f"{self._who(0)}: render returned {describe(picture)}, not a picture")
-        return picture.astype(np.uint8)
+        return picture(self._envs[0], self.name, self._who(0))
 
     def close(self) -> None:
         """Close every environment."""
@@ -306,4 +242,4 @@ class GymnasiumWorld:
         return f"{self.name}, environment {self._first + i}"
 
     def _where(self, i: int, ahead: int = 0) -> str:
-        return f"{self._who(i)}, step {self._log.length(i) + ahead} of its episode: "
+        return f"{self._who(i)}, step {self._history.log.length(i) + ahead} of its episode: "

@@ -17,7 +17,7 @@ from pgrad.errors import UsageError, WorldError
 from pgrad.worlds.gym.actions import to_arrays, to_batch, to_rows
 from pgrad.worlds.gym.answers import RESET, STEP, answered, nonfinite
 from pgrad.worlds.gym.create import error_line
-from pgrad.worlds.gym.gymnasium import environment_seeds
+from pgrad.worlds.gym.history import environment_seeds
 from pgrad.worlds.gym.masks import KEY
 from pgrad.worlds.protocol import Step
 from pgrad.worlds.spaces import (

@@ -1,0 +1,93 @@
+"""`pgrad train ALGORITHM PROMPTS`: training a language model."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, TypeVar
+
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from pgrad.algorithms import ALGORITHMS
+from pgrad.cli.finish import Folder, Output, finish
+from pgrad.cli.names import ALIASES, pairs
+from pgrad.cli.parse import parse
+from pgrad.cli.summary import summary
+from pgrad.errors import UsageError
+from pgrad.models.language.spec import LanguageSpec
+from pgrad.run import train
+from pgrad.run.config import RunOptions
+from pgrad.worlds.language.kind import is_language
+
+A = TypeVar("A")
+
+OWN = ("model", "reward", "lora", "max-completion-length")
+"""Options that only language models have, by which they are known where the prompts do not come first."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """What is asked, and what an answer is worth."""
+
+    reward: Annotated[tuple[str, ...], arg(metavar="FILE.py:FUNCTION ...", help_behavior_hint="")] = ()
+    """functions f(prompts, completions, **columns) that return a number for each; a task has its own"""
+    max_completion_length: int = 0
+    """tokens of a completion, its end among them; 0 for the longest solution of a task"""
+    column: str = "prompt"
+    """the column of a file that the prompts are in"""
+    held_out_prompts: int = 0
+    """prompts of a file to set aside for evaluation; a task has its own"""
+    n_prompts_in_all: int = 0
+    """train on the first so many problems of a task, again and again; 0 for ever new ones"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOnText(Generic[A]):
+    """Everything a training on prompts can be told."""
+
+    world: Annotated[Positional[str], arg(metavar="PROMPTS", help_behavior_hint="(required)")] = ""
+    """a task (parity, addition, ...: pgrad list), or a file of prompts (.jsonl, .json, .csv, .parquet)"""
+    run: OmitArgPrefixes[RunOptions]
+    folder: OmitArgPrefixes[Folder]
+    output: OmitArgPrefixes[Output]
+    algorithm: OmitArgPrefixes[A]
+    text: OmitArgPrefixes[Text]
+    agent: OmitArgPrefixes[LanguageSpec]
+
+
+def means_text(args: list[str]) -> bool:
+    """Whether these arguments of `pgrad train ALGORITHM` are about prompts."""
+    names = [arg[2:].partition("=")[0].replace("_", "-") for arg in args if arg.startswith("--")]
+    return any(map(is_language, args[:1])) or any(ALIASES.get(name, name) in OWN for name in names)
+
+
+def train_on_text(name: str, args: list[str]) -> int:
+    """Train algorithm `name` on prompts, and say how it went and where everything is."""
+    algorithm = ALGORITHMS[name]
+    parts: dict[str, Any] = {"run": RunOptions(), "folder": Folder(), "output": Output(), "text": Text()}
+    usual: TrainOnText = TrainOnText(**parts, algorithm=algorithm(), agent=LanguageSpec())
+    kind = TrainOnText[algorithm]  # type: ignore[valid-type]
+    given: TrainOnText = parse(kind, f"train {name}", args, summary(algorithm), usual)
+    if not given.world:
+        raise UsageError(f"train on which prompts? For example: pgrad train {name} parity (see: pgrad list)")
+    if given.output.video:
+        raise UsageError("texts make no video: leave out --video (pgrad play RUN shows completions)")
+    kwargs = {
+        "max_completion_length": given.text.max_completion_length,
+        "column": "" if given.text.column == "prompt" else given.text.column,
+        "held_out": given.text.held_out_prompts,
+        "n_prompts": given.text.n_prompts_in_all,
+    }
+    result = train(
+        given.algorithm,
+        given.world,
+        **dataclasses.asdict(given.run),
+        agent=given.agent,
+        run_dir=given.folder.run_dir,
+        overwrite=given.folder.overwrite,
+        world_kwargs=pairs(given.folder.world_kwargs) | {key: x for key, x in kwargs.items() if x},
+        reward=list(given.text.reward) or None,
+        tensorboard=given.output.tensorboard,
+        wandb=given.output.wandb,
+        progress=not given.output.quiet,
+    )
+    finish(result, given.output)
+    return 0

@@ -1,0 +1,95 @@
+"""Language models and tokenizers from a folder or a hub id; nothing that they bring is executed."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pgrad.errors import UsageError
+from pgrad.models.language.extra import extra
+
+
+def load_model(name: str) -> Any:
+    """The causal model in the folder or of the hub id `name`, float32, without dropout.
+
+    Raises UsageError where there is none, it has no weights, is of another kind, wants to run code of its
+    own, or carries a state that is not keys and values (the sampler could not go back to it).
+    """
+    transformers = extra("transformers")
+    config = _from(name, "model", transformers.AutoConfig.from_pretrained)
+    if getattr(config, "is_encoder_decoder", False):
+        raise UsageError(f"model {name!r} is an encoder and a decoder; only decoders can be trained")
+    drop_nothing(config)
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    model = _from(name, "model", load, config=config, dtype=torch.float32)
+    remove_dropout(model)
+    kinds = set(getattr(model.config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if kinds or getattr(model, "_is_stateful", False):
+        found = ", ".join(sorted(kinds)) or "a recurrent state"
+        raise UsageError(f"model {name!r} has layers with {found}; pgrad trains models with attention only")
+    return model
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer in the folder or of the hub id `name`. Raises UsageError where there is none."""
+    return _from(name, "tokenizer", extra("transformers").AutoTokenizer.from_pretrained)
+
+
+def end_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Every token that ends a text: of the generation settings, the model and the tokenizer.
+
+    Raises UsageError where there is none: no episode would ever end by itself.
+    """
+    found: set[int] = set()
+    for owner in (getattr(model, "generation_config", None), model.config, tokenizer):
+        ids = getattr(owner, "eos_token_id", None)
+        found |= set(ids) if isinstance(ids, list | tuple) else {ids} if ids is not None else set()
+    ends = tuple(sorted(i for i in found if 0 <= i < model.config.vocab_size))
+    if not ends:
+        raise UsageError(
+            "neither the tokenizer nor the model has an end-of-text token (eos_token), so no answer would "
+            "ever end: set tokenizer.eos_token and save it beside the model"
+        )
+    return ends
+
+
+def drop_nothing(config: Any) -> None:
+    """Set every probability of dropping or jittering something to 0, in nested configurations too."""
+    for key, value in vars(config).items():
+        if hasattr(value, "to_dict"):
+            drop_nothing(value)
+        elif isinstance(value, float) and ("drop" in key or "jitter" in key):
+            setattr(config, key, 0.0)
+
+
+def remove_dropout(module: nn.Module) -> None:
+    """The same for the modules of a model that is there: train() and eval() then compute the same."""
+    for part in module.modules():
+        if isinstance(part, nn.modules.dropout._DropoutNd):
+            part.p = 0.0
+        for key, value in vars(part).items():
+            if isinstance(value, float) and "drop" in key:
+                setattr(part, key, 0.0)
+
+
+def _from(name: str, what: str, load: Any, **settings: Any) -> Any:
+    folder = Path(name).expanduser()
+    if not folder.is_dir() and (name.startswith(("/", "./", "../", "~")) or name.count("/") > 1):
+        raise UsageError(f"model {name!r}: there is no such folder")
+    try:
+        return load(str(folder) if folder.is_dir() else name, trust_remote_code=False, **settings)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        hint = f" ({_line(error)})"
+        if not folder.is_dir():
+            raise UsageError(
+                f"{what} {name!r} is no folder here and could not be had from the hub{hint}"
+            ) from error
+        if what == "model" and not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+            raise UsageError(f"the folder {name} has no model weights (model.safetensors){hint}") from error
+        raise UsageError(f"the folder {name} has no {what} that can be read{hint}") from error
+
+
+def _line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return text[0].strip()[:200] if text else type(error).__name__

@@ -1,0 +1,69 @@
+"""Texts to tokens and back, through whatever tokenizer there is."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pgrad.errors import UsageError
+from pgrad.worlds.language.prompts import Content, Prompt
+
+
+def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """The tokens of a prompt: a text as it is, a conversation through the tokenizer's chat template with the
+    beginning of the assistant's turn.
+
+    Raises UsageError, with the row, where there is no template or it refuses the conversation, a character is
+    unknown, nothing is left of the prompt, or the tokenizer ends it (then there is nothing to continue).
+    """
+    ids = _ids(tokenizer, prompt)
+    where = f"the prompt of row {prompt.index}"
+    if not ids:
+        raise UsageError(f"{where} has no tokens: {_short(prompt.content)}")
+    unknown, eos = tokenizer.unk_token_id, tokenizer.eos_token_id
+    if unknown is not None and unknown != eos and unknown in ids:
+        raise UsageError(f"the tokenizer does not know a part of {where}: {_short(prompt.content)}")
+    if isinstance(prompt.content, str) and ids[-1] == eos:
+        raise UsageError(f"the tokenizer ends {where} with its EOS: set add_eos_token=False")
+    return ids
+
+
+def encode_solution(tokenizer: Any, text: str, eos: int, row: int = 0) -> list[int]:
+    """The tokens of a completion as a demonstration has it, `eos` at its end.
+
+    Raises UsageError for a character that the tokenizer does not know.
+    """
+    ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    unknown = tokenizer.unk_token_id
+    if unknown is not None and unknown != tokenizer.eos_token_id and unknown in ids:
+        raise UsageError(f"the tokenizer does not know a part of the solution of row {row}: {_short(text)}")
+    return [*ids, eos]
+
+
+def decode(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text of a completion from exactly the tokens that were sampled, special ones left out."""
+    return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def _ids(tokenizer: Any, prompt: Prompt) -> list[int]:
+    if isinstance(prompt.content, str):
+        return list(tokenizer(prompt.content)["input_ids"])
+    if not tokenizer.chat_template:
+        raise UsageError(
+            "the prompts are conversations and the tokenizer has no chat template: give texts, "
+            "or a tokenizer of a model that is made for conversations"
+        )
+    try:
+        # The template writes every special token itself.
+        return list(
+            tokenizer.apply_chat_template(
+                prompt.content, add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+        )
+    except Exception as error:  # templates are programs; they raise what they like
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        where = f"the conversation of row {prompt.index}"
+        raise UsageError(f"the chat template refuses {where}: {line}") from error
+
+
+def _short(content: Content) -> str:
+    text = content if isinstance(content, str) else str([message["content"] for message in content])
+    return repr(text if len(text) <= 60 else text[:57] + "...")
