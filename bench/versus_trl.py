@@ -5,8 +5,9 @@
 
 Both sides train one model with random weights, written to a folder first, on the problems of pgrad's task
 `copy`: 8 prompts, 8 completions each of at most 32 tokens, one step of Adam per batch, no reference, one
-thread. Reported: seconds of the process's own work per step after the first two (median), completion tokens per
-second of it, peak memory; medians over rounds, and ratios TRL / pgrad (above 1: pgrad is faster, or smaller) within each round.
+thread. Reported: seconds of the process's own work per step after the first two (median), completion tokens
+per second of it, peak memory; medians over rounds, and ratios TRL / pgrad (above 1: pgrad is faster, or
+smaller) within each round.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 ROWS = {"0.7M, 64 × 32 tokens": "scratch:small", "4.5M, 64 × 32 tokens": "scratch:medium"}
@@ -56,10 +58,11 @@ def pgrad_side(folder: str) -> dict:
 
     times, tokens, rewards = [time.process_time()], [], []
 
-    def note(metrics: dict[str, float]) -> None:
+    def note(metrics: dict[str, float]) -> bool:
         times.append(time.process_time())
         tokens.append(metrics["completions/mean_length"] * PROMPTS * GROUP)
         rewards.append(metrics["reward"])
+        return len(tokens) < STEPS
 
     pg.train(
         pg.GRPO(n_prompts=PROMPTS, num_generations=GROUP, average="token", learning_rate=LEARNING_RATE),
@@ -71,7 +74,7 @@ def pgrad_side(folder: str) -> dict:
         threads=1,
         log_every=1,
         progress=False,
-        callback=lambda metrics: note(metrics) or len(tokens) < STEPS,
+        callback=note,
     )
     return summary(times, tokens, rewards)
 
@@ -128,7 +131,7 @@ def trl_side(folder: str) -> dict:
 
 
 def summary(times: list[float], tokens: list[float], rewards: list[float]) -> dict:
-    steps = [after - before for before, after in zip(times[2:], times[3:], strict=False)]
+    steps = [after - before for before, after in pairwise(times[2:])]
     status = Path("/proc/self/status").read_text().splitlines()
     peak = next(line for line in status if line.startswith("VmHWM"))
     return {
@@ -185,7 +188,8 @@ def main() -> None:
             }
             entry[key]["ratio"] = [round(f(ratios), 2) for f in (min, statistics.median, max)]
             numbers = entry[key]
-            print(f"  {key:18} pgrad {numbers['pgrad']:>9}  trl {numbers['trl']:>9}  ratio {numbers['ratio']}")
+            sides = f"pgrad {numbers['pgrad']:>9}  trl {numbers['trl']:>9}"
+            print(f"  {key:18} {sides}  ratio {numbers['ratio']}")
         entry["reward"] = {side: rounds[0][side]["reward"] for side in ("pgrad", "trl")}
         result["rows"][row] = entry
     if options.out:

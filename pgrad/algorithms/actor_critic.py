@@ -48,7 +48,7 @@ class ActorCritic:
         """n-step targets under the critic as it is now, and what they exceed it by."""
         value = agent.value(traj.obs)
         n = self.n_steps if self.bootstrap_steps is None else min(self.bootstrap_steps, self.n_steps)
-        target = n_step_return(traj.reward, value, traj.terminated, traj.done, self.gamma, n)
+        target = n_step_return(traj.reward, value, traj.final, traj.done, self.gamma, n)
         value = value[:-1]
         return Batch(traj.decisions, traj.action, traj.logp, traj.mask, target - value, value, target)
 

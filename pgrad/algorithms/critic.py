@@ -14,7 +14,7 @@ from pgrad.math.reduce import explained_variance, mean
 def gae_credit(agent: Agent, traj: Trajectory, gamma: float, gae_lambda: float) -> Batch:
     """Generalised advantage estimation, and TD(λ) targets for the critic."""
     value = agent.value(traj.obs)
-    advantage = gae(traj.reward, value, traj.terminated, traj.done, gamma, gae_lambda)
+    advantage = gae(traj.reward, value, traj.final, traj.done, gamma, gae_lambda)
     value = value[:-1]
     return Batch(traj.decisions, traj.action, traj.logp, traj.mask, advantage, value, advantage + value)
 

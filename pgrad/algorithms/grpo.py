@@ -163,8 +163,7 @@ class GRPO:
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """Epochs over one batch of groups, π_old frozen."""
         batch = self.credit(learner.agent, traj)
-        pulls = (batch.advantage.abs() * batch.mask).amax(0) > 0
-        equal = torch.unflatten(pulls, 0, (-1, self.num_generations)).logical_not().all(1)
+        equal = ~unequal(traj, self.num_generations)  # by returns: a penalty in the reward has its own pull
         for _ in range(self.n_epochs):
             for minibatch in learner.columns(batch, self.batch_size or batch.mask.shape[1]):
                 if not (self.beta or self.ent_coef):

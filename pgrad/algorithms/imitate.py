@@ -24,7 +24,7 @@ class Imitate:
     fine-tuning. Nothing is asked of the world, and a step of training is a demonstrated decision consumed.
     """
 
-    demonstrations: str | None = None  # the file of `pgrad play RUN --record FILE`, or minari:DATASET; of prompts: solutions
+    demonstrations: str | None = None  # file of `pgrad play RUN --record FILE`, minari:NAME; solutions
     learning_rate: float = 1e-3  # step size
     batch_size: int = 64  # decisions per gradient step
     n_steps: int = 1  # successive decisions in a sequence; more than 1 for agents with memory

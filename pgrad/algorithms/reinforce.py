@@ -101,8 +101,8 @@ class Reinforce:
         if self.baseline == "value":
             whole = agent.value(traj.obs)
             steps = len(traj.reward)
-            target = n_step_return(traj.reward, whole, traj.terminated, traj.done, self.gamma, steps)
-            gain, value = td_error(traj.reward, whole, traj.terminated, self.gamma), whole[:-1]
+            target = n_step_return(traj.reward, whole, traj.final, traj.done, self.gamma, steps)
+            gain, value = td_error(traj.reward, whole, traj.final, self.gamma), whole[:-1]
         ret = target if self.reward_to_go else full_return(traj.reward, traj.done, self.gamma)
         baseline = self.baseline_of(agent, traj, ret, value)
         advantage = ret - baseline

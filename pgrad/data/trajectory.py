@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pgrad.data.sequence import Sequence, sequence_rows
+from pgrad.data.shared import parted, texts_of
 from pgrad.data.tokens import Tokens
 from pgrad.data.tree import Tree, map_tree
 from pgrad.math.reduce import deviation, mean
@@ -29,6 +30,13 @@ class Trajectory:
     terminated: Tensor  # [T, B] bool    the task ended: the future is worth nothing
     done: Tensor  # [T, B] bool    the episode ended, by the task or by the clock
     mask: Tensor  # [T, B] float   weight of the decision: 0 for an auto-reset row, a prompt token, padding
+
+    @property
+    def final(self) -> Tensor:
+        """Where nothing comes after, [T, B] bool: `terminated`; and every end of a text, which is judged as it
+        is when it is cut off.
+        """
+        return self.done if isinstance(self.obs, Tokens) else self.terminated
 
     @property
     def decisions(self) -> Tree:
@@ -121,13 +129,18 @@ class Batch:
         """The columns in which some decision has an advantage: the others have no policy gradient."""
         return self.part((self.advantage.abs() * self.mask).amax(0).nonzero().squeeze(1))
 
-    def parts(self, n: int) -> "list[Batch]":
-        """All columns of a batch that is not flattened, `n` at a time.
+    def parts(self, n: int, width: int | None = None) -> "list[Batch]":
+        """All columns of a batch that is not flattened, at most `n` at a time.
 
-        Columns of like lengths are together, so that there is little padding.
+        Columns of like lengths are together, so that there is little padding; or those of one prompt, where a
+        model of `width` reads it once for all of them and that is cheaper.
         """
         if n >= self.mask.shape[1]:
             return [self]
+        texts = texts_of(self.obs) if width is not None and isinstance(self.obs, Tokens) else None
+        found = None if texts is None or width is None else parted(texts, n, width)
+        if found is not None:
+            return [self.part(torch.tensor(columns, device=self.mask.device)) for columns in found]
         rows = torch.arange(1, len(self.mask) + 1, device=self.mask.device).unsqueeze(1)
         order = (rows * (self.mask > 0)).amax(0).argsort(stable=True)
         return [self.part(index) for index in torch.split(order, n)]

@@ -6,6 +6,7 @@ from pgrad.recipes import (
     actor_critic_cartpole,
     bicycle,
     discrete_sac_cartpole,
+    language,
     memory,
     off_policy_cartpole,
     ppo_acrobot,
@@ -41,6 +42,7 @@ MODULES = (
     reinforce_cartpole,
     actor_critic_cartpole,
     off_policy_cartpole,
+    language,
 )
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for module in MODULES for recipe in module.RECIPES}

@@ -5,6 +5,7 @@ from typing import Any
 
 from pgrad.algorithms import Algorithm
 from pgrad.models import AgentSpec
+from pgrad.models.language.spec import LanguageSpec
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,10 @@ class Recipe:
     world: str
     total_timesteps: int
     n_envs: int = 8
-    agent: AgentSpec = field(default_factory=AgentSpec)
+    agent: AgentSpec | LanguageSpec = field(default_factory=AgentSpec)
+    world_kwargs: dict[str, Any] = field(default_factory=dict)
+    warm: "Recipe | None" = None
+    """what is trained first, with the same seed; its policy is where this one begins"""
     reach: float | None = None
     """mean return to reach; none where the result is only reported"""
     every_seed: float | None = None

@@ -7,12 +7,16 @@ import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from pgrad.models.language.spec import LanguageSpec
 from pgrad.recipes.recipe import Recipe
 from pgrad.report.plots import compare
 from pgrad.report.statistics import bootstrap_interval, interquartile_mean
+from pgrad.report.evaluate import Evaluation
 from pgrad.run import Run, resume, train
+from pgrad.run.config import settled
 from pgrad.training.disk.checkpoint import checkpoints
 from pgrad.training.disk.log import read
 from pgrad.training.versions import versions
@@ -71,22 +75,25 @@ def _summarize(recipe: Recipe, rows: list[dict[str, Any]], folder: Path) -> dict
 
 
 def _one_seed(recipe: Recipe, seed: int, folder: Path, runs: Path | None) -> dict[str, Any]:
-    run = _trained(recipe, seed, None if runs is None else runs / f"{recipe.name}-seed-{seed}")
+    directory = None if runs is None else runs / f"{recipe.name}-seed-{seed}"
+    run, before = _trained(recipe, seed, directory)
     evaluation = run.evaluate(EPISODES)
+    digits = 3 if isinstance(recipe.agent, LanguageSpec) else 2  # rewards of texts are often within [0, 1]
     metrics = _columns(run)
     shown = {key: metrics[key] for key in COLUMNS if key in metrics}
     with (folder / f"seed-{seed}.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(shown)
         for row in zip(*shown.values(), strict=True):
-            writer.writerow(["" if math.isnan(number) else round(number, 2) for number in row])
+            writer.writerow(["" if math.isnan(number) else round(number, digits) for number in row])
     elapsed = metrics["time/time_elapsed"]  # begins anew where the run was continued
     seconds = sum(now for now, after in zip(elapsed, [*elapsed[1:], 0.0], strict=True) if after < now)
     ess = [share for share in metrics.get("train/ess", ()) if not math.isnan(share)]
     return {
         "seed": seed,
-        "eval_mean": round(evaluation.mean, 2),
-        "eval_std": round(evaluation.std, 2),
+        "eval_mean": round(evaluation.mean, digits),
+        "eval_std": round(evaluation.std, digits),
+        **({} if before is None else {"eval_before": round(before.mean, digits)}),
         "train_last_100": round(metrics.get("rollout/ep_rew_mean", [math.nan])[-1], 2),
         "timesteps": run.timesteps,
         "seconds": round(seconds, 1),
@@ -94,23 +101,34 @@ def _one_seed(recipe: Recipe, seed: int, folder: Path, runs: Path | None) -> dic
     }
 
 
-def _trained(recipe: Recipe, seed: int, directory: Path | None) -> Run:
+def _trained(recipe: Recipe, seed: int, directory: Path | None) -> tuple[Run, Evaluation | None]:
+    """The run, and how good it was at its beginning where another recipe came before it."""
     if directory is not None and checkpoints(directory / "checkpoints"):
-        return resume(directory, recipe.total_timesteps, algorithm=recipe.algorithm, progress=False)
-    return train(
-        recipe.algorithm,
-        recipe.world,
-        total_timesteps=recipe.total_timesteps,
-        n_envs=recipe.n_envs,
-        seed=seed,
-        agent=recipe.agent,
-        run_dir=directory,
-        overwrite=directory is not None,  # it was stopped before there was anything to continue from
-        threads=1,
-        device="cpu",
-        log_every=math.ceil(recipe.total_timesteps / 100),
-        progress=False,
-    )
+        algorithm = settled(recipe.algorithm, recipe.agent)
+        return resume(directory, recipe.total_timesteps, algorithm=algorithm, progress=False), None
+    with TemporaryDirectory() as place:
+        warm, before = None, None
+        if recipe.warm is not None:
+            warm = Path(place) / "warm"
+            first, _ = _trained(recipe.warm, seed, warm)
+            before = first.evaluate(EPISODES)
+        run = train(
+            recipe.algorithm,
+            recipe.world,
+            total_timesteps=recipe.total_timesteps,
+            n_envs=recipe.n_envs,
+            seed=seed,
+            agent=recipe.agent,
+            world_kwargs=recipe.world_kwargs,
+            init_from=warm,
+            run_dir=directory,
+            overwrite=directory is not None,  # it was stopped before there was anything to continue from
+            threads=1,
+            device="cpu",
+            log_every=math.ceil(recipe.total_timesteps / 100),
+            progress=False,
+        )
+    return run, before
 
 
 def _columns(run: Run) -> dict[str, list[float]]:

@@ -346,7 +346,7 @@ class TestEstimators:
         given = json.loads(answer.out, parse_constant=lambda x: pytest.fail(f"{x} is not JSON"))
         assert list(given) == ["problem", "gamma", "off_policy", "groups"]
         assert (given["problem"], given["gamma"], given["off_policy"]) == ("mine", 0.8, 0.0)
-        assert len(given["groups"]) == 7
+        assert len(given["groups"]) == 9
         for group in given["groups"]:
             assert list(group) == ["title", "note", "estimators"]
             assert group["estimators"]

@@ -8,8 +8,9 @@ import torch
 from pgrad.algorithms import ALGORITHMS
 from pgrad.errors import UsageError
 from pgrad.lab import Case, Tabular, exact, random_case, reference
-from pgrad.lab.estimators import Group, every_estimator, value_targets, weightings
+from pgrad.lab.estimators import every_estimator, value_targets, weightings
 from pgrad.lab.grade import shortened, wrong_critic
+from pgrad.lab.rows import Group
 
 GROUPS = (
     "on_policy",
@@ -19,6 +20,8 @@ GROUPS = (
     "divergences",
     "targets",
     "off_policy_targets",
+    "variants",
+    "penalties",
 )
 
 
@@ -160,6 +163,25 @@ def test_states_in_which_nothing_is_decided_have_no_number() -> None:
     case = random_case(2, n_states=3, n_terminal=1, horizon=2)
     for row in value_targets(case).rows:
         assert [math.isnan(x) for x in row.numbers["std"]] == [False, False, True]  # type: ignore[union-attr]
+
+
+def test_languages(groups: dict[str, Group]) -> None:
+    """What test_language_world.py proves, in the table: nothing else has the direction of the gradient."""
+    group = groups["variants"]
+    straight = {row.name for row in group.rows if number(group, row.name, "cosine") > 1 - 1e-9}
+    dr, dynamic = "constant, not scaled (Dr. GRPO)", ", dynamic sampling"
+    others = {f"Reinforce, {word}" for word in ("mean", "leave-one-out", "V")}
+    assert straight == {dr, dr + dynamic, "constant, leave-one-out (RLOO)"} | others
+    assert number(group, dr, "scale") == pytest.approx((1 - 1 / 3) / 2, abs=1e-12)
+    assert number(group, "Reinforce, mean", "scale") == pytest.approx(1 - 1 / 6, abs=1e-12)
+    right = {row.name for row in group.rows if number(group, row.name, "bias") < 1e-9}
+    assert right == {"constant, leave-one-out (RLOO)", "Reinforce, leave-one-out", "Reinforce, V"}
+    turned = number(group, "GRPO", "cosine")
+    assert number(group, f"GRPO{dynamic}", "cosine") == pytest.approx(turned, abs=1e-12)
+    group = groups["penalties"]
+    assert [row.name for row in group.rows if number(group, row.name, "bias") < 1e-9] == [
+        "k1-in-reward, summed"
+    ]
 
 
 @pytest.mark.parametrize("by", ["at equal length", "std"])
