@@ -13,7 +13,9 @@ COMMANDS = {
     "train": "train an algorithm in a world",
     "resume": "continue a run exactly where it stopped",
     "eval": "evaluate the agent of a run over whole episodes",
-    "play": "record a video of the agent of a run",
+    "play": "record a video of the agent of a run, or show what it writes",
+    "chat": "try the language model of a run",
+    "export": "write the language model of a run as a folder for transformers",
     "plot": "draw the learning curves of runs in one picture",
     "recipe": "run a published result again, over several seeds",
     "lab": "hold every estimator and claim against the exact gradient",
@@ -38,6 +40,7 @@ examples:
   pgrad train ppo CartPole-v1 --total-timesteps 100_000 --seed 1 --clip-range 0.1
   pgrad eval runs/ppo/CartPole-v1-seed1
   pgrad play runs/ppo/CartPole-v1-seed1
+  pgrad train grpo parity --model scratch:tiny
   pgrad lab L-13
 """
 

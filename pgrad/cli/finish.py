@@ -6,9 +6,11 @@ from typing import Annotated
 
 from tyro.conf import FlagCreatePairsOff, arg
 
+from pgrad.errors import UsageError
 from pgrad.run import Run
 from pgrad.training.disk.checkpoint import latest_checkpoint
 from pgrad.training.disk.rundir import RunDir
+from pgrad.worlds.language.kind import is_language
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def finish(run: Run, output: Output) -> None:
             print(f"held out       {known}")
         if output.final_eval_episodes:
             print("evaluation     ", end="", flush=True)
-            print(run.evaluate(output.final_eval_episodes))
+            print(_evaluation(run, output.final_eval_episodes))
     if output.video:
         recording = run.record()
         if not output.quiet:
@@ -60,8 +62,21 @@ def finish(run: Run, output: Output) -> None:
         path = shlex.quote(str(run.path))
         more = 2 * max(run.timesteps, run.config.options.total_timesteps)
         print(f"\nnext           pgrad play {path}")
+        if is_language(run.config.world):
+            print(f"               pgrad chat {path}")
+            print(f"               pgrad export {path} FOLDER")
         print(f"               pgrad eval {path} --episodes 100")
         print(f"               pgrad resume {path} --total-timesteps {more}")
+
+
+def _evaluation(run: Run, episodes: int) -> str:
+    """The evaluation as text, or why there is none: prompts need not have been set aside."""
+    if not is_language(run.config.world):
+        return str(run.evaluate(episodes))
+    try:
+        return str(run.evaluate(episodes))
+    except UsageError as error:
+        return f"none: {error}"
 
 
 def _held_out(run: Run) -> str:

@@ -2,7 +2,8 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
@@ -13,8 +14,9 @@ from pgrad.cli.parse import parse
 from pgrad.cli.summary import summary
 from pgrad.errors import UsageError
 from pgrad.models.language.spec import LanguageSpec
-from pgrad.run import train
+from pgrad.run import Run, load, train
 from pgrad.run.config import RunOptions
+from pgrad.training.disk.rundir import RunDir
 from pgrad.worlds.language.kind import is_language
 
 A = TypeVar("A")
@@ -51,6 +53,21 @@ class TrainOnText(Generic[A]):
     algorithm: OmitArgPrefixes[A]
     text: OmitArgPrefixes[Text]
     agent: OmitArgPrefixes[LanguageSpec]
+
+
+def load_language(run_dir: str, checkpoint: Literal["latest", "best"]) -> Run:
+    """The run of a language model, to write with: its rewards are not needed, nor looked for.
+
+    Raises UsageError for a run of another kind, CheckpointError where there is none.
+    """
+    saved = RunDir.open(Path(run_dir), locked=False).config()
+    if not isinstance(saved.get("agent"), dict) or "model" not in saved["agent"]:
+        raise UsageError(f"{run_dir} is no run of a language model: its world is {saved.get('world')}")
+    return load(run_dir, checkpoint, reward=_unjudged if "reward" in saved else None)
+
+
+def _unjudged(completions: list[Any]) -> list[None]:
+    return [None] * len(completions)
 
 
 def means_text(args: list[str]) -> bool:

@@ -1,5 +1,6 @@
 """Which neighbouring texts begin alike, and whether their beginning is better read once."""
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -45,7 +46,7 @@ def texts_of(tokens: Tokens, after: int = 0) -> Texts | None:
     decide first in the same row and have read the same up to there.
     """
     n, device = len(tokens.id), tokens.id.device
-    if n == 0:
+    if tokens.id.numel() == 0:
         return None
     row = torch.arange(n, device=device).unsqueeze(1)
     first = torch.where(tokens.decides, row, n).amin(0)
@@ -86,13 +87,18 @@ def pieces(group: range, k: int) -> list[range]:
     """The group in as few pieces of at most k as there can be, of nearly equal sizes."""
     n = -(-len(group) // k)
     ends = [group.start + len(group) * i // n for i in range(n + 1)]
-    return [range(*pair) for pair in zip(ends, ends[1:], strict=False)]
+    return [range(*pair) for pair in pairwise(ends)]
 
 
-def parted(texts: Texts, n: int, width: int) -> list[list[int]] | None:
-    """All columns, at most `n` at a time and groups together; None where columns by length cost no more."""
+def parted(texts: Texts, n: int, width: int, strict: bool = True) -> list[list[int]] | None:
+    """All columns, at most `n` at a time and groups together; None where columns by length cost no more.
+
+    Unless `strict`, as many are together as cost what `n` of them would cost apart.
+    """
     by_length = sorted(range(len(texts.length)), key=lambda i: texts.length[i])
     apart = [by_length[i : i + n] for i in range(0, len(by_length), n)]
+    if not strict:
+        n = int(n * cost(len(texts.length), max(texts.length), width) / sharing(texts, width)[0])
     together: list[list[int]] = []
     rows = [piece for group in texts.groups for piece in pieces(group, n)]
     for piece in sorted(rows, key=texts.laid_out):

@@ -33,9 +33,7 @@ class Trajectory:
 
     @property
     def final(self) -> Tensor:
-        """Where nothing comes after, [T, B] bool: `terminated`; and every end of a text, which is judged as it
-        is when it is cut off.
-        """
+        """Where nothing comes after, [T, B] bool: `terminated`; and any end of a text, judged though cut off."""
         return self.done if isinstance(self.obs, Tokens) else self.terminated
 
     @property
@@ -129,16 +127,17 @@ class Batch:
         """The columns in which some decision has an advantage: the others have no policy gradient."""
         return self.part((self.advantage.abs() * self.mask).amax(0).nonzero().squeeze(1))
 
-    def parts(self, n: int, width: int | None = None) -> "list[Batch]":
+    def parts(self, n: int, width: int | None = None, strict: bool = True) -> "list[Batch]":
         """All columns of a batch that is not flattened, at most `n` at a time.
 
         Columns of like lengths are together, so that there is little padding; or those of one prompt, where a
-        model of `width` reads it once for all of them and that is cheaper.
+        model of `width` reads it once for all of them and that is cheaper; then, unless `strict`, with more
+        of them at a time, for the price of `n`.
         """
         if n >= self.mask.shape[1]:
             return [self]
         texts = texts_of(self.obs) if width is not None and isinstance(self.obs, Tokens) else None
-        found = None if texts is None or width is None else parted(texts, n, width)
+        found = None if texts is None or width is None else parted(texts, n, width, strict)
         if found is not None:
             return [self.part(torch.tensor(columns, device=self.mask.device)) for columns in found]
         rows = torch.arange(1, len(self.mask) + 1, device=self.mask.device).unsqueeze(1)

@@ -12,9 +12,9 @@ from typing import Any
 
 from pgrad.models.language.spec import LanguageSpec
 from pgrad.recipes.recipe import Recipe
+from pgrad.report.evaluate import Evaluation
 from pgrad.report.plots import compare
 from pgrad.report.statistics import bootstrap_interval, interquartile_mean
-from pgrad.report.evaluate import Evaluation
 from pgrad.run import Run, resume, train
 from pgrad.run.config import settled
 from pgrad.training.disk.checkpoint import checkpoints

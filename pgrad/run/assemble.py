@@ -4,16 +4,13 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
-from pgrad.algorithms import Algorithm
-from pgrad.data import Demonstrations, Episodes, Steps, Trajectory, Tree
-from pgrad.data.sequence import sequence_rows, sequences_per_batch
+from pgrad.data import Episodes, Trajectory, Tree
 from pgrad.errors import UsageError
 from pgrad.models import Agent, AgentSpec, build_agent
 from pgrad.models.encoder import is_image
@@ -27,13 +24,13 @@ from pgrad.run.language import (
     require_held_out,
     require_tokens,
 )
+from pgrad.run.require import require_actions, require_one_scale, require_sequences, require_steps
 from pgrad.run.room import require_room
 from pgrad.training.collect import Collector
 from pgrad.training.loop import Seeds, Training, generator
 from pgrad.training.versions import cores
 from pgrad.worlds import World, make
 from pgrad.worlds.language.kind import is_language
-from pgrad.worlds.language.tasks import TASKS
 from pgrad.worlds.language.world import LanguageWorld
 from pgrad.worlds.make import plays_atari, usual_stack
 from pgrad.worlds.spaces import space_leaves
@@ -51,7 +48,7 @@ def make_world(config: RunConfig, *, n_envs: int, seed: int, workers: int = 0) -
     """The world of a configuration, with other numbers: a `World`, or a `LanguageWorld`."""
     if is_language(config.world):
         return make_language_world(config, seed)
-    _require_steps(config)
+    require_steps(config)
     large = (
         config.world in TENSOR_WORLDS and n_envs >= LARGE_BATCH if isinstance(config.world, str) else False
     )
@@ -72,7 +69,7 @@ def make_agent(config: RunConfig, world: Any) -> Agent:
     if isinstance(world, LanguageWorld):
         return make_language_agent(config, world)
     algorithm, seeds = config.algorithm, Seeds.spawn(config.options.seed)
-    _require_actions(config, world)
+    require_actions(config, world)
     spec = config.agent
     if isinstance(spec, AgentSpec) and spec.sign_reward is None:
         usual = plays_atari(config.world, config.world_kwargs) and not spec.normalize_reward
@@ -106,8 +103,8 @@ def make_training(config: RunConfig) -> Training:
             require_held_out(config)
     request = config.algorithm.collects(options.n_envs)  # what does not fit is told before anything is built
     if isinstance(config.agent, AgentSpec) and config.agent.memory != "none":
-        _require_sequences(config.algorithm, config.agent, request)
-    _require_one_scale(config)
+        require_sequences(config.algorithm, config.agent, request)
+    require_one_scale(config)
     if getattr(config.algorithm, "learning_starts", 0) >= options.total_timesteps:
         raise UsageError(
             f"learning_starts must be less than total_timesteps, {options.total_timesteps}, or nothing is "
@@ -127,31 +124,6 @@ def make_training(config: RunConfig) -> Training:
     except BaseException:
         world.close()
         raise
-
-
-def _require_sequences(
-    algorithm: Algorithm, spec: AgentSpec, request: Steps | Episodes | Demonstrations
-) -> None:
-    name, batch_size = type(algorithm).__name__, getattr(algorithm, "batch_size", None)
-    if hasattr(algorithm, "buffer_size"):
-        raise UsageError(
-            f"{name} replays decisions of older agents, whose memories are not its own: train it with "
-            "memory='none', or a memory with PPO, PPOKL, TRPO, A2C, ActorCritic or Reinforce"
-        )
-    if isinstance(request, Steps) and batch_size is not None:
-        sequences_per_batch(batch_size, sequence_rows(request.n, spec.sequence_length))
-
-
-def _require_one_scale(config: RunConfig) -> None:
-    """Raise UsageError where rewards that were scaled differently would be learned from together."""
-    algorithm, agent = config.algorithm, config.agent
-    scaled = getattr(agent, "normalize_reward", False) or getattr(agent, "reward_scaler", None) is not None
-    for name in ("buffer_size", "reuse"):
-        if scaled and getattr(algorithm, name, 0):
-            raise UsageError(
-                f"normalize_reward does not go with {type(algorithm).__name__} and its {name}: old rewards "
-                "would keep the scale of the time when they came; leave it out, or scale them in the world"
-            )
 
 
 def evaluate_fresh(
@@ -194,19 +166,6 @@ def episodes_of(
         world.close()
 
 
-def _require_steps(config: RunConfig) -> None:
-    """Raise UsageError for what is only for prompts."""
-    if isinstance(config.agent, LanguageSpec):
-        near = get_close_matches(config.world_name, TASKS, n=1)
-        hint = f"; did you mean {near[0]}?" if near and isinstance(config.world, str) else ""
-        raise UsageError(
-            f"{config.world_name} is no world of language, for a LanguageSpec (--model): those are tasks "
-            f"({', '.join(TASKS)}), files and lists of prompts{hint}"
-        )
-    if config.reward is not None:
-        raise UsageError(f"{config.world_name} has rewards of its own: reward is for prompts")
-
-
 def exists(world: Any) -> bool:
     """Whether `world` is one that is there already, not a way to make as many as needed."""
     return isinstance(world, VectorEnv) or (not isinstance(world, str) and isinstance(world, World))
@@ -229,17 +188,6 @@ def _require_fit(agent: Agent, world: World) -> None:
             raise UsageError(
                 f"the agent was made for the {role} space {own}; that of {world.name} is {other}"
             )
-
-
-def _require_actions(config: RunConfig, world: World) -> None:
-    """Raise UsageError where an algorithm that is made for one kind of action meets another."""
-    kind, here = getattr(config.algorithm, "actions", None), type(world.action_space).__name__
-    if kind is not None and here != kind:
-        other = {"Box": "SAC (sac)", "Discrete": "DiscreteSAC (discrete-sac)"}.get(here, "PPO or TRPO")
-        raise UsageError(
-            f"{type(config.algorithm).__name__} is for {kind} actions, {world.name} has "
-            f"{world.action_space}: use {other}"
-        )
 
 
 def _form(space: spaces.Space[Any]) -> list[Any]:

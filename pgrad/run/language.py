@@ -36,15 +36,14 @@ def make_language_world(config: RunConfig, seed: int) -> LanguageWorld:
     options = {  # JSON knows no tuples
         name: tuple(x) if isinstance(x, list) else x for name, x in given.items() if name not in own
     }
-    source = make_task(config.world, **options) if options and names_task(config.world) else config.world
+    source = make_task(config.world, **options) if names_task(config.world) else config.world
     if options and source is config.world:
         raise UsageError(
             f"{config.world_name} takes no argument {next(iter(options))!r}: prompts take "
             f"{', '.join(name for name in own if name not in ('source', 'tokenizer', 'rewards', 'seed'))}"
         )
-    longest = getattr(make_task(source) if names_task(source) else source, "longest", 0)
     given = {name: x for name, x in given.items() if name in own}
-    length = given.get("max_completion_length") or longest + 1
+    length = given.get("max_completion_length") or getattr(source, "longest", 0) + 1
     rewards = _rewards(given_rewards if config.reward is None else config.reward, length)
     return LanguageWorld(source, tokenizer, rewards, seed=seed, **given)
 
@@ -64,10 +63,18 @@ def with_length(config: RunConfig) -> RunConfig:
     open_ = getattr(algorithm, "average", "") == "constant" and algorithm.max_length is None
     if not open_ or not is_language(config.world):
         return config
+    settled = dataclasses.replace(algorithm, max_length=completion_length(config))
+    return dataclasses.replace(config, algorithm=settled)
+
+
+def completion_length(config: RunConfig) -> int:
+    """Tokens that a completion may have, its end among them."""
+    given = config.world_kwargs.get("max_completion_length")
+    if isinstance(given, int) and given > 0:
+        return given
     world = make_language_world(config, 0)
     world.close()
-    settled = dataclasses.replace(algorithm, max_length=world.max_completion_length)
-    return dataclasses.replace(config, algorithm=settled)
+    return world.max_completion_length
 
 
 def make_language_agent(config: RunConfig, world: LanguageWorld) -> Agent:
@@ -79,12 +86,14 @@ def make_language_agent(config: RunConfig, world: LanguageWorld) -> Agent:
     network = build_network(spec, world.tokenizer, critic=algorithm.critic == "value", generator=noise)
     words = Discrete(network.model.config.vocab_size)
     agent = Agent(network, words, words).to(resolve_device(config.options.device, not spec.is_scratch))
-    _fit(world, agent)
+    fit(world, agent)
     return agent
 
 
 def language_spec(config: RunConfig) -> LanguageSpec:
     """How the language model is made. Raises UsageError for an agent of another kind."""
+    if not is_language(config.world):
+        raise UsageError(f"{config.world_name} is no world of language: its agent writes nothing")
     if not isinstance(config.agent, LanguageSpec):
         raise UsageError(
             f"{config.world_name} is a world of language: its agent is a LanguageSpec(model=…), on the "
@@ -120,8 +129,8 @@ def evaluate_language(
     """
     world = make_language_world(config, seed)
     try:
-        _fit(world, agent)
-        prompts = _held_out(world, episodes, split)
+        fit(world, agent)
+        prompts = held_out(world, episodes, split)
         completer = Completer(world, agent, seed, n_envs=1, deterministic=deterministic)
         found = completer.answer(prompts)
         judged = [i for i, reward in enumerate(found.reward.tolist()) if reward == reward]
@@ -145,14 +154,15 @@ def require_held_out(config: RunConfig) -> None:
         world.close()
 
 
-def _held_out(world: LanguageWorld, n: int, split: str) -> list[Prompt]:
+def held_out(world: LanguageWorld, n: int, split: str = "held_out") -> list[Prompt]:
+    """The first n prompts that were set aside, or all where there are fewer. Raises UsageError for none."""
     try:
         return world.held_out(n, split)
     except UsageError:  # more than there are
         return world.held_out(0, split)
 
 
-def _fit(world: LanguageWorld, agent: Agent) -> None:
+def fit(world: LanguageWorld, agent: Agent) -> None:
     """Let the world know how much the agent reads."""
     network: Any = agent.network
     if network.context is not None:

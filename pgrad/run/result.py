@@ -1,6 +1,7 @@
 """A trained agent and what can be asked of it."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,14 @@ from pgrad.report import video
 from pgrad.report.evaluate import Evaluation
 from pgrad.run.assemble import episodes_of, evaluate_fresh, exists, torch_threads
 from pgrad.run.config import RunConfig
+from pgrad.run.export import export
+from pgrad.run.language import language_spec
+from pgrad.run.speak import answers, complete
 from pgrad.training.disk.demonstrations import Recording, save_demonstrations
 from pgrad.training.disk.rundir import RunDir
 from pgrad.training.loop import Seeds
+from pgrad.worlds.language.kind import is_language
+from pgrad.worlds.language.prompts import Content
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,6 +86,8 @@ class Run:
         path: None writes into the videos folder of the run, named by the steps of training. Raises UsageError
         where the world has no picture to show, WorldError.
         """
+        if is_language(self.config.world):
+            raise UsageError(f"{self.config.world_name} has no picture to show: run.answers() shows texts")
         if path is None:
             if self.path is None:
                 raise UsageError("a run without a run directory must be told where the video goes: path=...")
@@ -110,6 +118,11 @@ class Run:
 
         Raises UsageError where the file exists or cannot be written, WorldError.
         """
+        if is_language(self.config.world):
+            raise UsageError(
+                f"{self.config.world_name} is a world of texts, whose demonstrations are prompts "
+                "with a column 'solution'"
+            )
         target, seed = Path(path), self._evaluation_seed if seed is None else seed
         config = self.config
         if world is not None:
@@ -120,6 +133,50 @@ class Run:
             )
         info = {"world": config.world_name, "algorithm": config.algorithm_name, "timesteps": self.timesteps}
         return save_demonstrations(target, traj, {**info, "deterministic": deterministic, "seed": seed})
+
+    def complete(
+        self,
+        prompts: str | Sequence[Content],
+        n: int = 1,
+        *,
+        greedy: bool = False,
+        temperature: float | None = None,
+        max_completion_length: int = 0,
+        seed: int = 0,
+    ) -> list[list[str]]:
+        """`n` completions of each prompt, a text or a conversation, by the language model of this run.
+
+        temperature: None for that of training. max_completion_length: 0 for that of training. Raises
+        UsageError for a prompt that cannot be read, and where the run has no language model.
+        """
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        with torch_threads(self.config, self.agent.observation_space):
+            return complete(
+                self.config,
+                self.agent,
+                texts,
+                n=n,
+                greedy=greedy,
+                temperature=temperature,
+                max_completion_length=max_completion_length,
+                seed=seed,
+            )
+
+    def answers(
+        self, n: int = 8, deterministic: bool = True, *, seed: int | None = None
+    ) -> list[dict[str, Any]]:
+        """The first prompts that `evaluate` asks, each with the completion and its reward."""
+        seed = self._evaluation_seed if seed is None else seed
+        with torch_threads(self.config, self.agent.observation_space):
+            return answers(self.config, self.agent, n=n, deterministic=deterministic, seed=seed)
+
+    def export(self, folder: str | Path, *, adapter: bool = False) -> Path:
+        """Write the language model as a folder that transformers' `from_pretrained` loads, tokenizer too.
+
+        adapter: write the LoRA adapter alone, for peft; otherwise it is merged into the model. Raises
+        UsageError where the folder holds something, or there is no such model.
+        """
+        return export(self.agent.network, language_spec(self.config), Path(folder), adapter=adapter)
 
     @property
     def _evaluation_seed(self) -> int:

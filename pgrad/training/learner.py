@@ -77,7 +77,7 @@ class Learner:
         grads = flat.grads if group is None else groups[0].grads
         grads.zero_()
         inputs = [p for one in groups for p in one.parameters]
-        parts = batch.parts(self._at_once(batch)) if isinstance(batch.obs, Tokens) else [batch]
+        parts = self._parts(batch) if isinstance(batch.obs, Tokens) else [batch]
         found = []
         for part in parts:
             scalar, numbers = loss(self.agent, part)
@@ -145,10 +145,13 @@ class Learner:
         for part in torch.split(order.to(batch.mask.device), n):
             yield batch.columns(part).trimmed()
 
-    def _at_once(self, batch: Batch) -> int:
-        """How many texts of a batch a backward pass holds."""
+    def _parts(self, batch: Batch) -> list[Batch]:
+        """What of a batch of texts a backward pass holds."""
         tokens = TOKENS_AT_ONCE.get(self._flat.values.device.type, TOKENS_AT_ONCE["cuda"])
-        return self.texts_at_once or max(1, tokens // len(batch.mask))
+        shares = getattr(getattr(self.agent, "network", None), "shares", None)
+        width = None if shares is None else shares(len(batch.mask))
+        n = self.texts_at_once or max(1, tokens // len(batch.mask))
+        return batch.parts(n, width, strict=self.texts_at_once > 0)
 
     def _known(self, group: str) -> str:
         if group not in self._flat.groups:

@@ -123,7 +123,7 @@ def one_line(sample: Mapping[str, Any], width: int) -> str:
     asked = prompt if isinstance(prompt, str) else prompt[-1]["content"]
     paid = "not judged" if reward is None else number(reward)
     asked, said = (text.replace("\n", "⏎") for text in (asked, sample["completion"]))
-    room = max(width - len(paid) - 6, 8)
+    room = max(width - max(len(paid), 6) - 5, 8)
     asked = _cut(asked, max(room // 3, room - len(said)), front=True)
     return f"{paid:>6}  {asked} → {_cut(said, room - len(asked))}"
 

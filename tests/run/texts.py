@@ -13,8 +13,8 @@ from pgrad.worlds.language.tokenizer import character_tokenizer
 from tests.run.tools import rows
 
 TINY = LanguageSpec("scratch:tiny")
-TASK: dict[str, Any] = {"world_kwargs": {"sizes": [1, 2], "letters": "ab"}}
-SETTING: dict[str, Any] = {"n_envs": 2, "seed": 3, "log_every": 1, **TASK}
+TASK: dict[str, Any] = {"world_kwargs": {"sizes": [1, 3], "letters": "ab"}}
+SETTING: dict[str, Any] = {"n_envs": 2, "seed": 3, "log_every": 1, "threads": 1, **TASK}
 GRPO = pg.GRPO(n_prompts=3, num_generations=4, batch_size=5, n_epochs=2)
 
 

@@ -1,6 +1,7 @@
 """`pgrad doctor`: what works here, by trying it."""
 
 import os
+import string
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -54,10 +55,15 @@ TRIALS = (
 class Doctor:
     """Versions, devices, threads, and what works here: every extra is tried in a process of its own."""
 
+    model: str | None = None
+    """look at this language model instead: a folder, a hub id or scratch:tiny"""
+
 
 def run(args: list[str]) -> int:
     """Print the report; nothing that is broken stops it."""
-    parse(Doctor, "doctor", args)
+    given: Doctor = parse(Doctor, "doctor", args)
+    if given.model is not None:
+        return _look_at(given.model)
     print("versions")
     for name, version in versions().items():
         print(f"  {name:<17} {version or '-'}")
@@ -73,6 +79,25 @@ def run(args: list[str]) -> int:
         for (name, _, install), problem in zip(TRIALS, pool.map(_try, TRIALS), strict=True):
             print(f"  {name:<17} {_verdict(problem, install)}", flush=True)
     return 0
+
+
+def _look_at(model: str) -> int:
+    """What could cost a training of this language model; 1 where something would."""
+    import torch
+
+    from pgrad.models.language.checks import CHECKS
+    from pgrad.models.language.network import build_network
+    from pgrad.models.language.spec import LanguageSpec
+    from pgrad.worlds.language.tokenizer import character_tokenizer
+
+    spec = LanguageSpec(model)
+    tokenizer = character_tokenizer(string.printable) if spec.is_scratch else None
+    network = build_network(spec, tokenizer, critic=False, generator=torch.Generator().manual_seed(0))
+    print(f"{model}: {type(network.model).__name__}")
+    findings = {name: check(network) for name, check in CHECKS.items()}
+    for name, (well, text) in findings.items():
+        print(f"  {name:<17} {'' if well else 'PROBLEM: '}{text}")
+    return 0 if all(well for well, _ in findings.values()) else 1
 
 
 def _devices() -> dict[str, str]:

@@ -12,6 +12,7 @@ from pgrad.algorithms import ALGORITHMS
 from pgrad.cli.parse import parse
 from pgrad.cli.summary import summary
 from pgrad.errors import UsageError
+from pgrad.worlds.language.tasks import TASKS
 from pgrad.worlds.tensors.tensor import TENSOR_WORLDS
 
 FAMILIES = (
@@ -27,7 +28,7 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class List:
-    """The algorithms, the tensor worlds and the Gymnasium environments there are."""
+    """The algorithms, the tensor worlds, the tasks and the Gymnasium environments there are."""
 
     pattern: Annotated[Positional[str], arg(metavar="[PATTERN]", help_behavior_hint="(optional)")] = ""
     """list all worlds whose name contains this, instead"""
@@ -37,7 +38,9 @@ def run(args: list[str]) -> int:
     """Print the list."""
     given: List = parse(List, "list", args)
     if given.pattern:
-        found = [name for name in (*TENSOR_WORLDS, *_registered()) if given.pattern.lower() in name.lower()]
+        found = [
+            name for name in (*TENSOR_WORLDS, *TASKS, *_registered()) if given.pattern.lower() in name.lower()
+        ]
         if not found:
             raise UsageError(f"no world has {given.pattern!r} in its name")
         print("\n".join(found))
@@ -49,6 +52,10 @@ def run(args: list[str]) -> int:
     print("\ntensor worlds (all environments advance in a few tensor operations, on any device)")
     names = ", ".join(TENSOR_WORLDS)
     print(textwrap.fill(names, 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
+    print("\ntasks for language models (pgrad train grpo parity --model scratch:tiny, or a model's folder)")
+    tasks = ", ".join([*TASKS, "reasoning-gym:NAME"])
+    print(textwrap.fill(tasks, 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
+    print("  or a file of prompts: .jsonl, .json, .csv, .parquet, with --reward FILE.py:FUNCTION")
     print("\nGymnasium environments")
     registered = _registered()
     for name, module, package, install in FAMILIES:

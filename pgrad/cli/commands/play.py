@@ -7,12 +7,16 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from pgrad.cli.parse import parse
 from pgrad.errors import UsageError
-from pgrad.run import load
+from pgrad.run import Run, load
+from pgrad.worlds.language.kind import is_language
 
 
 @dataclass(frozen=True)
 class Play:
-    """Record a video (.mp4) of the agent of a run, or demonstrations, without needing a display."""
+    """Record a video (.mp4) of the agent of a run, or demonstrations, without needing a display.
+
+    Of a language model, show completions of prompts, those held out where there are any, with their rewards.
+    """
 
     run_dir: Annotated[Positional[str], arg(metavar="DIR", help_behavior_hint="(required)")] = ""
     """the folder of the run"""
@@ -37,13 +41,28 @@ def run(args: list[str]) -> int:
         raise UsageError("play which run? For example: pgrad play runs/ppo/CartPole-v1-seed0")
     if given.record is not None:
         return _record(given, given.record)
-    recording = load(given.run_dir, given.checkpoint).record(
+    loaded = load(given.run_dir, given.checkpoint)
+    if is_language(loaded.config.world):
+        return _show(given, loaded)
+    recording = loaded.record(
         given.out, episodes=given.episodes, deterministic=not given.stochastic, seed=given.seed
     )
     print(recording.path)
     for number, (total, length) in enumerate(zip(recording.returns, recording.lengths, strict=True), 1):
         cut = "" if recording.complete or number < len(recording.returns) else ", cut off there"
         print(f"episode {number}: return {total:.1f}, {length:,} steps{cut}")
+    return 0
+
+
+def _show(given: Play, loaded: Run) -> int:
+    if given.out is not None:
+        raise UsageError("texts make no video: leave out --out")
+    samples = loaded.answers(given.episodes, not given.stochastic, seed=given.seed)
+    for number, sample in enumerate(samples, 1):
+        prompt, reward = sample["prompt"], sample["reward"]
+        asked = prompt if isinstance(prompt, str) else prompt[-1]["content"]
+        paid = "not judged" if reward is None else f"reward {reward:g}"
+        print(f"prompt {number}: {paid}\n  {asked}\n  → {sample['completion']}")
     return 0
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, nn
 
 from pgrad.errors import UsageError
-from pgrad.models.language.extra import extra
+from pgrad.extras import extra
 from pgrad.models.language.spec import LanguageSpec
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pgrad.extras import extra
 from pgrad.models.language.body import takes_positions
-from pgrad.models.language.extra import extra
 
 PREFILL = 2**14
 """So many tokens of prompts are read at a time."""

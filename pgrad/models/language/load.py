@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pgrad.errors import UsageError
-from pgrad.models.language.extra import extra
+from pgrad.extras import extra
 
 
 def load_model(name: str) -> Any:
@@ -22,6 +22,7 @@ def load_model(name: str) -> Any:
         raise UsageError(f"model {name!r} is an encoder and a decoder; only decoders can be trained")
     drop_nothing(config)
     load = transformers.AutoModelForCausalLM.from_pretrained
+    transformers.utils.logging.disable_progress_bar()
     model = _from(name, "model", load, config=config, dtype=torch.float32)
     remove_dropout(model)
     kinds = set(getattr(model.config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}

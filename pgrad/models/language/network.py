@@ -10,10 +10,11 @@ from pgrad.data import Tokens
 from pgrad.errors import UsageError
 from pgrad.math.tokens import TokenPolicy
 from pgrad.models.language.adapters import adapted, add_adapters, without_adapters
-from pgrad.models.language.body import body_of, check_head, context_of, read, shape_of, shrink
+from pgrad.models.language.body import body_of, check_head, context_of, shape_of, shrink
 from pgrad.models.language.load import drop_nothing, end_tokens, load_model, load_tokenizer, remove_dropout
 from pgrad.models.language.outside import put_back, take_out
 from pgrad.models.language.scratch import scratch_model
+from pgrad.models.language.shared import read_shared, width_of_sharing
 from pgrad.models.language.spec import LanguageSpec
 
 
@@ -77,7 +78,7 @@ class LanguageNetwork(nn.Module):
         """V(text up to and with this row), [T, B] float32."""
         if self.critic is None:
             raise UsageError("this agent was built without a critic, which this algorithm needs")
-        hidden = read(self.critic.body, tokens, self.dtype)
+        hidden = read_shared(self.critic.body, tokens, self.dtype, after=1)  # the last bootstraps
         value: Tensor = self.critic.head(hidden.float()).squeeze(-1)
         return value
 
@@ -90,6 +91,10 @@ class LanguageNetwork(nn.Module):
             raise UsageError("this agent keeps no reference: build it with reference=True")
         with without_adapters(self.model):
             return self._policy(self.model, tokens)
+
+    def shares(self, longest: int) -> int | None:
+        """The width of the model if it can read a prompt once for several texts of up to `longest` tokens."""
+        return width_of_sharing(body_of(self.model), longest)
 
     @property
     def device(self) -> torch.device:
@@ -105,7 +110,7 @@ class LanguageNetwork(nn.Module):
 
     def _policy(self, model: Any, tokens: Tokens) -> TokenPolicy:
         head = model.get_output_embeddings()
-        hidden = read(body_of(model), tokens, self.dtype).to(self.dtype)
+        hidden = read_shared(body_of(model), tokens, self.dtype).to(self.dtype)
         return TokenPolicy(hidden, head.weight, head.bias, tokens.decides, *shape_of(model, self.temperature))
 
 

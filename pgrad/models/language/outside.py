@@ -57,6 +57,6 @@ def _seal(part: str, weights: Mapping[str, Tensor], seals: dict[str, Tensor]) ->
         digest = hashlib.sha256()
         for name, x in weights.items():
             digest.update(f"{name} {x.dtype} {list(x.shape)}\n".encode())
-            digest.update(x.cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(x.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         seals[part] = torch.tensor(list(digest.digest()), dtype=torch.uint8)
     return seals[part]

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Generator
 
-from pgrad.models.language.extra import extra
+from pgrad.extras import extra
 from pgrad.models.language.sizes import CONTEXT, SCRATCH, SIZES
 
 

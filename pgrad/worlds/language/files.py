@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pgrad.errors import UsageError
-from pgrad.worlds.language.extra import extra
+from pgrad.extras import extra
 
 
 def read_rows(path: Path) -> list[Any]:

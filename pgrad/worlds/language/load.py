@@ -8,8 +8,8 @@ from types import ModuleType
 from typing import Any
 
 from pgrad.errors import UsageError
+from pgrad.extras import did_you_mean
 from pgrad.worlds.language.builtin import BUILTIN
-from pgrad.worlds.language.extra import did_you_mean
 from pgrad.worlds.language.rewards import Reward
 
 

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from pgrad.errors import UsageError
-from pgrad.worlds.language.extra import did_you_mean, extra
+from pgrad.extras import did_you_mean, extra
 from pgrad.worlds.language.task import Instance, Task
 
 PREFIX = "reasoning-gym:"
@@ -42,8 +42,8 @@ def reasoning_task(name: str, payload: bool = False, **config: Any) -> Task:
 
     Raises UsageError where the extra is missing, for another name, and for options it does not take.
     """
-    gym = extra("reasoning_gym")
-    names = extra("reasoning_gym.factory").DATASETS
+    gym = extra("reasoning_gym", "reasoning-gym")
+    names = extra("reasoning_gym.factory", "reasoning-gym").DATASETS
     if name not in names:
         raise UsageError(f"reasoning-gym has no task {name!r}: {did_you_mean(name, sorted(names))}")
     if payload and name not in PAYLOAD:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from pgrad.errors import TrainingError, UsageError
+from pgrad.extras import did_you_mean
 from pgrad.worlds.language.answers import read_answer, short
 from pgrad.worlds.language.calls import Caller, Outcome, is_async
-from pgrad.worlds.language.extra import did_you_mean
 
 Reward = Callable[..., Any]
 """f(prompts, completions, **columns) -> list[float | None], or a coroutine that returns one (TRL's

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pgrad.errors import UsageError
-from pgrad.worlds.language.extra import did_you_mean
+from pgrad.extras import did_you_mean
 from pgrad.worlds.language.files import READERS
 from pgrad.worlds.language.order import TASK_COLUMNS, Endless, Shuffled, posed, verifier
 from pgrad.worlds.language.prompts import Prompt, Prompts, load_prompts

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from pgrad.errors import UsageError
+from pgrad.extras import did_you_mean
 from pgrad.worlds.language.arithmetic import addition, countdown, modular_addition
-from pgrad.worlds.language.extra import did_you_mean
 from pgrad.worlds.language.reasoning import PREFIX, reasoning_task
 from pgrad.worlds.language.sequences import copy, parity, reverse, sort
 from pgrad.worlds.language.task import Task

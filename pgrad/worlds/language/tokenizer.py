@@ -3,7 +3,7 @@
 from typing import Any
 
 from pgrad.errors import UsageError
-from pgrad.worlds.language.extra import extra
+from pgrad.extras import extra
 
 PAD, BOS, EOS, UNK = SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
 

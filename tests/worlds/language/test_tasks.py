@@ -252,5 +252,5 @@ def test_reasoning_gym_behind_the_same_interface() -> None:
 
 def test_a_missing_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "reasoning_gym", None)
-    with pytest.raises(UsageError, match=r"reasoning-gym is not installed: pip install 'pgrad\[language\]'"):
+    with pytest.raises(UsageError, match=r"reasoning-gym is not installed: pip install 'pgrad\[reasoning-gym\]'"):
         make_task("reasoning-gym:gcd")

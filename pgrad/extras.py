@@ -1,4 +1,4 @@
-"""What this folder needs and pgrad does not: asked for when it is used, and missed in one line."""
+"""Packages that only some of pgrad needs, imported when they are used and missed in one line; near names."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,13 +8,16 @@ from typing import Any
 from pgrad.errors import UsageError
 
 
-def extra(module: str) -> Any:
-    """The module, imported now. Raises UsageError that says how to install it."""
+def extra(module: str, name: str = "language") -> Any:
+    """The module, imported now. Raises UsageError that says how to install it, as a part of pgrad[`name`]."""
+    package = module.partition(".")[0]
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        package = module.partition(".")[0].replace("_", "-")
-        raise UsageError(f"{package} is not installed: pip install 'pgrad[language]' ({error})") from None
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise
+        missing = package.replace("_", "-")
+        raise UsageError(f"{missing} is not installed: pip install 'pgrad[{name}]'") from error
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
