@@ -33,7 +33,7 @@ class Trajectory:
 
     @property
     def final(self) -> Tensor:
-        """Where nothing comes after, [T, B] bool: `terminated`; and any end of a text, judged though cut off."""
+        """Where nothing comes after, [T, B]: `terminated`, and any end of a text, judged though cut off."""
         return self.done if isinstance(self.obs, Tokens) else self.terminated
 
     @property

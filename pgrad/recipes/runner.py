@@ -37,9 +37,7 @@ def run_recipes(
         (folder / recipe.name).mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
         running = {
-            recipe.name: [
-                pool.submit(_one_seed, recipe, seed, folder / recipe.name, runs) for seed in seeds
-            ]
+            recipe.name: [pool.submit(_one_seed, recipe, seed, folder / recipe.name, runs) for seed in seeds]
             for recipe in recipes
         }
         for recipe in recipes:

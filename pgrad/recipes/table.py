@@ -16,18 +16,26 @@ def evidence_table(folder: Path) -> str:
     return "\n".join([*HEAD, *(_row(result) for result in results)])
 
 
+def digits(result: dict[str, Any]) -> int:
+    """Decimals that returns are told with: three where all are within ±1."""
+    return 3 if all(abs(seed["eval_mean"]) <= 1.0 for seed in result["seeds"]) else 1
+
+
 def _row(result: dict[str, Any]) -> str:
     low, high = result["interval"]
-    means = [seed["eval_mean"] for seed in result["seeds"]]
+    means, k = [seed["eval_mean"] for seed in result["seeds"]], digits(result)
     reach = "reported" if result["reach"] is None else f"≥ {result['reach']:g}"
     if result["every_seed"] is not None:
         reach += f", every seed ≥ {result['every_seed']:g}"
-    reached = f"{result['mean']:.1f} [{low:.1f}, {high:.1f}]"
+    reached = f"{result['mean']:.{k}f} [{low:.{k}f}, {high:.{k}f}]"
+    before = [seed["eval_before"] for seed in result["seeds"] if "eval_before" in seed]
+    if before:
+        reached += f", from {sum(before) / len(before):.{k}f}"
     if result["reached"] is False:
         reached += " (short)"
     name = f"[{result['recipe']}](docs/evidence/{result['recipe']}/curve.png)"
     steps = f"{result['world']}, {result['total_timesteps']:,}"
-    return f"| {name} | {steps} | {reach} | {reached} | {min(means):.1f} | {len(means)} |"
+    return f"| {name} | {steps} | {reach} | {reached} | {min(means):.{k}f} | {len(means)} |"
 
 
 if __name__ == "__main__":

@@ -56,6 +56,9 @@ DOING: Columns = (
     ("episode return", "rollout/ep_rew_mean", number),
     ("episode length", "rollout/ep_len_mean", whole),
     ("evaluation", "eval/mean_reward", number),
+    ("log-likelihood", "train/log_likelihood", number),
+    ("accuracy", "train/accuracy", number),
+    ("  held out", "held_out/accuracy", number),
     ("steps/s", "time/fps", whole),
     ("learning rate", "train/learning_rate", number),
 )
@@ -71,6 +74,7 @@ LINE: Line = (
     ("return {}", "rollout/ep_rew_mean", 6, number),
     ("length {}", "rollout/ep_len_mean", 5, whole),
     ("eval {}", "eval/mean_reward", 6, number),
+    ("accuracy {}", "train/accuracy", 6, number),
     ("{} steps/s", "time/fps", 5, rate),
     ("kl {}", "train/approx_kl", 6, "{:.4f}".format),
 )
@@ -79,6 +83,8 @@ READING: Columns = (
     ("reward", "reward", number),
     ("reward deviation", "reward_std", number),
     ("groups all equal", "frac_reward_zero_std", percent),
+    ("  all at the best", "frac_reward_all_best", percent),
+    ("  all at the worst", "frac_reward_all_worst", percent),
     ("completion length", "completions/mean_length", number),
     ("cut off", "completions/clipped_ratio", percent),
     ("evaluation", "eval/mean_reward", number),

@@ -19,6 +19,7 @@ class TextStatistics:
         self.finished = 0
         self.returns: deque[float] = deque(maxlen=WINDOW)
         self._metrics: dict[str, float] = {}
+        self._extremes = (math.inf, -math.inf)  # the lowest and the highest reward so far
         self._rows: list[tuple[Tensor, ...]] = []
         self._seconds: dict[str, float] = {}
 
@@ -63,12 +64,12 @@ class TextStatistics:
             "completions/unscored_ratio": reward.isnan().double().mean(),
         }
         if group > 1:
-            equal = (groups == groups[:, :1]).all(1)
-            top = groups[:, 0] >= judged.max() if len(judged) else equal
-            numbers |= {
-                "frac_reward_zero_std": equal.double().mean(),
-                "frac_reward_all_best": (equal & top).double().mean(),
-            }
+            equal, first = (groups == groups[:, :1]).all(1), groups[:, 0]
+            numbers["frac_reward_zero_std"] = equal.double().mean()
+            low, high = self._extremes = extremes(judged, self._extremes)
+            if low < high:  # before that, nobody knows what is good and what is bad
+                numbers["frac_reward_all_best"] = (equal & (first == high)).double().mean()
+                numbers["frac_reward_all_worst"] = (equal & (first == low)).double().mean()
         found_numbers = {name: float(x) for name, x in numbers.items()}
         self._metrics = {name: x for name, x in found_numbers.items() if not math.isnan(x)} | others
         self._metrics |= {f"time/{name}": x for name, x in self._seconds.items()}
@@ -85,9 +86,19 @@ class TextStatistics:
     def state_dict(self) -> dict[str, Any]:
         """What `metrics` would tell, clocks left out: a state is the same on every day."""
         told = {name: x for name, x in self._metrics.items() if not name.startswith("time/")}
-        return {"finished": self.finished, "returns": list(self.returns), "metrics": told}
+        returns, extremes_ = list(self.returns), list(self._extremes)
+        return {"finished": self.finished, "returns": returns, "extremes": extremes_, "metrics": told}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put it back."""
         self.finished, self._metrics = state["finished"], dict(state["metrics"])
+        low, high = state["extremes"]
+        self._extremes = low, high
         self.returns = deque(state["returns"], maxlen=max(WINDOW, len(state["returns"])))
+
+
+def extremes(rewards: Tensor, before: tuple[float, float]) -> tuple[float, float]:
+    """The lowest and the highest of these rewards and of those before."""
+    if not len(rewards):
+        return before
+    return min(before[0], float(rewards.min())), max(before[1], float(rewards.max()))

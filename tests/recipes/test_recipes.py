@@ -11,7 +11,8 @@ from pgrad.cli import main
 from pgrad.recipes import RECIPES
 from pgrad.recipes.recipe import Recipe
 from pgrad.recipes.runner import run_recipes
-from pgrad.recipes.table import evidence_table
+from pgrad.recipes.table import digits, evidence_table
+from pgrad.run.config import settled
 from pgrad.training.disk.log import read
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +22,7 @@ TINY = Recipe("tiny", pg.A2C(), "probe-both", total_timesteps=400, n_envs=2, rea
 def test_names_are_unique_and_numbers_sound() -> None:
     assert all(name == recipe.name for name, recipe in RECIPES.items())
     for recipe in RECIPES.values():
-        recipe.algorithm.collects(recipe.n_envs)  # raises where the numbers do not fit
+        settled(recipe.algorithm, recipe.agent).collects(recipe.n_envs)  # raises where numbers do not fit
         assert recipe.total_timesteps >= 20_000
 
 
@@ -45,7 +46,7 @@ def test_a_recipe_leaves_curves_and_a_result_that_agree(tmp_path: Path) -> None:
         curve = read(tmp_path / "tiny" / f"seed-{row['seed']}.csv")
         assert curve["time/total_timesteps"][-1] == row["timesteps"] == alone.timesteps
     assert (tmp_path / "tiny" / "curve.png").stat().st_size > 5_000
-    assert f"| {result['mean']:.1f} [" in evidence_table(tmp_path)
+    assert f"| {result['mean']:.{digits(result)}f} [" in evidence_table(tmp_path)
 
 
 def test_the_command_lists_recipes_and_refuses_what_is_not_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from pgrad.cli.parse import parse
 from pgrad.errors import UsageError
 from pgrad.recipes import RECIPES
 from pgrad.recipes.runner import run_recipes
+from pgrad.recipes.table import digits
 from pgrad.training.versions import cores
 
 
@@ -46,13 +47,16 @@ def run(args: list[str]) -> int:
     runs = None if given.runs is None else Path(given.runs)
     for result in run_recipes(recipes, given.seeds, Path(given.out), given.jobs or cores(), runs):
         print(result["recipe"])
+        k = digits(result)
         for seed in result["seeds"]:
-            returns = f"{seed['eval_mean']:.1f} ± {seed['eval_std']:.1f}"
+            returns = f"{seed['eval_mean']:.{k}f} ± {seed['eval_std']:.{k}f}"
             print(f"  seed {seed['seed']}: {returns} ({seed['seconds']:.0f} s)")
         low, high = result["interval"]
         if len(result["seeds"]) < 5:
             print("  fewer than 5 seeds: the interval says little")
         verdict = {True: "reached", False: "not reached", None: "reported only"}[result["reached"]]
-        print(f"  mean {result['mean']:.1f} (95% interval over seeds {low:.1f} … {high:.1f}): {verdict}")
+        print(
+            f"  mean {result['mean']:.{k}f} (95% interval over seeds {low:.{k}f} … {high:.{k}f}): {verdict}"
+        )
     print(f"curves and results: {given.out}")
     return 0

@@ -160,6 +160,7 @@ def test_what_is_not_one_text_a_column_or_not_known_is_read_as_ever() -> None:
     silent = Tokens(tokens.id, tokens.position, tokens.decides & (torch.arange(12) > 0))
     assert texts_of(silent) is None
     assert texts_of(packed(tokens, action)[0]) is None
+    assert texts_of(Tokens(*(x[:, :0] for x in (tokens.id, tokens.position, tokens.decides)))) is None
     other = tokens.id.clone()
     other[3, 1] += 1
     changed = texts_of(Tokens(other, tokens.position, tokens.decides))

@@ -252,5 +252,6 @@ def test_reasoning_gym_behind_the_same_interface() -> None:
 
 def test_a_missing_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "reasoning_gym", None)
-    with pytest.raises(UsageError, match=r"reasoning-gym is not installed: pip install 'pgrad\[reasoning-gym\]'"):
+    how = r"reasoning-gym is not installed: pip install 'pgrad\[reasoning-gym\]'"
+    with pytest.raises(UsageError, match=how):
         make_task("reasoning-gym:gcd")
