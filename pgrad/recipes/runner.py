@@ -68,7 +68,8 @@ def _summarize(recipe: Recipe, rows: list[dict[str, Any]], folder: Path) -> dict
     }
     (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
     curves = [folder / f"seed-{seed}.csv" for seed in seeds]
-    compare({recipe.name: curves}, folder / "curve.png", title=recipe.title)
+    if all("rollout/ep_rew_mean" in read(curve) for curve in curves):  # imitation earns nothing
+        compare({recipe.name: curves}, folder / "curve.png", title=recipe.title)
     return result
 
 

@@ -11,9 +11,12 @@ HEAD = (
 
 
 def evidence_table(folder: Path) -> str:
-    """Markdown, one row for each folder/*/result.json; the name links to the curves."""
-    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*/result.json"))]
-    return "\n".join([*HEAD, *(_row(result) for result in results)])
+    """Markdown, one row for each folder/*/result.json; the name links to the curves, where there are any."""
+    rows = []
+    for path in sorted(folder.glob("*/result.json")):
+        shown = "curve.png" if (path.parent / "curve.png").exists() else path.name
+        rows.append(_row(json.loads(path.read_text()), shown))
+    return "\n".join([*HEAD, *rows])
 
 
 def digits(result: dict[str, Any]) -> int:
@@ -21,7 +24,7 @@ def digits(result: dict[str, Any]) -> int:
     return 3 if all(abs(seed["eval_mean"]) <= 1.0 for seed in result["seeds"]) else 1
 
 
-def _row(result: dict[str, Any]) -> str:
+def _row(result: dict[str, Any], shown: str) -> str:
     low, high = result["interval"]
     means, k = [seed["eval_mean"] for seed in result["seeds"]], digits(result)
     reach = "reported" if result["reach"] is None else f"≥ {result['reach']:g}"
@@ -33,7 +36,7 @@ def _row(result: dict[str, Any]) -> str:
         reached += f", from {sum(before) / len(before):.{k}f}"
     if result["reached"] is False:
         reached += " (short)"
-    name = f"[{result['recipe']}](docs/evidence/{result['recipe']}/curve.png)"
+    name = f"[{result['recipe']}](docs/evidence/{result['recipe']}/{shown})"
     steps = f"{result['world']}, {result['total_timesteps']:,}"
     return f"| {name} | {steps} | {reach} | {reached} | {min(means):.{k}f} | {len(means)} |"
 

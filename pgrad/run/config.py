@@ -134,11 +134,7 @@ class RunConfig:
             if world is None and saved["world"] != CUSTOM:
                 world = saved["world"]
             if agent is None and saved["agent"] != CUSTOM:
-                kind = LanguageSpec if "model" in saved["agent"] else AgentSpec
-                spec: dict[str, Any] = {
-                    name: tuple(x) if isinstance(x, list) else x for name, x in saved["agent"].items()
-                }
-                agent = kind(**spec)
+                agent = _spec(saved["agent"])
             if reward is None and saved.get("reward") != CUSTOM:
                 reward = saved.get("reward")
         except (KeyError, TypeError) as error:
@@ -150,6 +146,25 @@ class RunConfig:
             if value is None:
                 raise UsageError(f"this run was made with its own {name}: give it again, {name}=...")
         return cls(settled(algorithm, agent), world, agent, options, saved["world_kwargs"], reward)
+
+
+def completed(saved: dict[str, Any]) -> dict[str, Any]:
+    """A record with what its version of pgrad did not know yet, at the defaults. Raises CheckpointError."""
+    try:
+        full = {**saved, "options": dataclasses.asdict(RunOptions(**saved["options"]))}
+        if saved["algorithm"] in ALGORITHMS:
+            algorithm: Any = ALGORITHMS[saved["algorithm"]](**saved["hyperparameters"])
+            full["hyperparameters"] = dataclasses.asdict(algorithm)
+        if saved["agent"] != CUSTOM:
+            full["agent"] = dataclasses.asdict(_spec(saved["agent"]))
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"config.json does not fit this version of pgrad: {error}") from error
+    return full
+
+
+def _spec(saved: dict[str, Any]) -> AgentSpec | LanguageSpec:
+    given: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in saved.items()}
+    return LanguageSpec(**given) if "model" in saved else AgentSpec(**given)
 
 
 def _named(reward: Any) -> bool:

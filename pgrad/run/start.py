@@ -13,7 +13,7 @@ from pgrad.models import AgentSpec
 from pgrad.models.language.spec import LanguageSpec
 from pgrad.run.assemble import exists, make_agent, make_training, make_world, own_size
 from pgrad.run.conduct import Callback, conduct
-from pgrad.run.config import RunConfig, RunOptions, default_spec, settled
+from pgrad.run.config import RunConfig, RunOptions, completed, default_spec, settled
 from pgrad.run.language import with_length
 from pgrad.run.result import Run
 from pgrad.run.sinks import open_sinks, require_installed
@@ -141,7 +141,7 @@ def resume(
     with RunDir.open(Path(run_dir)) as directory:
         saved = directory.config()
         config = with_length(RunConfig.from_json(saved, algorithm, world, agent, reward))
-        differences = config_difference(saved, config.to_json())
+        differences = config_difference(completed(saved), config.to_json())
         if differences:
             raise UsageError(difference_text(directory.path, differences))
         chosen = latest_checkpoint(directory.checkpoints) if checkpoint is None else Path(checkpoint)

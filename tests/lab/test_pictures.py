@@ -56,8 +56,9 @@ def test_named_pictures_are_drawn(named: tuple[str, Any], tmp_path: Path) -> Non
     assert 1 < height < 8
 
 
-def test_letters_are_large_enough_and_inside(named: tuple[str, Any]) -> None:
+def test_letters_are_large_enough_and_inside(named: tuple[str, Any], tmp_path: Path) -> None:
     picture = named[1]
+    drawing.save(picture, tmp_path / "first.png")  # the layout is found while it is drawn
     picture.canvas.draw()
     drawn, (width, height) = picture.get_tightbbox(), picture.get_size_inches()
     assert min(drawn.x0, drawn.y0) > -0.01

@@ -1,6 +1,7 @@
 """Stopping and continuing changes nothing, bit for bit, through files: for every algorithm and kind of
 world."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -318,3 +319,17 @@ def test_places_without_a_run(tmp_path: Path) -> None:
             attempt(tmp_path / "cartpole-1")
     with pytest.raises(UsageError, match="checkpoint must be 'latest' or 'best', got 'newest'"):
         pg.load(tmp_path / "cartpole-1", "newest")  # type: ignore[arg-type]
+
+
+def test_a_run_from_before_an_option_existed_goes_on(tmp_path: Path) -> None:
+    """What a record does not say is at its default; what it says otherwise is still told."""
+    run = pg.train(pg.A2C(), "probe-both", total_timesteps=80, n_envs=2, run_dir=tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    record = json.loads(path.read_text())
+    del record["config"]["options"]["frame_stack"]
+    del record["config"]["hyperparameters"]["vf_coef"]
+    del record["config"]["agent"]["activation"]
+    path.write_text(json.dumps(record))
+    assert pg.resume(tmp_path / "run", 160).timesteps > run.timesteps
+    with pytest.raises(UsageError, match="vf_coef"):
+        pg.resume(tmp_path / "run", 240, algorithm=pg.A2C(vf_coef=0.1))
