@@ -36,7 +36,8 @@ VARIANTS: dict[str, Algorithm] = {
     "rloo": GRPO(
         n_prompts=32,
         num_generations=8,
-        average="token",
+        average="constant",
+        max_length=9,
         baseline="leave-one-out",
         scale_rewards="none",
         learning_rate=3e-4,

@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import gymnasium
 import pytest
 import torch
 from torch import Generator, Tensor, nn
@@ -219,7 +220,32 @@ def test_groups_begin_alike_and_meet_the_same_chances(world: str) -> None:
         assert len({tuple(row.tolist()) for row in starts}) == 6
 
 
+def test_workers_and_stacked_frames_keep_groups() -> None:
+    """The same numbers whoever steps the environments; a group that two workers would share is refused."""
+    plain = make("FrozenLake-v1", n_envs=4, seed=2, frame_stack=2)
+    shared = make("FrozenLake-v1", n_envs=4, seed=2, frame_stack=2, workers=2)
+    try:
+        for _ in range(2):
+            assert torch.equal(plain.reset(2), shared.reset(2))
+            for k in range(3):
+                action = torch.full((4,), k, dtype=torch.int64)
+                seen = [world.step(action).obs for world in (plain, shared)]
+                assert torch.equal(*seen)
+                assert torch.equal(seen[0][0], seen[0][1])
+        with pytest.raises(UsageError, match="must not be shared by workers"):
+            shared.reset(4)
+    finally:
+        plain.close()
+        shared.close()
+
+
 def test_worlds_that_cannot_begin_alike_say_so() -> None:
+    given = make(gymnasium.make_vec("CartPole-v1", num_envs=4))
+    try:
+        with pytest.raises(UsageError, match="cannot be made to start alike"):
+            given.reset(2)
+    finally:
+        given.close()
     with pytest.raises(UsageError, match="groups of 4 episodes do not fill 6 environments"):
         pg.train(pg.GRPO(num_generations=4), "cartpole", total_timesteps=100, n_envs=6)
 
