@@ -1,4 +1,4 @@
-"""Language without a hub: from random weights, and from a little imitation, on tasks that can be checked.
+"""Language without a hub: small models with random weights, a little imitation, then rewards of a verifier.
 
 "By imitation" is what supervised training alone comes to: of what the warm start sees, and then of as many
 tokens more as the others learn from by reward.
@@ -55,14 +55,6 @@ VARIANTS: dict[str, Algorithm] = {
 }
 
 RECIPES = (
-    Recipe(
-        "grpo-copy-from-scratch",
-        GRPO(n_prompts=32, num_generations=8, average="token", learning_rate=5e-4, ent_coef=0.02),
-        "copy",
-        total_timesteps=1_500_000,
-        agent=TINY,
-        world_kwargs={"letters": "abcdefgh", "sizes": (1, 2), "larger": (3, 4)},
-    ),
     *(
         Recipe(
             f"{name}-reverse",

@@ -11,6 +11,7 @@ from torch import Generator
 
 from pgrad.algorithms import Algorithm
 from pgrad.data import Demonstrations
+from pgrad.errors import WorldError
 from pgrad.models import Agent
 from pgrad.training.collect import Collector
 from pgrad.training.completions import Completer
@@ -19,6 +20,9 @@ from pgrad.training.learner import Learner
 from pgrad.training.teacher import Teacher
 from pgrad.worlds.language.world import LanguageWorld
 from pgrad.worlds.protocol import World
+
+EMPTY = 5
+"""After so many rounds without a decision that counts a training is given up."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class Training:
         self.averages = Averages()
         self.timesteps = 0
         self.iterations = 0
+        self._empty = 0  # rounds in a row without a decision that counts
 
     def _source(
         self, seeds: Seeds, device: torch.device, n_envs: int
@@ -111,7 +116,14 @@ class Training:
         traj = self.collector.collect(self.request)
         decisions = self.collector.played
         if decisions == 0 and not self.learner.replay.capacity:
+            self._empty += 1
+            if self._empty == EMPTY:
+                raise WorldError(
+                    f"there was nothing to learn from in {EMPTY} rounds: no decision counted, or no reward "
+                    "could judge a completion (every one was None)"
+                )
             return {}
+        self._empty = 0
         began = time.perf_counter()
         self.learner.begin(min(self.timesteps / self.total_timesteps, 1.0))
         extra = self.algorithm.update(self.learner, replace(traj, reward=self.agent.scale_rewards(traj)))

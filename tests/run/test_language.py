@@ -272,3 +272,21 @@ def test_samples_are_written_with_every_row(tmp_path: Path) -> None:
     for line in lines:
         assert line.keys() == {"timesteps", "prompt", "completion", "reward"}
         assert line["reward"] == float(line["completion"].strip() + "=" == line["prompt"])
+
+
+def test_rewards_that_never_judge_end_the_run() -> None:
+    """Nothing counted, so no step was ever taken: told after a few rounds."""
+
+    def never(prompts: list[str], completions: list[str], **columns: Any) -> list[None]:
+        return [None] * len(prompts)
+
+    with pytest.raises(pg.WorldError, match="nothing to learn from in 5 rounds"):
+        pg.train(
+            pg.GRPO(n_prompts=2, num_generations=2),
+            ["ab", "ba"],
+            agent=pg.LanguageSpec("scratch:tiny"),
+            reward=never,
+            world_kwargs={"max_completion_length": 3},
+            total_timesteps=100,
+            progress=False,
+        )

@@ -63,7 +63,8 @@ class LanguageWorld:
         self.max_completion_length = max_completion_length or self._source.longest + 1
         if self.max_completion_length < 1 or (not max_completion_length and not self._source.longest):
             raise UsageError(
-                f"{self.name} needs a max_completion_length above 0, got {max_completion_length}"
+                f"{self.name} needs a max_completion_length above 0 (--max-completion-length 256), got "
+                f"{max_completion_length}"
             )
         self.context = 0
         self.scored = Scored([], {}, [])
