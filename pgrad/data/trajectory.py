@@ -118,10 +118,13 @@ class Batch:
 
     def part(self, index: Tensor) -> "Batch":
         """The columns at `index` [n] of a batch that is not flattened, which know of what they are a part."""
+        return replace(self.columns(index).trimmed(), whole=self.whole or self._counted())
+
+    def _counted(self) -> Whole:
+        """What parts must know of this batch; waits for the device."""
         moments = mean(self.advantage, self.mask), deviation(self.advantage, self.mask)
         counts = self.mask.sum(), self.mask.amax(0).sum()
-        whole = self.whole or Whole(*torch.stack([*counts, *moments]).tolist())
-        return replace(self.columns(index).trimmed(), whole=whole)
+        return Whole(*torch.stack([*counts, *moments]).tolist())
 
     def with_advantage(self) -> "Batch":
         """The columns in which some decision has an advantage: the others have no policy gradient."""
@@ -138,11 +141,12 @@ class Batch:
             return [self]
         texts = texts_of(self.obs) if width is not None and isinstance(self.obs, Tokens) else None
         found = None if texts is None or width is None else parted(texts, n, width, strict)
+        counted = replace(self, whole=self.whole or self._counted())  # once for all parts
         if found is not None:
-            return [self.part(torch.tensor(columns, device=self.mask.device)) for columns in found]
+            return [counted.part(torch.tensor(columns, device=self.mask.device)) for columns in found]
         rows = torch.arange(1, len(self.mask) + 1, device=self.mask.device).unsqueeze(1)
         order = (rows * (self.mask > 0)).amax(0).argsort(stable=True)
-        return [self.part(index) for index in torch.split(order, n)]
+        return [counted.part(index) for index in torch.split(order, n)]
 
     def trimmed(self) -> "Batch":
         """Without the rows at the end that have no weight in any column."""

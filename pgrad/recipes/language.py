@@ -4,6 +4,8 @@
 tokens more as the others learn from by reward.
 """
 
+from dataclasses import replace
+
 from pgrad.algorithms import GRPO, PPO, Imitate, Reinforce
 from pgrad.algorithms.protocol import Algorithm
 from pgrad.models.language.spec import LanguageSpec
@@ -17,31 +19,9 @@ SUMS = Recipe("imitate-addition", IMITATE, "addition", total_timesteps=150_000, 
 GROUPS = GRPO(n_prompts=32, num_generations=8, average="token", learning_rate=3e-4)
 VARIANTS: dict[str, Algorithm] = {
     "grpo": GROUPS,
-    "dr-grpo": GRPO(
-        n_prompts=32,
-        num_generations=8,
-        average="constant",
-        max_length=9,
-        scale_rewards="none",
-        learning_rate=3e-4,
-    ),
-    "dapo": GRPO(
-        n_prompts=32,
-        num_generations=8,
-        average="token",
-        clip_range_high=0.28,
-        dynamic_sampling=True,
-        learning_rate=3e-4,
-    ),
-    "rloo": GRPO(
-        n_prompts=32,
-        num_generations=8,
-        average="constant",
-        max_length=9,
-        baseline="leave-one-out",
-        scale_rewards="none",
-        learning_rate=3e-4,
-    ),
+    "dr-grpo": replace(GROUPS, average="constant", max_length=9, scale_rewards="none"),
+    "dapo": replace(GROUPS, clip_range_high=0.28, dynamic_sampling=True),
+    "rloo": replace(GROUPS, average="constant", max_length=9, baseline="leave-one-out", scale_rewards="none"),
     "ppo": PPO(
         n_steps=9,
         batch_size=1152,

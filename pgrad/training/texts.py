@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from pgrad.models.language.generate import Completions
-
-WINDOW = 100
+from pgrad.training.episodes import WINDOW
 
 
 class TextStatistics:
