@@ -1,5 +1,6 @@
 PYTHON ?= python3.11
 VENV   ?= .venv
+PEERS  ?= .peers
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -17,6 +18,17 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# All that takes 20 minutes together; longer ones by name: make bench ROWS='C1 D growth'.
+ROWS ?= A B C8 E F G I
+bench: $(VENV)/.installed-dev $(PEERS)/.installed
+	$(BIN)/python -m bench $(ROWS) --peers $(PEERS)
+
+$(PEERS)/.installed: bench/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --requirement bench/peers.txt
+	touch $@
+
 # torch goes in first and alone: a looser requirement would bring several gigabytes of CUDA with it.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,4 +41,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -20,9 +20,17 @@ def extra(module: str, name: str = "language") -> Any:
         raise UsageError(f"{missing} is not installed: pip install 'pgrad[{name}]'") from error
 
 
+def nearest(name: str, allowed: Iterable[str], n: int = 1, *, before: str = "") -> str:
+    """'did you mean X?' where one of `allowed` is near to `name`, else ''; each is written after `before`.
+
+    Up to `n` of them, as 'X or Y'. Case does not count, nor which of "-" and "_" it is.
+    """
+    alike = {one.lower().replace("_", "-"): one for one in allowed}
+    near = difflib.get_close_matches(name.lower().replace("_", "-"), alike, n=n, cutoff=0.65)
+    return f"did you mean {' or '.join(before + alike[one] for one in near)}?" if near else ""
+
+
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    """'did you mean X? ' where one of `allowed` is near to `name`, else ''; then all that there are."""
+    """What `nearest` says, then all that there are."""
     names = list(allowed)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}(there are: {', '.join(names) or 'none'})"
+    return f"{nearest(name, names)} (there are: {', '.join(names) or 'none'})".lstrip()

@@ -12,11 +12,16 @@ from pgrad.math.reduce import explained_variance, mean
 
 @torch.no_grad()
 def gae_credit(agent: Agent, traj: Trajectory, gamma: float, gae_lambda: float) -> Batch:
-    """Generalised advantage estimation, and TD(λ) targets for the critic."""
+    """Generalised advantage estimation, and TD(λ) targets for the critic.
+
+    Nothing is bootstrapped where a text ends, though it be cut by its longest length: it is judged as it
+    stands. Everywhere else V goes on where a time limit cuts.
+    """
     value = agent.value(traj.obs)
     advantage = gae(traj.reward, value, traj.final, traj.done, gamma, gae_lambda)
     value = value[:-1]
-    return Batch(traj.decisions, traj.action, traj.logp, traj.mask, advantage, value, advantage + value)
+    own = (traj.decisions, traj.action, traj.logp, traj.mask)
+    return Batch(*own, advantage, value, advantage + value, weight=traj.weight)
 
 
 def value_loss(agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:

@@ -97,7 +97,7 @@ class DiscreteSAC:
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """Store the window; then, once there is enough, gradient steps on replayed transitions."""
         for replayed in due(learner, traj, self.learning_starts, self.gradient_steps, self.batch_size):
-            batch = self.credit(learner.agent, replayed)
+            batch = learner.compute(self.credit, replayed)
             learner.descend(self.loss, batch, "critic")
             actor = learner.descend(self.actor_loss, batch, "actor")
             if self.ent_coef == "auto":

@@ -8,12 +8,14 @@ from torch import Tensor
 
 from pgrad.algorithms.metrics import decision_metrics
 from pgrad.algorithms.protocol import Critic, Learner, Metrics, Optimizer, ReferenceAgent, Schedule
+from pgrad.algorithms.sampler import rescored, weighted
+from pgrad.algorithms.usual import POLICY, usual
 from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Episodes, Trajectory, unequal
 from pgrad.errors import UsageError
 from pgrad.math import kl
 from pgrad.math.credit import discount_weight, group_relative, leave_one_out, reward_to_go
-from pgrad.math.importance import mean_log_ratio, truncate
+from pgrad.math.importance import mean_log_ratio
 from pgrad.math.objectives import clipped, truncated_score
 from pgrad.math.reduce import constant, deviation, mean, per_sequence
 
@@ -34,7 +36,7 @@ class GRPO:
     (ratio="sequence"), CISPO (objective="truncated").
     """
 
-    learning_rate: float | None = None  # step size; none: 1e-6 for a pretrained model (LoRA 1e-5), else 1e-3
+    learning_rate: float = usual(1e-3, text=POLICY)  # step size
     n_prompts: int = 8  # groups per update: prompts, or first states
     num_generations: int = 8  # G, episodes in a group
     batch_size: int | None = None  # episodes per gradient step; none: all of an update
@@ -51,7 +53,7 @@ class GRPO:
     kl: Divergence = "k3-corrected"  # estimator: k1-in-reward of whole episodes, the others of each decision
     dynamic_sampling: bool = False  # replace groups whose returns are all equal by others
     mask_truncated: bool = False  # learn nothing from episodes that a limit cut off
-    rho_max: float | None = None  # score π_old anew, weigh by π_old/μ up to this (for another sampler)
+    rho_max: float | None = None  # score π_old anew, weigh by π_old/μ up to this; none: on text, at need
     ent_coef: float = 0.0  # weight of the entropy bonus
     gamma: float = 1.0  # discount γ within the return
     max_grad_norm: float = 1.0  # clip the gradient to this norm
@@ -83,24 +85,23 @@ class GRPO:
     @torch.no_grad()
     def credit(self, agent: ReferenceAgent, traj: Trajectory) -> Batch:
         """Each episode's return relative to its group's, for all its decisions."""
-        logp, weight, logp_ref = traj.logp, None, None
-        if self.rho_max is not None:
-            logp = agent.policy(traj.decisions).log_prob(traj.action)
-            weight = truncate(torch.exp(logp - traj.logp), self.rho_max)
+        if self.rho_max is not None and traj.weight is None:
+            traj = rescored(agent, traj, self.rho_max)
+        logp_ref = None
         discounted = traj.reward * discount_weight(traj.done, self.gamma, traj.reward.dtype)
         ret, counted = torch.where(traj.mask > 0, discounted, 0.0).sum(0), traj.mask.amax(0)
         advantage = self.relative(ret, counted).expand_as(traj.reward)
         if self.reference:
             logp_ref = agent.reference(traj.decisions).log_prob(traj.action)
             if self.kl == "k1-in-reward":
-                penalty = torch.where(traj.mask > 0, -self.beta * kl.k1(logp, logp_ref), 0.0)
+                penalty = kl.in_reward(traj.logp, logp_ref, traj.mask, self.beta)
                 advantage = advantage + reward_to_go(penalty, traj.done, self.gamma)
         mask = traj.mask
         if self.mask_truncated:
             cut = traj.done & ~traj.terminated & (mask > 0)
             mask = mask * (~cut.any(0)).to(mask.dtype)
-        own = (traj.decisions, traj.action, logp, mask)
-        return Batch(*own, advantage, weight=weight, logp_ref=logp_ref)
+        own = (traj.decisions, traj.action, traj.logp, mask)
+        return Batch(*own, advantage, weight=traj.weight, logp_ref=logp_ref)
 
     def relative(self, ret: Tensor, counted: Tensor) -> Tensor:
         """Âᵢ of episodes with these returns [B]; where `counted` is 0 it is 0."""
@@ -120,8 +121,7 @@ class GRPO:
         surrogate = clipped if self.objective == "clipped" else truncated_score
         objective = surrogate(log_ratio, torch.zeros_like(log_ratio), batch.advantage, low, high)
         penalty = self.divergence(logp, batch)
-        if batch.weight is not None:
-            objective, penalty = batch.weight * objective, batch.weight * penalty
+        objective, penalty = weighted(objective, batch), weighted(penalty, batch)
         entropy = policy.entropy()
         loss = self.mean(self.beta * penalty - objective - self.ent_coef * entropy, batch)
 
@@ -133,8 +133,6 @@ class GRPO:
             "clip_ratio/low_mean": down.to(logp.dtype),
             "clip_ratio/high_mean": up.to(logp.dtype),
         }
-        if batch.logp_ref is not None:
-            metrics |= {"kl": kl.k1(logp, batch.logp_ref), "kl/k3": kl.k3(logp, batch.logp_ref)}
         return loss, decision_metrics(batch, logp, metrics) | {"train/loss": loss.detach()}
 
     def divergence(self, logp: Tensor, batch: Batch) -> Tensor:
@@ -162,7 +160,7 @@ class GRPO:
 
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """Epochs over one batch of groups, π_old frozen."""
-        batch = self.credit(learner.agent, traj)
+        batch = learner.compute(self.credit, traj)
         equal = ~unequal(traj, self.num_generations)  # by returns: a penalty in the reward has its own pull
         for _ in range(self.n_epochs):
             for minibatch in learner.columns(batch, self.batch_size or batch.mask.shape[1]):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.sac import SAC
+from pgrad.algorithms.usual import IMITATION, usual
 from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Demonstrations, Trajectory, Tree, leaves
 from pgrad.errors import UsageError
@@ -25,8 +26,8 @@ class Imitate:
     """
 
     demonstrations: str | None = None  # file of `pgrad play RUN --record FILE`, minari:NAME; solutions
-    learning_rate: float = 1e-3  # step size
-    batch_size: int = 64  # decisions per gradient step
+    learning_rate: float = usual(1e-3, text=IMITATION)  # step size
+    batch_size: int = 64  # decisions per gradient step; on text, solutions
     n_steps: int = 1  # successive decisions in a sequence; more than 1 for agents with memory
     held_out: float = 0.1  # share of the episodes that are kept for measuring
     squashed: bool = False  # imitate with SAC's policy (its actions are squashed into their bounds)
@@ -84,7 +85,7 @@ class Imitate:
 
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """One step on the batch."""
-        learner.descend(self.loss, self.credit(learner.agent, traj), "actor")
+        learner.descend(self.loss, learner.compute(self.credit, traj), "actor")
         return {}
 
 

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from pgrad.algorithms.protocol import Metrics
-from pgrad.data import Batch
+from pgrad.algorithms.sampler import sampling_metrics
+from pgrad.data import Batch, Tokens
 from pgrad.math.importance import effective_sample_size, truncate
-from pgrad.math.kl import approx_kl
+from pgrad.math.kl import approx_kl, k1, k3
 from pgrad.math.reduce import mean, means, standardize
 
 COLLAPSE = 0.1
@@ -28,11 +29,17 @@ def decision_metrics(batch: Batch, logp: Tensor, decisions: Metrics) -> Metrics:
     """The mean of each number per decision, the KL to the policy that acted, and the largest |log ratio|.
 
     approx_kl is mean((r − 1) − log r) with r = π/π_old (k3, Schulman 2020). The log ratio is 0 on fresh data.
+    Where there is a reference the KL to it is told by its k1 and its k3; on tokens, how the sampler differs.
     """
     decisions = {"train/approx_kl": approx_kl(logp, batch.logp)} | decisions
+    if batch.logp_ref is not None:
+        decisions |= {"kl": k1(logp, batch.logp_ref), "kl/k3": k3(logp, batch.logp_ref)}
     each = means(torch.stack(list(decisions.values())), batch.mask).unbind()
     log_ratio = (logp - batch.logp).masked_fill(batch.mask == 0, 0.0)
-    return dict(zip(decisions, each, strict=True)) | {"train/max_log_ratio": log_ratio.abs().max()}
+    metrics = dict(zip(decisions, each, strict=True)) | {"train/max_log_ratio": log_ratio.abs().max()}
+    if isinstance(batch.obs, Tokens) and batch.weight is None:  # with weights logp is not the sampler's
+        metrics |= sampling_metrics(logp, batch.logp, batch.mask)
+    return metrics
 
 
 @torch.no_grad()

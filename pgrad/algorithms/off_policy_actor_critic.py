@@ -126,12 +126,12 @@ class OffPolicyActorCritic:
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """Actor and critic step on the fresh window, then on sets of as many replayed ones."""
         learner.replay.add(traj)
-        fresh = batch = self.credit(learner.agent, traj)
+        fresh = batch = learner.compute(self.credit, traj)
         used, steps = torch.zeros_like(fresh.mask.sum()), []
         for i in range(1 + self.replay_ratio):
             if i > 0:
                 windows = learner.replay.windows(fresh.mask.shape[1], self.n_steps, learner.generator)
-                batch = self.credit(learner.agent, windows)
+                batch = learner.compute(self.credit, windows)
             steps.append(learner.descend(self.loss, batch, "actor"))
             learner.descend(value_loss, batch, "critic")
             used += batch.mask.sum()

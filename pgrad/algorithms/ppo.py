@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 from pgrad.algorithms.critic import critic_metrics, gae_credit
 from pgrad.algorithms.metrics import decision_metrics, normalized
 from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
+from pgrad.algorithms.reference import with_penalty
+from pgrad.algorithms.sampler import weighted
+from pgrad.algorithms.usual import POLICY, Lengths, usual
 from pgrad.algorithms.validate import check_batch_size, validate
 from pgrad.data import Batch, Steps, Trajectory
 from pgrad.math.objectives import clipped, clipped_squared_error, squared_error
@@ -20,24 +24,26 @@ from pgrad.math.reduce import mean
 class PPO:
     """Ascend E[ min(r·Â, clip(r, 1−ε, 1+ε)·Â) − c₁·(V − V̂)² + c₂·H ] for several epochs (eq. 7 and 9).
 
-    r = π/π_old; Â by generalised advantage estimation; V̂ = Â + V_old.
+    r = π/π_old; Â by generalised advantage estimation; V̂ = Â + V_old. V goes on where a time limit cuts an
+    episode; a completion that is cut was judged as it stands, and nothing comes after it.
     """
 
-    learning_rate: float = 3e-4  # step size
-    n_steps: int = 256  # steps of each environment per update
-    batch_size: int = 64  # decisions per minibatch
-    n_epochs: int = 10  # passes over each rollout
-    gamma: float = 0.99  # discount γ
+    learning_rate: float = usual(3e-4, text=POLICY)  # step size
+    n_steps: int = usual(256, text=Lengths(8))  # steps of each environment per update
+    batch_size: int | None = usual(64, text=None)  # decisions per minibatch; none: all of an update
+    n_epochs: int = usual(10, text=4)  # passes over each rollout
+    gamma: float = usual(0.99, text=1.0)  # discount γ
     gae_lambda: float = 0.95  # λ of the advantage: 0 is the TD error, 1 is return − V
     clip_range: float = 0.2  # ε: a ratio further than this from 1 earns nothing
     clip_range_vf: float | None = None  # clip the change of the critic likewise (often harmful)
     normalize_advantage: bool = True  # standardise advantages within each minibatch
     recompute_advantage: bool = False  # estimate advantages anew, by the newer critic, before each pass
-    ent_coef: float = 0.01  # c₂, weight of the entropy bonus
+    ent_coef: float = usual(0.01, text=0.0)  # c₂, weight of the entropy bonus
+    beta: float = 0.0  # β, weight of the KL to the reference policy, which rewards are less by (k1)
     vf_coef: float = 0.5  # c₁, weight of the critic's squared error
     max_grad_norm: float = 0.5  # clip the gradient to this norm
     target_kl: float | None = None  # end the passes after the step that finds approx_kl over 1.5 times this
-    critic_learning_rate: float | None = None  # step size of the critic, if another
+    critic_learning_rate: float | None = None  # step size of the critic; none: the same, on text 10 times it
     learning_rate_schedule: Schedule = "constant"  # keep the step size, or let it fall to zero
     clip_range_schedule: Schedule = "constant"  # keep ε, or let it fall to zero
     optimizer: Optimizer = "adam"  # how gradients become steps
@@ -46,27 +52,35 @@ class PPO:
     def __post_init__(self) -> None:
         validate(self)
 
+    @property
+    def reference(self) -> bool:
+        """Whether a frozen policy π_ref is needed."""
+        return self.beta > 0.0
+
     def collects(self, n_envs: int) -> Steps:
         """A window of every environment, divided by the minibatches."""
-        check_batch_size(self.n_steps, n_envs, self.batch_size)
+        if self.batch_size is not None:
+            check_batch_size(self.n_steps, n_envs, self.batch_size)
         return Steps(self.n_steps)
 
     def credit(self, agent: Agent, traj: Trajectory) -> Batch:
         """Generalised advantage estimation and TD(λ) targets."""
-        return gae_credit(agent, traj, self.gamma, self.gae_lambda)
+        traj, logp_ref = with_penalty(agent, traj, self.beta)
+        return replace(gae_credit(agent, traj, self.gamma, self.gae_lambda), logp_ref=logp_ref)
 
-    def loss(self, agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:
-        """The clipped surrogate, the critic's error and the entropy bonus, to be descended."""
-        policy = agent.policy(batch.obs)
+    def loss(self, agent: Agent, batch: Batch, clip_range: Tensor | None = None) -> tuple[Tensor, Metrics]:
+        """The surrogate, clipped to the ε of now, the critic's error and the bonus, to be descended."""
+        epsilon = self.clip_range if clip_range is None else clip_range
+        policy, value = agent.policy_and_value(batch.obs)
         logp = policy.log_prob(batch.action)
         advantage = normalized(batch) if self.normalize_advantage else batch.advantage
-        objective = clipped(logp, batch.logp, advantage, self.clip_range, self.clip_range)
-        value_error = self.value_error(agent.value(batch.obs), batch)
+        objective = clipped(logp, batch.logp, advantage, epsilon, epsilon)
+        value_error = self.value_error(value, batch)
         entropy = policy.entropy()
-        total = self.vf_coef * value_error - objective - self.ent_coef * entropy
+        total = self.vf_coef * value_error - weighted(objective, batch) - self.ent_coef * entropy
         loss = mean(total, batch.mask, batch.decisions)
 
-        outside = ((logp - batch.logp).exp() - 1.0).abs() > self.clip_range
+        outside = ((logp - batch.logp).exp() - 1.0).abs() > epsilon
         metrics = {
             "train/policy_gradient_loss": -objective,
             "train/value_loss": value_error,
@@ -85,18 +99,19 @@ class PPO:
 
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """Epochs of shuffled minibatches over one rollout."""
-        batch = self.credit(learner.agent, traj).flatten()
+        batch = learner.compute(self.credit, traj).flatten()
         left = 1.0 - learner.progress if self.clip_range_schedule == "linear" else 1.0
-        now = replace(self, clip_range=max(self.clip_range * left, 1e-8))
+        clip_range = torch.tensor(max(self.clip_range * left, 1e-8), device=batch.mask.device)
+        now = partial(self.loss, clip_range=clip_range)
         for minibatch in self.passes(learner, traj, batch):
-            metrics = learner.descend(now.loss, minibatch)
+            metrics = learner.descend(now, minibatch)
             if self.target_kl is not None and metrics["train/approx_kl"] > 1.5 * self.target_kl:
                 break
-        return critic_metrics(batch) | {"train/clip_range": torch.tensor(now.clip_range)}
+        return critic_metrics(batch) | {"train/clip_range": clip_range}
 
     def passes(self, learner: Learner, traj: Trajectory, batch: Batch) -> Iterator[Batch]:
         """The minibatches of every pass."""
         for epoch in range(self.n_epochs):
             if epoch > 0 and self.recompute_advantage:
-                batch = replace(self.credit(learner.agent, traj).flatten(), value=batch.value)
-            yield from learner.minibatches(batch, self.batch_size)
+                batch = replace(learner.compute(self.credit, traj).flatten(), value=batch.value)
+            yield from learner.minibatches(batch, self.batch_size or batch.mask.numel())

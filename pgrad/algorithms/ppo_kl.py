@@ -1,6 +1,7 @@
 """Proximal policy optimisation with a KL penalty (Schulman et al. 2017, arXiv 1707.06347, section 4)."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -55,18 +56,23 @@ class PPOKL:
         # Cloned: a σ that does not depend on the state is a view of the parameter that is about to move.
         return replace(batch, policy=map_tree(Tensor.clone, agent.policy(batch.obs)))
 
-    def loss(self, agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:
-        """The importance-weighted surrogate, the penalty, the critic's error and the entropy bonus."""
+    def loss(self, agent: Agent, batch: Batch, beta: Tensor | None = None) -> tuple[Tensor, Metrics]:
+        """The importance-weighted surrogate, the penalty by the present β, the critic's error, the bonus."""
         assert batch.policy is not None
         assert batch.target is not None
-        policy = agent.policy(batch.obs)
+        policy, value = agent.policy_and_value(batch.obs)
         logp = policy.log_prob(batch.action)
         advantage = normalized(batch) if self.normalize_advantage else batch.advantage
         objective = importance_weighted(logp, batch.logp, advantage)
         kl = batch.policy.kl(policy)
-        value_error = squared_error(agent.value(batch.obs), batch.target)
+        value_error = squared_error(value, batch.target)
         entropy = policy.entropy()
-        gain = objective - self.beta * kl - self.vf_coef * value_error + self.ent_coef * entropy
+        gain = (
+            objective
+            - (self.beta if beta is None else beta) * kl
+            - self.vf_coef * value_error
+            + self.ent_coef * entropy
+        )
         loss = -mean(gain, batch.mask, batch.decisions)
         metrics = {
             "train/policy_gradient_loss": -objective,
@@ -78,12 +84,12 @@ class PPOKL:
 
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """Epochs of shuffled minibatches over one rollout, then β for the next."""
-        batch = self.credit(learner.agent, traj).flatten()
+        batch = learner.compute(self.credit, traj).flatten()
         beta = learner.variables.setdefault("beta", torch.tensor(self.beta))
-        now = replace(self, beta=float(beta))
+        now = partial(self.loss, beta=beta.to(batch.mask.device))
         for _ in range(self.n_epochs):
             for minibatch in learner.minibatches(batch, self.batch_size):
-                learner.descend(now.loss, minibatch)
+                learner.descend(now, minibatch)
         assert batch.policy is not None
         with torch.no_grad():
             kl = mean(batch.policy.kl(learner.agent.policy(batch.obs)), batch.mask)

@@ -37,6 +37,10 @@ class Agent(Protocol):
         """V(s), [...]."""
         ...
 
+    def policy_and_value(self, obs: Tree) -> tuple[Distribution, Tensor]:
+        """Both, in one pass where there is one."""
+        ...
+
     def parameters(self) -> Iterator[Any]:
         """All trainable parameters."""
         ...
@@ -87,6 +91,10 @@ class Learner(Protocol):
 
     def descend(self, loss: Loss, batch: Batch, group: str | None = None) -> Metrics:
         """One step down the gradient of `loss` on `batch`, for one parameter group or all of them."""
+        ...
+
+    def compute(self, function: Callable[..., Any], *inputs: Any) -> Any:
+        """function(agent, *inputs), of which no gradient is wanted: trees, and perhaps a generator."""
         ...
 
     def parameters(self, group: str) -> list[Tensor]:

@@ -3,7 +3,7 @@
 Old episodes by importance sampling: Precup, Sutton & Singh 2000; Jie & Abbeel 2010.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor
 from pgrad.algorithms.critic import critic_metrics, value_loss
 from pgrad.algorithms.metrics import decision_metrics, normalized, reuse_metrics
 from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
+from pgrad.algorithms.reference import with_penalty
+from pgrad.algorithms.sampler import weighted
+from pgrad.algorithms.usual import POLICY, usual
 from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Episodes, Trajectory
 from pgrad.errors import UsageError
@@ -41,19 +44,20 @@ class Reinforce:
     baseline is fitted to the fresh ones only.
     """
 
-    learning_rate: float = 3e-3  # step size of the policy
-    n_episodes: int = 8  # N, whole episodes per update
-    gamma: float = 0.99  # discount γ
+    learning_rate: float = usual(3e-3, text=POLICY)  # step size of the policy
+    n_episodes: int = usual(8, text=64)  # N, whole episodes per update
+    gamma: float = usual(0.99, text=1.0)  # discount γ
     reward_to_go: bool = True  # weigh a decision by what came after it, not by the whole return
     discount_decisions: bool = False  # weigh decision t by γᵗ: the exact gradient of the discounted objective
-    baseline: Baseline = "value"  # what is subtracted from the returns
-    n_critic_updates: int = 20  # steps of the learned baseline per update
+    baseline: Baseline = usual("value", text="leave-one-out")  # subtracted from returns; text: leave-one-out
+    n_critic_updates: int = usual(20, text=4)  # steps of the learned baseline per update
     reuse: int = 0  # earlier updates whose episodes are used again, with importance weights
     weighting: Reuse = "per-decision"  # the ratio of those: of the whole episode, or up to each reward
     normalize_advantage: bool = False  # standardise advantages over the batch
     ent_coef: float = 0.0  # weight of the entropy bonus
+    beta: float = 0.0  # β, weight of the KL to the reference policy, which rewards are less by (k1)
     max_grad_norm: float = 0.5  # clip each gradient to this norm
-    critic_learning_rate: float | None = None  # step size of the learned baseline, if another
+    critic_learning_rate: float | None = None  # of the learned baseline; none: the same, on text 10 times it
     learning_rate_schedule: Schedule = "constant"  # keep the step sizes, or let them fall to zero
     optimizer: Optimizer = "adam"  # how gradients become steps
 
@@ -89,6 +93,11 @@ class Reinforce:
         """Only the learned baseline is a critic."""
         return "value" if self.baseline == "value" else "none"
 
+    @property
+    def reference(self) -> bool:
+        """Whether a frozen policy π_ref is needed."""
+        return self.beta > 0.0
+
     def collects(self, n_envs: int) -> Episodes:
         """N whole episodes, one per column."""
         return Episodes(self.n_episodes)
@@ -96,7 +105,11 @@ class Reinforce:
     @torch.no_grad()
     def credit(self, agent: Agent, traj: Trajectory) -> Batch:
         """Returns over a baseline; a learned one stands for what a time limit cut off."""
-        gain, weight = traj.reward, None
+        now = agent.policy(traj.decisions).log_prob(traj.action) if self.reuse else traj.logp
+        log = (now, traj.logp)
+        paid, logp_ref = with_penalty(agent, replace(traj, logp=now), self.beta)
+        traj = replace(traj, reward=paid.reward)
+        gain, weight = traj.reward, traj.weight
         value, target = torch.zeros_like(gain), reward_to_go(gain, traj.done, self.gamma)
         if self.baseline == "value":
             whole = agent.value(traj.obs)
@@ -107,7 +120,6 @@ class Reinforce:
         baseline = self.baseline_of(agent, traj, ret, value)
         advantage = ret - baseline
         if self.reuse:
-            log = (agent.policy(traj.decisions).log_prob(traj.action), traj.logp)
             match self.weighting:
                 case "trajectory":
                     weight = trajectory_ratio(*log, traj.done)
@@ -119,7 +131,7 @@ class Reinforce:
         if self.discount_decisions:
             advantage = advantage * discount_weight(traj.done, self.gamma, ret.dtype)
         own = (traj.decisions, traj.action, traj.logp, traj.mask)
-        return Batch(*own, advantage, value, target, weight=weight)
+        return Batch(*own, advantage, value, target, weight=weight, logp_ref=logp_ref)
 
     def baseline_of(self, agent: Agent, traj: Trajectory, ret: Tensor, value: Tensor) -> Tensor:
         """b for every decision, [T, N] or broadcastable to it: per step, or per episode for whole returns.
@@ -148,6 +160,8 @@ class Reinforce:
         logp = policy.log_prob(batch.action)
         advantage = normalized(batch) if self.normalize_advantage else batch.advantage
         objective, entropy = score_function(logp, advantage), policy.entropy()
+        if not self.reuse:  # whose weights are in the advantage
+            objective = weighted(objective, batch)
         bonus = self.ent_coef * mean(entropy, batch.mask, batch.decisions)
         loss = -constant(objective, batch.mask, batch.sequences) - bonus
         metrics = {"train/policy_gradient_loss": -objective, "train/entropy_loss": -entropy}
@@ -156,9 +170,9 @@ class Reinforce:
 
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """One step of the policy; the learned baseline follows, so that it never saw what it judges."""
-        fresh = batch = self.credit(learner.agent, traj)
+        fresh = batch = learner.compute(self.credit, traj)
         if self.reuse:
-            batch = self.credit(learner.agent, learner.recent.beside(traj))
+            batch = learner.compute(self.credit, learner.recent.beside(traj))
             learner.recent.add(traj)
         learner.descend(self.loss, batch, "actor")
         if self.baseline != "value":

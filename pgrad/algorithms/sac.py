@@ -85,7 +85,7 @@ class SAC:
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """Store the window; then, once there is enough, gradient steps on replayed transitions."""
         for replayed in due(learner, traj, self.learning_starts, self.gradient_steps, self.batch_size):
-            batch = self.credit(learner.agent, replayed, learner.noise)
+            batch = learner.compute(self.credit, replayed, learner.noise)
             learner.descend(self.loss, batch, "critic")
             actor = learner.descend(partial(self.actor_loss, noise=learner.noise), batch, "actor")
             if self.ent_coef == "auto":

@@ -91,7 +91,7 @@ class TRPO:
 
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """One constrained step of the policy, then epochs of the critic."""
-        batch, agent = self.credit(learner.agent, traj).flatten(), learner.agent
+        batch, agent = learner.compute(self.credit, traj).flatten(), learner.agent
         parameters = learner.parameters("actor")
         loss, metrics = self.loss(agent, batch)
         gradient = -flat_gradient(loss, parameters)

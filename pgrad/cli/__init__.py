@@ -12,6 +12,7 @@ from pgrad.errors import PgradError
 COMMANDS = {
     "train": "train an algorithm in a world",
     "resume": "continue a run exactly where it stopped",
+    "bench": "tell where the time of a training would go",
     "eval": "evaluate the agent of a run over whole episodes",
     "play": "record a video of the agent of a run, or show what it writes",
     "chat": "try the language model of a run",
@@ -51,8 +52,8 @@ INTERRUPTED, BROKEN_PIPE = 130, 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out a command line (by default that of this process) and return its exit code.
 
-    0 for success, 1 for an error in training, 2 for what the user can put right, 130 after Ctrl-C and 143
-    after SIGTERM. What pgrad raises on purpose is one line on stderr.
+    0 for success, 1 for an error in training, 2 for what the user can put right, 130 after Ctrl-C, 143
+    after SIGTERM and 129 after SIGHUP. What pgrad raises on purpose is one line on stderr.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     traceback = "--traceback" in args or os.environ.get("PGRAD_TRACEBACK", "0") not in ("", "0")
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if traceback:
             raise
         return INTERRUPTED
-    except SystemExit as end:  # of the parser, or after SIGTERM
+    except SystemExit as end:  # of the parser, or after a signal
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BrokenPipeError:
         # Nobody reads any more; the interpreter must not find out once again when it flushes at its end.

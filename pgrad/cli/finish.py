@@ -6,8 +6,9 @@ from typing import Annotated
 
 from tyro.conf import FlagCreatePairsOff, arg
 
-from pgrad.errors import UsageError
 from pgrad.run import Run
+from pgrad.run.language import NO_REWARD, cannot_be_judged
+from pgrad.run.seeds import evaluated
 from pgrad.training.disk.checkpoint import latest_checkpoint
 from pgrad.training.disk.rundir import RunDir
 from pgrad.worlds.language.kind import is_language
@@ -53,7 +54,7 @@ def finish(run: Run, output: Output) -> None:
             print(f"held out       {known}")
         if output.final_eval_episodes:
             print("evaluation     ", end="", flush=True)
-            print(_evaluation(run, output.final_eval_episodes))
+            print(evaluated(run, output.final_eval_episodes)[1])
     if output.video:
         recording = run.record()
         if not output.quiet:
@@ -65,18 +66,17 @@ def finish(run: Run, output: Output) -> None:
         if is_language(run.config.world):
             print(f"               pgrad chat {path}")
             print(f"               pgrad export {path} FOLDER")
-        print(f"               pgrad eval {path} --episodes 100")
+        if evaluate := _next_evaluation(run):
+            print(f"               pgrad eval {path} {evaluate}")
         print(f"               pgrad resume {path} --total-timesteps {more}")
 
 
-def _evaluation(run: Run, episodes: int) -> str:
-    """The evaluation as text, or why there is none: prompts need not have been set aside."""
-    if not is_language(run.config.world):
-        return str(run.evaluate(episodes))
-    try:
-        return str(run.evaluate(episodes))
-    except UsageError as error:
-        return f"none: {error}"
+def _next_evaluation(run: Run) -> str:
+    """How the run can be evaluated; empty where nothing judges it."""
+    missing = cannot_be_judged(run.config) if is_language(run.config.world) else ""
+    if missing == NO_REWARD:
+        return ""
+    return f"{'--split train ' if missing else ''}--episodes 100"
 
 
 def _held_out(run: Run) -> str:

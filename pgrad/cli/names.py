@@ -1,12 +1,12 @@
 """Names as people write them: other spellings, other libraries' names, and what was probably meant."""
 
 import ast
-import difflib
 import re
 from collections.abc import Iterable
 from typing import Any
 
 from pgrad.errors import UsageError
+from pgrad.extras import did_you_mean
 
 ALIASES = {
     "num-envs": "n-envs",
@@ -29,15 +29,21 @@ ALIASES = {
 """What other libraries call an option: what it is called here."""
 
 ANNEAL = {"anneal-lr": "linear", "no-anneal-lr": "constant"}
+BARE = {"lora": "16"}
+"""Options of a number that may stand alone: what is then meant."""
+
 WORLD = ("env", "env-id", "world")
 
 
 def translate(args: Iterable[str]) -> list[str]:
-    """Replace the names of options by those used here; `--env NAME` becomes the positional world."""
+    """Replace the names of options by those used here; `--env NAME` becomes the positional world,
+    and `--lora` alone gets its usual number.
+    """
     out: list[str] = []
     world: list[str] = []
-    given = iter(args)
-    for arg in given:
+    left = list(args)[::-1]
+    while left:
+        arg = left.pop()
         if not arg.startswith("--") or arg == "--":
             out.append(arg)
             continue
@@ -46,9 +52,11 @@ def translate(args: Iterable[str]) -> list[str]:
         if name in ANNEAL and not equals:
             out += ["--learning-rate-schedule", ANNEAL[name]]
         elif name in WORLD:
-            world.append(value if equals else next(given, ""))
+            world.append(value if equals else left.pop() if left else "")
         else:
             out.append(f"--{ALIASES.get(name, name)}{equals}{value}")
+        if name in BARE and not equals and not (left and _is_number(left[-1])):
+            out.append(BARE[name])
     return world + out
 
 
@@ -60,9 +68,7 @@ def choose(name: str, allowed: Iterable[str], what: str) -> str:
     plain = {_plain(one): one for one in allowed}
     if _plain(name) in plain:
         return plain[_plain(name)]
-    near = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.5)
-    hint = f"did you mean {plain[near[0]]}? " if near else ""
-    raise UsageError(f"unknown {what} {name!r}: {hint}(there are: {', '.join(plain.values())})")
+    raise UsageError(f"unknown {what} {name!r}: {did_you_mean(name, plain.values())}")
 
 
 def whole(text: str) -> int:
@@ -89,6 +95,14 @@ def pairs(texts: Iterable[str]) -> dict[str, Any]:
             raise UsageError(f"--world-kwargs takes key=value pairs, such as gravity=-9.8, got {text!r}")
         found[key] = _literal(value)
     return found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _plain(name: str) -> str:

@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import difflib
 import io
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,7 +10,9 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from pgrad.cli.names import ALIASES, translate, whole
+from pgrad.cli.unread import one_line
 from pgrad.errors import PgradError, UsageError
+from pgrad.extras import nearest
 
 _REGISTRY = ConstructorRegistry()
 
@@ -27,7 +27,21 @@ def _integers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
         metavar="INT",
         instance_from_str=lambda args: whole(args[0]),
         is_instance=lambda x: isinstance(x, int) and not isinstance(x, bool),
-        str_from_instance=lambda x: [str(x)],
+        str_from_instance=lambda x: str(x).split(),
+    )
+
+
+@_REGISTRY.primitive_rule
+def _numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[float] | None:
+    """Numbers; a default that is another on text is told with both."""
+    if info.type is not float:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="FLOAT",
+        instance_from_str=lambda args: float(args[0]),
+        is_instance=lambda x: isinstance(x, int | float) and not isinstance(x, bool),
+        str_from_instance=lambda x: str(x).split(),
     )
 
 
@@ -53,10 +67,10 @@ def parse(
 
     What is not given is as in `default`, an instance, or else as the dataclass has it.
 
-    Raises UsageError for an unknown option (with the nearest one) and for what the dataclasses refuse. After
-    help, and after saying which value cannot be read, raises SystemExit (0 or 2).
+    Raises UsageError for an unknown option (with the nearest one), for a value that cannot be read and for
+    what the dataclasses refuse; SystemExit after help.
     """
-    spoken = io.StringIO()
+    spoken, more = io.StringIO(), f"(pgrad {command} --help shows all)"
     try:
         with contextlib.redirect_stderr(spoken):
             found, unknown = tyro.cli(
@@ -70,14 +84,16 @@ def parse(
             )
     except SystemExit as end:
         raise_own(end)
-        print(spoken.getvalue(), end="", file=sys.stderr)
+        if end.code:
+            raise UsageError(one_line(spoken.getvalue(), translate(args), more)) from None
         raise
     if unknown:
         options = dict(_options(found))
         known = [*options, *(f"no-{name}" for name, value in options.items() if isinstance(value, bool))]
+        known = [name for name in known if f"--{name}" not in unknown]  # a flag that has no opposite
         known += [alias for alias, name in ALIASES.items() if name in known]
         asked = next((arg for arg in args if translate([arg])[:1] == unknown[:1]), unknown[0])
-        raise UsageError(_unknown(asked, known, command))
+        raise UsageError(f"{_unknown(asked, known, args)} {more}")
     return found
 
 
@@ -100,10 +116,11 @@ def _options(found: Any) -> Iterator[tuple[str, Any]]:
             yield field.name.replace("_", "-"), value
 
 
-def _unknown(given: str, known: list[str], command: str) -> str:
-    help_text = f"(pgrad {command} --help shows all)"
+def _unknown(given: str, known: list[str], args: Sequence[str]) -> str:
+    if flag := next((arg for arg in args if arg.startswith("--") and arg.endswith(f"={given}")), None):
+        return f"{flag.partition('=')[0]} takes no value, got {given!r}"
     if not given.startswith("-"):
-        return f"unexpected argument {given!r} {help_text}"
+        return f"unexpected argument {given!r}"
     name = given.partition("=")[0]
-    near = difflib.get_close_matches(name.lstrip("-"), known, n=1, cutoff=0.6)
-    return f"unknown option {name}" + (f": did you mean --{near[0]}? " if near else " ") + help_text
+    near = nearest(name.lstrip("-"), known, before="--")
+    return f"unknown option {name}" + (f": {near}" if near else "")

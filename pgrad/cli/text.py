@@ -1,6 +1,5 @@
 """`pgrad train ALGORITHM PROMPTS`: training a language model."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -8,18 +7,22 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from pgrad.algorithms import ALGORITHMS
-from pgrad.cli.finish import Folder, Output, finish
+from pgrad.cli.finish import Folder, Output
 from pgrad.cli.names import ALIASES, pairs
+from pgrad.cli.order import Order
 from pgrad.cli.parse import parse
 from pgrad.cli.summary import summary
 from pgrad.errors import UsageError
 from pgrad.models.language.spec import LanguageSpec
-from pgrad.run import Run, load, train
+from pgrad.run import Run, load
 from pgrad.run.config import RunOptions
+from pgrad.run.speak import unjudged
 from pgrad.training.disk.rundir import RunDir
+from pgrad.worlds.language.isolated import TIMEOUT
 from pgrad.worlds.language.kind import is_language
 
 A = TypeVar("A")
+Own = TypeVar("Own")
 
 OWN = ("model", "reward", "lora", "max-completion-length")
 """Options that only language models have, by which they are known where the prompts do not come first."""
@@ -31,8 +34,14 @@ class Text:
 
     reward: Annotated[tuple[str, ...], arg(metavar="FILE.py:FUNCTION ...", help_behavior_hint="")] = ()
     """functions f(prompts, completions, **columns) that return a number for each; a task has its own"""
+    reward_weights: Annotated[tuple[float, ...], arg(metavar="FLOAT ...", help_behavior_hint="")] = ()
+    """one for each of several rewards, in their order; 1 each"""
+    reward_timeout: float = TIMEOUT
+    """seconds that a reward may take for a batch"""
     max_completion_length: int = 0
-    """tokens of a completion, its end among them; 0 for the longest solution of a task"""
+    """tokens of a completion, its end among them: what is cut there is judged as it stands, without what a
+    critic expects of the rest; 0 for the longest solution of a task, of a file 256 or half of a smaller
+    context"""
     column: str = "prompt"
     """the column of a file that the prompts are in"""
     held_out_prompts: int = 0
@@ -42,13 +51,14 @@ class Text:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOnText(Generic[A]):
+class TrainOnText(Generic[A, Own]):
     """Everything a training on prompts can be told."""
 
     world: Annotated[Positional[str], arg(metavar="PROMPTS", help_behavior_hint="(required)")] = ""
     """a task (parity, addition, ...: pgrad list), or a file of prompts (.jsonl, .json, .csv, .parquet)"""
     run: OmitArgPrefixes[RunOptions]
     folder: OmitArgPrefixes[Folder]
+    own: OmitArgPrefixes[Own]
     output: OmitArgPrefixes[Output]
     algorithm: OmitArgPrefixes[A]
     text: OmitArgPrefixes[Text]
@@ -63,11 +73,7 @@ def load_language(run_dir: str, checkpoint: Literal["latest", "best"]) -> Run:
     saved = RunDir.open(Path(run_dir), locked=False).config()
     if not isinstance(saved.get("agent"), dict) or "model" not in saved["agent"]:
         raise UsageError(f"{run_dir} is no run of a language model: its world is {saved.get('world')}")
-    return load(run_dir, checkpoint, reward=_unjudged if "reward" in saved else None)
-
-
-def _unjudged(completions: list[Any]) -> list[None]:
-    return [None] * len(completions)
+    return load(run_dir, checkpoint, reward=unjudged if "reward" in saved else None)
 
 
 def means_text(args: list[str]) -> bool:
@@ -76,35 +82,34 @@ def means_text(args: list[str]) -> bool:
     return any(map(is_language, args[:1])) or any(ALIASES.get(name, name) in OWN for name in names)
 
 
-def train_on_text(name: str, args: list[str]) -> int:
-    """Train algorithm `name` on prompts, and say how it went and where everything is."""
+def order_on_text(command: str, name: str, args: list[str], own: Any) -> Order:
+    """What `pgrad COMMAND ALGORITHM PROMPTS …` asks for; `own`: the command's own options, usual ones."""
     algorithm = ALGORITHMS[name]
     parts: dict[str, Any] = {"run": RunOptions(), "folder": Folder(), "output": Output(), "text": Text()}
-    usual: TrainOnText = TrainOnText(**parts, algorithm=algorithm(), agent=LanguageSpec())
-    kind = TrainOnText[algorithm]  # type: ignore[valid-type]
-    given: TrainOnText = parse(kind, f"train {name}", args, summary(algorithm), usual)
+    usual: TrainOnText = TrainOnText(**parts, own=own, algorithm=algorithm(), agent=LanguageSpec())
+    kind = TrainOnText[algorithm, type(own)]  # type: ignore[misc, valid-type]
+    given: TrainOnText = parse(kind, f"{command} {name}", args, summary(algorithm), usual)
     if not given.world:
-        raise UsageError(f"train on which prompts? For example: pgrad train {name} parity (see: pgrad list)")
+        example = f"pgrad {command} {name} parity"
+        raise UsageError(f"{command} on which prompts? For example: {example} (see: pgrad list)")
     if given.output.video:
         raise UsageError("texts make no video: leave out --video (pgrad play RUN shows completions)")
     kwargs = {
+        "reward_weights": list(given.text.reward_weights),
+        "reward_timeout": 0.0 if given.text.reward_timeout == TIMEOUT else given.text.reward_timeout,
         "max_completion_length": given.text.max_completion_length,
         "column": "" if given.text.column == "prompt" else given.text.column,
         "held_out": given.text.held_out_prompts,
         "n_prompts": given.text.n_prompts_in_all,
     }
-    result = train(
+    return Order(
         given.algorithm,
         given.world,
-        **dataclasses.asdict(given.run),
-        agent=given.agent,
-        run_dir=given.folder.run_dir,
-        overwrite=given.folder.overwrite,
-        world_kwargs=pairs(given.folder.world_kwargs) | {key: x for key, x in kwargs.items() if x},
-        reward=list(given.text.reward) or None,
-        tensorboard=given.output.tensorboard,
-        wandb=given.output.wandb,
-        progress=not given.output.quiet,
+        given.run,
+        given.agent,
+        given.folder,
+        given.output,
+        given.own,
+        pairs(given.folder.world_kwargs) | {key: x for key, x in kwargs.items() if x},
+        list(given.text.reward) or None,
     )
-    finish(result, given.output)
-    return 0

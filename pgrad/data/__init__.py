@@ -1,6 +1,6 @@
 """Records: what happened (`Trajectory`), how good it was (`Batch`), and the trees they are made of."""
 
-from pgrad.data.columns import Recent, columns, join, pad, unequal
+from pgrad.data.columns import Recent, join, pad, take_columns, unequal
 from pgrad.data.masked import Masked
 from pgrad.data.replay import Replay, Transition
 from pgrad.data.request import Demonstrations, Episodes, Steps
@@ -22,10 +22,10 @@ __all__ = [
     "Trajectory",
     "Transition",
     "Tree",
-    "columns",
     "join",
     "leaves",
     "map_tree",
     "pad",
+    "take_columns",
     "unequal",
 ]

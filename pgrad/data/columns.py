@@ -31,7 +31,7 @@ def join(parts: list[Trajectory]) -> Trajectory:
     return map_tree(lambda *x: torch.cat(x, dim=1), parts[0], *parts[1:])
 
 
-def columns(traj: Trajectory, index: Tensor) -> Trajectory:
+def take_columns(traj: Trajectory, index: Tensor) -> Trajectory:
     """The columns at `index`."""
     return map_tree(lambda x: x.index_select(1, index), traj)
 

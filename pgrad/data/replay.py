@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -139,11 +140,15 @@ class Replay:
             )
         slots = self.capacity // B + 1
 
-        def zeros(x: Tensor) -> Tensor:
-            return torch.zeros((slots, *x.shape[1:]), dtype=x.dtype, device=x.device)
-
-        storage = map_tree(zeros, traj)
+        storage = map_tree(lambda x: _zeros((slots, *x.shape[1:]), x), traj)
         for mine, loaded in zip(leaves(storage), self._loaded, strict=bool(self._loaded)):
             mine[: len(loaded)].copy_(loaded)
         self._loaded = []
         return storage
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Zeros that take no memory before they are written to, on a CPU: numpy's, unlike torch's."""
+    if like.device.type != "cpu":
+        return torch.zeros(shape, dtype=like.dtype, device=like.device)
+    return torch.from_numpy(np.zeros(shape, torch.empty(0, dtype=like.dtype).numpy().dtype))

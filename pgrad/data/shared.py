@@ -15,6 +15,16 @@ attention runs at about two thirds of the speed.
 """
 
 
+TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}
+"""Tokens of a backward pass or of a scoring, padding included, where nobody says: few, to sort texts by their
+length."""
+
+
+def at_once(device: torch.device) -> int:
+    """`TOKENS_AT_ONCE` on a device."""
+    return TOKENS_AT_ONCE.get(device.type, TOKENS_AT_ONCE["cuda"])
+
+
 class Texts(NamedTuple):
     """Columns of tokens as numbers: columns start..stop-1 of a group have the same prompt."""
 
@@ -107,3 +117,12 @@ def parted(texts: Texts, n: int, width: int, strict: bool = True) -> list[list[i
         together[-1] += piece
     costs = [sum(sharing(texts.take(part), width)[0] for part in way) for way in (together, apart)]
     return together if costs[0] < costs[1] else None
+
+
+def in_parts(texts: Texts, n: int, width: int | None) -> list[list[int]]:
+    """All columns, about `n` at a time: by `parted` for a model of `width`, else those of like lengths."""
+    found = None if width is None else parted(texts, n, width, strict=False)
+    if found is not None:
+        return found
+    order = sorted(range(len(texts.length)), key=lambda i: texts.length[i])
+    return [order[i : i + n] for i in range(0, len(order), n)]

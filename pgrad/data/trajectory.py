@@ -30,6 +30,7 @@ class Trajectory:
     terminated: Tensor  # [T, B] bool    the task ended: the future is worth nothing
     done: Tensor  # [T, B] bool    the episode ended, by the task or by the clock
     mask: Tensor  # [T, B] float   weight of the decision: 0 for an auto-reset row, a prompt token, padding
+    weight: Tensor | None = None  # [T, B]  of the policy gradient, where `logp` is not of what acted
 
     @property
     def final(self) -> Tensor:
@@ -66,7 +67,7 @@ class Batch:
     value: Tensor | None = None  # V_old(s), the critic at collection
     target: Tensor | None = None  # what the critic should say
     policy: Tree | None = None  # π_old(·|s), for exact KL penalties
-    weight: Tensor | None = None  # the importance weight in the advantage
+    weight: Tensor | None = None  # the importance weight, of the objective or in the advantage
     logp_ref: Tensor | None = None  # log π_ref(a|s), of the policy not to stray from
     whole: "Whole | None" = None  # of what this is a part, where a gradient is summed over parts
 
@@ -102,14 +103,7 @@ class Batch:
 
     def rows(self, start: int, stop: int) -> "Batch":
         """Decisions, or sequences, start..stop-1 of a flattened batch, as views."""
-        return self._take(slice(start, stop))
-
-    def every(self, k: int) -> "Batch":
-        """One in k decisions, or sequences, of a flattened batch, as views."""
-        return self._take(slice(None, None, k))
-
-    def _take(self, part: slice) -> "Batch":
-        where = (slice(None),) * self.axis + (part,)
+        where = (slice(None),) * self.axis + (slice(start, stop),)
         return self._map(lambda x: x[where])
 
     def columns(self, index: Tensor) -> "Batch":

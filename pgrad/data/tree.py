@@ -46,7 +46,9 @@ def is_tree(value: Any) -> bool:
 
 def leaves(tree: Tree) -> Iterator[Any]:
     """The leaves of `tree`, in a fixed order (dict order, field order)."""
-    if isinstance(tree, dict):
+    if isinstance(tree, Tensor):  # first, because most are
+        yield tree
+    elif isinstance(tree, dict):
         for part in tree.values():
             yield from leaves(part)
     elif isinstance(tree, tuple):
@@ -54,7 +56,10 @@ def leaves(tree: Tree) -> Iterator[Any]:
             yield from leaves(part)
     elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         for field in dataclasses.fields(tree):
-            if is_tree(getattr(tree, field.name)):
-                yield from leaves(getattr(tree, field.name))
+            part = getattr(tree, field.name)
+            if isinstance(part, Tensor):
+                yield part
+            elif is_tree(part):
+                yield from leaves(part)
     else:
         yield tree

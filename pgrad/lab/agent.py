@@ -30,6 +30,10 @@ class TabularAgent:
         """V_t(s), which sees everything."""
         return self.critic.flatten()[obs]
 
+    def policy_and_value(self, obs: Tensor) -> tuple[Categorical, Tensor]:
+        """Both."""
+        return self.policy(obs), self.value(obs)
+
     def parameters(self) -> Iterator[Tensor]:
         """Both tables."""
         yield self.theta

@@ -98,6 +98,10 @@ class TextAgent:
         """V(text)."""
         return self.critic[self.language.text(obs)]
 
+    def policy_and_value(self, obs: Tokens) -> tuple[Categorical, Tensor]:
+        """Both."""
+        return self.policy(obs), self.value(obs)
+
     def parameters(self) -> Iterator[Tensor]:
         """Both tables that are trained."""
         yield self.theta

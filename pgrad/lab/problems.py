@@ -1,6 +1,5 @@
 """What the laboratory looks at: a finite problem, a policy on it, and a second policy some way off."""
 
-import difflib
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from torch import Generator, Tensor
 
 from pgrad.data import Trajectory
 from pgrad.errors import UsageError
+from pgrad.extras import nearest
 from pgrad.lab.enumerate import every_trajectory
 from pgrad.worlds.tensors.tabular import REFERENCE, Tabular
 
@@ -163,8 +163,8 @@ def load_case(path: Path, gamma: float = 0.9) -> Case:
     unknown = [key for key in given if key not in (*needed, *allowed)]
     if missing or unknown:
         what = f"has an unknown {unknown[0]!r}" if unknown else f"has no {missing[0]!r}"
-        near = difflib.get_close_matches(unknown[0], (*needed, *allowed), n=1) if unknown else []
-        hint = f": did you mean {near[0]}?" if near else ""
+        near = nearest(unknown[0], (*needed, *allowed)) if unknown else ""
+        hint = f": {near}" if near else ""
         keys = f"it needs {', '.join(needed)}; it may have {', '.join(allowed)}"
         raise UsageError(f"the problem {path} {what}{hint} ({keys})")
     own = {key: given[key] for key in given if key not in ("theta", "direction")}

@@ -7,6 +7,9 @@ over its samples.
 J. Schulman, "Approximating KL Divergence", 2020 (joschu.net/blog/kl-approx.html) names k1, k2 and k3.
 """
 
+import math
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -43,10 +46,12 @@ def k3(logp: Float[Tensor, "*batch"], logp_ref: Float[Tensor, "*batch"]) -> Floa
     Value: unbiased for KL(π‖π_ref) where π > 0 wherever π_ref > 0. Its variance is usually below k1's, but
     explodes where π is small and π_ref is not. Gradient: that of the *forward* KL(π_ref‖π) in expectation.
 
+    r is exact up to e²² in float32 and a line in log r from there on: finite, and it still pulls back.
+
     Shao et al., "DeepSeekMath", 2024, eq. 4, use it as GRPO's penalty.
     """
     log_ratio = logp_ref.detach() - logp
-    return torch.expm1(log_ratio) - log_ratio
+    return _bounded(torch.expm1, log_ratio) - log_ratio
 
 
 def k3_corrected(
@@ -60,7 +65,7 @@ def k3_corrected(
 
     DeepSeek-AI, "DeepSeek-V3.2", 2025, eq. 7.
     """
-    return torch.exp(logp - logp_old.detach()) * k3(logp, logp_ref)
+    return _bounded(torch.exp, logp - logp_old.detach()) * k3(logp, logp_ref)
 
 
 def approx_kl(logp: Float[Tensor, "*batch"], logp_old: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
@@ -70,4 +75,29 @@ def approx_kl(logp: Float[Tensor, "*batch"], logp_old: Float[Tensor, "*batch"]) 
     divergence. Gradient: that of KL(π_old‖π) in expectation.
     """
     log_ratio = logp - logp_old.detach()
-    return torch.expm1(log_ratio) - log_ratio
+    return _bounded(torch.expm1, log_ratio) - log_ratio
+
+
+def in_reward(
+    logp: Float[Tensor, "*batch"],
+    logp_ref: Float[Tensor, "*batch"],
+    mask: Float[Tensor, "*batch"],
+    beta: float,
+) -> Float[Tensor, "*batch"]:
+    """−β·(log π(aₜ) − log π_ref(aₜ)), 0 where `mask` is: what every decision pays for leaving π_ref.
+
+    A constant, to be added to the rewards: the policy gradient of E[Σₜ rₜ] with it is that of E[Σₜ rₜ] −
+    β·KL(π‖π_ref) of whole trajectories, because a decision also answers for the states that it leads to.
+    """
+    return torch.where(mask > 0, -beta * k1(logp, logp_ref), 0.0).detach()
+
+
+def largest_exponent(dtype: torch.dtype) -> float:
+    """A quarter of the x at which eˣ overflows: 22 in float32, 177 in float64."""
+    return math.log(torch.finfo(dtype).max) / 4
+
+
+def _bounded(exponential: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """eˣ (or eˣ − 1), and from `largest_exponent` on its tangent: no infinity, nor an infinity times 0."""
+    largest = largest_exponent(x.dtype)
+    return exponential(x.clamp(max=largest)) + math.exp(largest) * torch.relu(x - largest)

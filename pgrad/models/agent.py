@@ -34,7 +34,8 @@ class Agent(nn.Module):
     others the actor's.
 
     A network with a memory has also `initial_state(n)`, `step(seen)` and `sequence_length`, as
-    `RecurrentNetwork` does, and takes a `Sequence` for an observation.
+    `RecurrentNetwork` does, and takes a `Sequence` for an observation. `policy_and_value(obs)`, where there
+    is one, answers both at once.
     """
 
     def __init__(
@@ -64,6 +65,14 @@ class Agent(nn.Module):
     def value(self, obs: Tree) -> Tensor:
         """V(s) [...] for observations [..., *space]."""
         return self.network.value(self._normalize(obs))  # type: ignore[operator]
+
+    def policy_and_value(self, obs: Tree) -> tuple[Any, Tensor]:
+        """Both of the same observations, in one pass where the network has one."""
+        both = getattr(self.network, "policy_and_value", None)
+        if both is None:
+            return self.policy(obs), self.value(obs)
+        policy, value = both(self._normalize(obs))
+        return _restrict(policy, obs), value
 
     def reference(self, obs: Tree) -> Any:
         """π_ref(·|s): the policy as it was when `keep_reference` was called, without a gradient."""
@@ -104,13 +113,18 @@ class Agent(nn.Module):
         start = torch.ones(n, dtype=torch.bool, device=next(self.parameters()).device)
         return Memory(self.network.initial_state(n), start, self.network.sequence_length)  # type: ignore
 
+    def respond(self, seen: Tree) -> tuple[Any, dict[str, Tensor]]:
+        """π(·|s) for the next observations of n episodes, as `memory.see` gives them; the memory after."""
+        if not self.has_memory:
+            return self.policy(seen), {}
+        policy, state = self.network.step(self._normalize(seen))  # type: ignore[operator]
+        return _restrict(policy, seen), state
+
     def step(self, seen: Tree, memory: Memory) -> Any:
         """π(·|s) for the next observations of n episodes, as `memory.see` gives them; the memory moves on."""
-        if not memory.state:
-            return self.policy(seen)
-        policy, state = self.network.step(self._normalize(seen))  # type: ignore[operator]
+        policy, state = self.respond(seen)
         memory.advance(state)
-        return _restrict(policy, seen)
+        return policy
 
     def scale_rewards(self, traj: Trajectory) -> Tensor:
         """The rewards to learn from [T, B]: as they came, their signs, or scaled once the scaler saw them."""
@@ -170,7 +184,8 @@ class Agent(nn.Module):
 
     def _normalize(self, obs: Tree) -> Tree:
         if isinstance(obs, Sequence):
-            return replace(obs, obs=self._normalize(obs.obs))
+            plain = self._normalize(obs.obs)
+            return obs if plain is obs.obs else replace(obs, obs=plain)
         return bare(obs) if self.normalizer is None else self.normalizer(bare(obs))
 
 

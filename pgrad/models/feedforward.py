@@ -47,3 +47,10 @@ class Network(nn.Module):
         assert self.critic is not None, "this network was built without a critic"
         value: Tensor = self.critic(self.encoder(obs))
         return value.squeeze(-1)
+
+    def policy_and_value(self, obs: Tree) -> tuple[Any, Tensor]:
+        """Both, of features computed once."""
+        assert self.critic is not None, "this network was built without a critic"
+        features = self.encoder(obs)
+        value: Tensor = self.critic(features)
+        return self.actor(features), value.squeeze(-1)

@@ -26,12 +26,13 @@ class Memory:
 
     def advance(self, state: dict[str, Tensor]) -> None:
         """Remember `state` from now on; all episodes go on."""
-        self.state, self.start = state, torch.zeros_like(self.start)
+        if state:
+            self.state, self.start = state, torch.zeros_like(self.start)
 
-    def begin(self, ended: Tensor) -> None:
-        """The next observation is the first of an episode where `ended` [n] is true."""
+    def begin(self, fresh: Tensor) -> None:
+        """The next observation begins an episode where the last step only reset: `fresh` [n] is 0."""
         if self.state:
-            self.start = ended.to(self.start.device)
+            self.start = (fresh == 0).to(self.start.device)
 
     def state_dict(self) -> dict[str, Any]:
         """All that is remembered; nothing where there is no memory."""

@@ -33,23 +33,9 @@ class Recurrence(nn.Module):
         with torch.no_grad():
             self.bias_input.view(-1, size)[self.cell.remembers] = 1.0
 
-    def forward(self, features: Tensor, keep: Tensor, state: Tensor) -> Tensor:
-        """Outputs [T, B, H] after features [T, B, n], from the memory before the first row, state[0] [B, K].
-
-        Where `keep` [T, B, 1] is 0 the memory is emptied. One row [B, n] gives [B, H].
-        """
-        if features.ndim == 2:
-            return self.step(features, keep, state)[..., : self.size]
-        sequence: Any = self.cell.sequence
-        outputs: Tensor = sequence.apply(features, keep, state[0], *self._weights)
-        return outputs
-
-    def step(self, features: Tensor, keep: Tensor, state: Tensor) -> Tensor:
-        """The memory after one row [B, K], of which the first H numbers are the output."""
-        return self.cell.step(features, state * keep, *self._weights)
-
     @property
-    def _weights(self) -> Weights:
+    def weights(self) -> Weights:
+        """As `models/cells.py` takes them."""
         return self.weight_input, self.weight_hidden, self.bias_input, self.bias_hidden
 
     def _gates(self, n_in: int, generator: Generator) -> nn.Parameter:
@@ -64,20 +50,21 @@ class Branch(nn.Module):
         super().__init__()
         self.memory, self.output = memory, output
 
-    def forward(self, features: Tensor, keep: Tensor, state: Tensor) -> Any:
-        """The head's answer for every row."""
-        return self.answer(features, self.memory(features, keep, state))
-
-    def answer(self, features: Tensor, remembered: Tensor) -> Any:
+    def forward(self, features: Tensor, remembered: Tensor) -> Any:
         """The head's answer for features [..., n] and the memory's outputs [..., H]."""
         return self.output(torch.cat([features, remembered], -1))
+
+
+Branches = list[tuple[int, Branch]]
+"""Some of actor and critic, with their place in the state."""
 
 
 class RecurrentNetwork(nn.Module):
     """Encoder, actor and critic for one pair of spaces, actor and critic with a memory each.
 
-    Observations come as a `Sequence`: T rows of B columns, or one row [B, ...]. An encoder that learns
-    (images) is shared by both and belongs to the actor.
+    Observations come as a `Sequence`: T rows of B columns, or one row [B, ...], with the state of both
+    memories, [..., 2, K] with a critic. An encoder that learns (images) is shared by both and belongs to the
+    actor.
     """
 
     def __init__(
@@ -108,33 +95,52 @@ class RecurrentNetwork(nn.Module):
 
     def policy(self, seen: Tree) -> Any:
         """π(·|s): a distribution with batch shape [T, B], or [B] for one row."""
-        return self.actor(*self._inputs(seen), seen.state["actor"])
+        return self._answers(seen, self._branches()[:1])[0]
 
     def value(self, seen: Tree) -> Tensor:
         """V(s) [T, B], or [B] for one row."""
         assert self.critic is not None, "this network was built without a critic"
-        value: Tensor = self.critic(*self._inputs(seen), seen.state["critic"])
+        value: Tensor = self._answers(seen, self._branches()[1:])[0]
         return value.squeeze(-1)
 
+    def policy_and_value(self, seen: Tree) -> tuple[Any, Tensor]:
+        """Both, for little more than the time of one: the two memories take their steps together."""
+        policy, value = self._answers(seen, self._branches())
+        return policy, value.squeeze(-1)
+
     def initial_state(self, n: int) -> dict[str, Tensor]:
-        """Empty memories of n episodes [n, K]."""
-        device = self.actor.memory.bias_input.device
-        return {
-            name: torch.zeros(n, branch.memory.state_size, device=device)
-            for name, branch in self._branches().items()
-        }
+        """Empty memories of n episodes, the actor's and the critic's [n, 1 or 2, K]."""
+        memory, device = self.actor.memory, self.actor.memory.bias_input.device
+        return {"cells": torch.zeros(n, len(self._branches()), memory.state_size, device=device)}
 
     def step(self, seen: Tree) -> tuple[Any, dict[str, Tensor]]:
         """π(·|s) for one row, and the memories after it."""
         features, keep = self._inputs(seen)
-        state = {
-            name: branch.memory.step(features, keep, seen.state[name])
-            for name, branch in self._branches().items()
-        }
-        return self.actor.answer(features, state["actor"][..., : self.actor.memory.size]), state
+        after = self._after(features, keep, seen.state["cells"], self._branches())
+        policy = self.actor(features, after[0].narrow(-1, 0, self.actor.memory.size))
+        return policy, {"cells": torch.stack(after, 1)}
 
-    def _branches(self) -> dict[str, Branch]:
-        return {"actor": self.actor} | ({} if self.critic is None else {"critic": self.critic})
+    def _answers(self, seen: Tree, branches: Branches) -> list[Any]:
+        """What actor, critic or both answer for every row."""
+        features, keep = self._inputs(seen)
+        state, memory = seen.state["cells"], self.actor.memory
+        if features.ndim == 2:
+            after = self._after(features, keep, state, branches)
+            remembered = tuple(own.narrow(-1, 0, memory.size) for own in after)
+        else:
+            first = torch.stack([state[0, :, i] for i, _ in branches])
+            weights = [weight for _, branch in branches for weight in branch.memory.weights]
+            remembered = memory.cell.sequence.apply(features, keep, first, *weights).unbind(0)  # type: ignore
+        return [branch(features, own) for (_, branch), own in zip(branches, remembered, strict=True)]
+
+    def _after(self, features: Tensor, keep: Tensor, state: Tensor, branches: Branches) -> list[Tensor]:
+        """The memories after one row [B, K] each; their first H numbers are their outputs."""
+        before, step = (state * keep.unsqueeze(-1)).unbind(1), self.actor.memory.cell.step
+        return [step(features, before[i], *branch.memory.weights) for i, branch in branches]
+
+    def _branches(self) -> Branches:
+        """Actor and critic, with their place in the state."""
+        return [(i, branch) for i, branch in enumerate((self.actor, self.critic)) if branch is not None]
 
     def _inputs(self, seen: Tree) -> tuple[Tensor, Tensor]:
         """Features [..., n], and 0 where an episode begins, else 1 [..., 1]."""

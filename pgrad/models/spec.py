@@ -33,11 +33,6 @@ class AgentSpec:
     sequence_length: int = 16
     """decisions in a row through which minibatches teach the memory; shorter is faster"""
 
-    @property
-    def usual_learning_rate(self) -> float:
-        """What algorithms step with that leave it open."""
-        return 1e-3
-
     def __post_init__(self) -> None:
         widths = self.net_arch
         if not isinstance(widths, tuple | list) or any(not isinstance(n, int) or n < 1 for n in widths):

@@ -9,6 +9,7 @@ from pgrad.recipes import (
     language,
     memory,
     off_policy_cartpole,
+    parity,
     ppo_acrobot,
     ppo_cartpole,
     ppo_kl_halfcheetah,
@@ -43,6 +44,7 @@ MODULES = (
     actor_critic_cartpole,
     off_policy_cartpole,
     language,
+    parity,
 )
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for module in MODULES for recipe in module.RECIPES}

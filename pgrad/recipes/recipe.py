@@ -21,6 +21,8 @@ class Recipe:
     world_kwargs: dict[str, Any] = field(default_factory=dict)
     warm: "Recipe | None" = None
     """what is trained first, with the same seed; its policy is where this one begins"""
+    evaluations: int = 0
+    """deterministic evaluations while it trains, of as many episodes as the last one"""
     reach: float | None = None
     """mean return to reach; none where the result is only reported"""
     every_seed: float | None = None

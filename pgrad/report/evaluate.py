@@ -10,6 +10,7 @@ from torch import Generator
 from pgrad.data import map_tree
 from pgrad.models import Agent
 from pgrad.report.statistics import bootstrap_interval
+from pgrad.stopping import Stop, go_on
 from pgrad.training.collect import LONGEST_EPISODE, endless
 from pgrad.worlds import World
 
@@ -75,12 +76,19 @@ def eval_mode(agent: Agent) -> Iterator[None]:
 
 @torch.no_grad()
 def evaluate(
-    agent: Agent, world: World, *, episodes: int, deterministic: bool, generator: Generator
+    agent: Agent,
+    world: World,
+    *,
+    episodes: int,
+    deterministic: bool,
+    generator: Generator,
+    stop: Stop = go_on,
 ) -> Evaluation:
     """Run `episodes` whole episodes, assigned to environments beforehand so that short ones are not favoured.
 
     Environment i runs every B-th episode and is left alone when it has run its share. Nothing of the agent
-    changes. `generator` draws the actions where `deterministic` is false. Raises UsageError for an episode
+    changes. `generator` draws the actions where `deterministic` is false. `stop` is called before every step.
+    Raises UsageError for an episode
     that does not end.
     """
     n = world.n_envs
@@ -92,6 +100,7 @@ def evaluate(
         obs, memory = world.reset(), agent.memory(n)
         active = share > 0
         while bool(active.any()):
+            stop()
             seen = memory.see(map_tree(lambda x: x.to(generator.device), obs))
             policy = agent.step(seen, memory)
             action = policy.mode if deterministic else policy.sample(generator)
@@ -103,7 +112,7 @@ def evaluate(
             for i in over.nonzero().flatten().tolist():
                 finished[i].append((float(total[i]), int(length[i])))
                 total[i], length[i] = 0.0, 0
-            memory.begin(~fresh)
+            memory.begin(fresh)
             share -= over.long()
             active = share > 0
             obs = step.obs

@@ -58,23 +58,35 @@ def learning_curve(metrics: Path, picture: Path, *, title: str = "") -> Path:
 
 
 def compare(
-    groups: Mapping[str, Sequence[Path]], picture: Path, *, metric: str = "", title: str = ""
+    groups: Mapping[str, Sequence[Path]],
+    picture: Path,
+    *,
+    metric: str = "",
+    title: str = "",
+    begin: Mapping[str, int] | None = None,
+    labels: tuple[str, str] = ("steps", ""),
 ) -> Path:
     """Draw the curves of several runs in one picture; returns its path.
 
     groups: label → the metrics.csv of runs that differ only in their seed. Each run is a thin line; more than
         one get a thick line, their mean where all have values, in a 95 % bootstrap interval over the runs.
     metric: a column of metrics.csv; by default evaluations where every run has some, else training returns.
+    begin: label → steps that the runs of that group began after, those of the runs they began with.
+    labels: what stands at the axes; at the upright one the metric's name where nothing is given.
 
     Raises UsageError where a metric is in none of the runs.
     """
     tables = {label: [read(path) for path in paths] for label, paths in groups.items()}
     metric = metric or _common_metric([table for group in tables.values() for table in group])
-    curves = {label: [points(table, metric) for table in group] for label, group in tables.items()}
+    curves = {
+        label: [_moved(points(table, metric), (begin or {}).get(label, 0)) for table in group]
+        for label, group in tables.items()
+    }
     if not any(len(x) for group in curves.values() for x, _ in group):
         known = sorted({key for group in tables.values() for table in group for key in table})
         raise UsageError(f"no run has a number for {metric!r}; there are: {', '.join(known)}")
-    figure, axes = _canvas(title, NAMES.get(metric, metric))
+    figure, axes = _canvas(title, labels[1] or NAMES.get(metric, metric))
+    axes.set_xlabel(labels[0])
     for k, (label, group) in enumerate(curves.items()):
         _draw_group(axes, label, [curve for curve in group if len(curve[0])], k)
     axes.legend(frameon=False, fontsize=9)
@@ -88,6 +100,10 @@ def points(columns: Mapping[str, Sequence[float]], metric: str) -> Points:
     kept = [(x, y) for x, y in zip(columns[STEP], values, strict=False) if math.isfinite(y)]
     both = np.array(kept, dtype=np.float64).reshape(-1, 2)
     return both[:, 0], both[:, 1]
+
+
+def _moved(curve: Points, steps: int) -> Points:
+    return curve[0] + steps, curve[1]
 
 
 def mean_curve(

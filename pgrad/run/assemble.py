@@ -10,10 +10,11 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
-from pgrad.data import Episodes, Trajectory, Tree
+from pgrad.data import Episodes, Steps, Trajectory, Tree
 from pgrad.errors import UsageError
 from pgrad.models import Agent, AgentSpec, build_agent
 from pgrad.models.encoder import is_image
+from pgrad.models.language.load import read_width
 from pgrad.models.language.spec import LanguageSpec
 from pgrad.report.evaluate import Evaluation, eval_mode, evaluate
 from pgrad.run.config import RunConfig, RunOptions, resolve_device
@@ -21,14 +22,16 @@ from pgrad.run.language import (
     evaluate_language,
     make_language_agent,
     make_language_world,
-    require_held_out,
+    require_judged,
     require_tokens,
 )
 from pgrad.run.require import require_actions, require_one_scale, require_sequences, require_steps
 from pgrad.run.room import require_room
+from pgrad.stopping import Stop, go_on
 from pgrad.training.collect import Collector
+from pgrad.training.compiled import compile_after
 from pgrad.training.loop import Seeds, Training, generator
-from pgrad.training.versions import cores
+from pgrad.training.versions import usual_threads
 from pgrad.worlds import World, make
 from pgrad.worlds.language.kind import is_language
 from pgrad.worlds.language.world import LanguageWorld
@@ -42,6 +45,10 @@ LARGE_BATCH = 1024
 
 LARGE_IMAGE = 36 * 36
 """From this many numbers in a picture on, its convolutions are worth all cores."""
+
+
+WIDE = 512
+"""From this many numbers in a hidden state on, a language model is worth all cores."""
 
 
 def make_world(config: RunConfig, *, n_envs: int, seed: int, workers: int = 0) -> Any:
@@ -99,8 +106,8 @@ def make_training(config: RunConfig) -> Training:
     options, seeds = config.options, Seeds.spawn(config.options.seed)
     if is_language(config.world):
         require_tokens(config.algorithm)
-        if options.eval_every:
-            require_held_out(config)
+        if options.compile == "yes":
+            raise UsageError("compile='yes' is for worlds of steps: texts differ in shape every time")
     request = config.algorithm.collects(options.n_envs)  # what does not fit is told before anything is built
     if isinstance(config.agent, AgentSpec) and config.agent.memory != "none":
         require_sequences(config.algorithm, config.agent, request)
@@ -112,7 +119,9 @@ def make_training(config: RunConfig) -> Training:
         )
     world = make_world(config, n_envs=options.n_envs, seed=seeds.world, workers=options.workers)
     try:
-        if not isinstance(world, LanguageWorld):
+        if isinstance(world, LanguageWorld):
+            require_judged(config, world)
+        else:
             frames = options.frame_stack or usual_stack(config.world, config.world_kwargs)
             require_room(config.algorithm, request, world, frames, _agent_device(config, world))
         agent = make_agent(config, world)
@@ -120,28 +129,51 @@ def make_training(config: RunConfig) -> Training:
         parts = config.algorithm, world, agent, seeds
         training = Training(*parts, options.total_timesteps, device, options.n_envs)
         training.learner.texts_at_once = options.texts_at_once
+        training.compile_after = compile_after(options.compile, _compiles(config, request, agent, device))
         return training
     except BaseException:
         world.close()
         raise
 
 
+def _compiles(config: RunConfig, request: Any, agent: Agent, device: torch.device) -> bool:
+    """Whether machine code is much faster, and known to be right: small networks of pgrad's own, on a CPU."""
+    small = isinstance(config.agent, AgentSpec) and not has_images(agent.observation_space)
+    own = type(config.algorithm).__module__.startswith("pgrad.")
+    return isinstance(request, Steps) and small and own and not agent.has_memory and device.type == "cpu"
+
+
 def evaluate_fresh(
-    config: RunConfig, agent: Agent, *, episodes: int, deterministic: bool, seed: int, n_envs: int
+    config: RunConfig,
+    agent: Agent,
+    *,
+    episodes: int,
+    deterministic: bool,
+    seed: int,
+    n_envs: int,
+    split: str = "held_out",
+    ready: Any = None,
+    stop: Stop = go_on,
 ) -> Evaluation:
-    """Evaluate in worlds of their own, made for it and closed after it."""
+    """Evaluate in worlds of their own, made for it and closed after it.
+
+    split: of prompts, which ones. ready: the world that is trained in; prompts are read once.
+    """
     if not isinstance(episodes, int) or episodes < 1:
         raise UsageError(f"episodes must be a whole number ≥ 1, got {episodes!r}")
     if is_language(config.world):
-        return evaluate_language(config, agent, episodes=episodes, deterministic=deterministic, seed=seed)
+        asked: dict[str, Any] = {"episodes": episodes, "split": split, "ready": ready, "stop": stop}
+        return evaluate_language(config, agent, **asked, deterministic=deterministic, seed=seed)
+    if split != "held_out":
+        raise UsageError(f"{config.world_name} has no split {split!r}: those are of prompts")
     given = exists(config.world)
     world = make_world(config, n_envs=own_size(config.world) if given else min(episodes, n_envs), seed=seed)
     device = next(agent.parameters()).device
     try:
         _require_fit(agent, world)
-        return evaluate(
-            agent, world, episodes=episodes, deterministic=deterministic, generator=generator(seed, device)
-        )
+        noise = generator(seed, device)
+        how: dict[str, Any] = {"deterministic": deterministic, "generator": noise, "stop": stop}
+        return evaluate(agent, world, episodes=episodes, **how)
     finally:
         if not given:
             world.close()
@@ -201,16 +233,23 @@ def _form(space: spaces.Space[Any]) -> list[Any]:
 
 @contextmanager
 def torch_threads(config: RunConfig, observation_space: spaces.Space[Any]) -> Iterator[None]:
-    """Small networks are several times slower on all cores than on one, pictures of some size are not."""
+    """Small networks are several times slower on all cores than on one; wide models, and pictures of some
+    size, are not."""
     before = torch.get_num_threads()
-    many = has_images(observation_space, least_pixels=LARGE_IMAGE)
-    if isinstance(config.agent, LanguageSpec):
-        many = not config.agent.is_scratch
-    torch.set_num_threads(config.options.threads or (cores() if many else 1))
+    torch.set_num_threads(config.options.threads or threads_for(config, observation_space))
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def threads_for(config: RunConfig, observation_space: spaces.Space[Any]) -> int:
+    """The threads that the networks of a configuration are worth."""
+    if isinstance(config.agent, LanguageSpec):
+        many = read_width(config.agent) >= WIDE
+    else:
+        many = has_images(observation_space, least_pixels=LARGE_IMAGE)
+    return usual_threads() if many else 1
 
 
 def has_images(space: spaces.Space[Any], least_pixels: int = 0) -> bool:

@@ -3,15 +3,18 @@
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
 from pgrad.algorithms import ALGORITHMS, Algorithm, Imitate
+from pgrad.algorithms.usual import for_steps, for_text
 from pgrad.data.request import SOLUTIONS
 from pgrad.errors import CheckpointError, UsageError
 from pgrad.models import AgentSpec
 from pgrad.models.language.spec import LanguageSpec
+from pgrad.worlds.language.files import READERS
 
 CUSTOM = "custom"
 """Stands in config.json for what only the caller has: a factory, a module, an algorithm of their own."""
@@ -31,8 +34,10 @@ class RunOptions:
     """processes that step the environments; 0 steps them in this one"""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes a GPU for images and for large batches of tensor worlds"""
+    compile: Literal["auto", "yes", "no"] = "auto"
+    """run small networks and their gradient steps as machine code; auto: after 20,000 gradient steps"""
     threads: int = 0
-    """threads for PyTorch; 0 takes one for small networks and all cores for images"""
+    """threads for PyTorch; 0 takes one for small networks, all cores for images and wide language models"""
     eval_every: int = 0
     """steps between evaluations in fresh worlds while training; 0 for none"""
     eval_episodes: int = 10
@@ -57,6 +62,10 @@ class RunOptions:
             if field.name == "device":
                 if not isinstance(value, str):
                     raise UsageError(f"device must be a name such as 'cpu', 'cuda' or 'auto', got {value!r}")
+                continue
+            if field.name == "compile":
+                if value not in ("auto", "yes", "no"):
+                    raise UsageError(f"compile must be 'auto', 'yes' or 'no', got {value!r}")
                 continue
             if field.name == "init_from":
                 if not isinstance(value, str | None):
@@ -89,12 +98,10 @@ class RunConfig:
 
     @property
     def world_name(self) -> str:
-        """The world's name, or the name of whatever makes it."""
-        return (
-            self.world
-            if isinstance(self.world, str)
-            else getattr(self.world, "__name__", type(self.world).__name__)
-        )
+        """The world's name, of a file without its folder, or the name of whatever makes it."""
+        if isinstance(self.world, str):
+            return Path(self.world).name if Path(self.world).suffix in READERS else self.world
+        return getattr(self.world, "__name__", type(self.world).__name__)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; "custom" stands for what cannot be written. Raises UsageError for such arguments."""
@@ -129,8 +136,9 @@ class RunConfig:
         """
         try:
             options = RunOptions(**saved["options"])
+            found = algorithm  # what was written down is settled
             if algorithm is None and saved["algorithm"] in ALGORITHMS:
-                algorithm = ALGORITHMS[saved["algorithm"]](**saved["hyperparameters"])
+                found = ALGORITHMS[saved["algorithm"]](**saved["hyperparameters"])
             if world is None and saved["world"] != CUSTOM:
                 world = saved["world"]
             if agent is None and saved["agent"] != CUSTOM:
@@ -139,13 +147,15 @@ class RunConfig:
                 reward = saved.get("reward")
         except (KeyError, TypeError) as error:
             raise CheckpointError(f"config.json does not fit this version of pgrad: {error}") from error
-        needed = [("algorithm", algorithm), ("world", world), ("agent", agent)]
+        needed = [("algorithm", found), ("world", world), ("agent", agent)]
         if "reward" in saved:
             needed.append(("reward", reward))
         for name, value in needed:
             if value is None:
                 raise UsageError(f"this run was made with its own {name}: give it again, {name}=...")
-        return cls(settled(algorithm, agent), world, agent, options, saved["world_kwargs"], reward)
+        if algorithm is not None:
+            found = settled(algorithm, agent)
+        return cls(found, world, agent, options, saved["world_kwargs"], reward)
 
 
 def completed(saved: dict[str, Any]) -> dict[str, Any]:
@@ -180,13 +190,14 @@ def default_spec(algorithm: Algorithm) -> AgentSpec:
 
 
 def settled(algorithm: Any, agent: Any) -> Any:
-    """The algorithm with what it leaves open: the step size usual for the agent, solutions for texts."""
-    if isinstance(agent, LanguageSpec) and isinstance(algorithm, Imitate) and not algorithm.demonstrations:
-        algorithm = dataclasses.replace(algorithm, demonstrations=SOLUTIONS)
-    if not dataclasses.is_dataclass(algorithm) or getattr(algorithm, "learning_rate", 0.0) is not None:
+    """The algorithm with what was left open: defaults that are others on text, solutions for texts."""
+    if isinstance(algorithm, type) or not dataclasses.is_dataclass(algorithm):
         return algorithm
-    rate = getattr(agent, "usual_learning_rate", AgentSpec().usual_learning_rate)
-    return dataclasses.replace(algorithm, learning_rate=rate)  # type: ignore[type-var]
+    if not isinstance(agent, LanguageSpec):
+        return for_steps(algorithm)
+    if isinstance(algorithm, Imitate) and not algorithm.demonstrations:
+        algorithm = dataclasses.replace(algorithm, demonstrations=SOLUTIONS)
+    return for_text(algorithm, agent.trained_as)
 
 
 def resolve_device(name: str, prefers_gpu: bool) -> torch.device:

@@ -1,11 +1,10 @@
 """What a configuration must be before anything of it is made: told in one line with what is allowed."""
 
-from difflib import get_close_matches
-
 from pgrad.algorithms import Algorithm
 from pgrad.data import Demonstrations, Episodes, Steps
 from pgrad.data.sequence import sequence_rows, sequences_per_batch
 from pgrad.errors import UsageError
+from pgrad.extras import nearest
 from pgrad.models import AgentSpec
 from pgrad.models.language.spec import LanguageSpec
 from pgrad.run.config import RunConfig
@@ -22,6 +21,12 @@ def require_sequences(
         raise UsageError(
             f"{name} replays decisions of older agents, whose memories are not its own: train it with "
             "memory='none', or a memory with PPO, PPOKL, TRPO, A2C, ActorCritic or Reinforce"
+        )
+    if isinstance(request, Steps) and getattr(algorithm, "reference", False):
+        raise UsageError(
+            f"{name}: beta needs a reference policy, whose memory is its own, and windows begin with the "
+            "memory of the policy that acted: leave out beta, or take GRPO or Reinforce, which learn from "
+            "whole episodes"
         )
     if isinstance(request, Steps) and batch_size is not None:
         sequences_per_batch(batch_size, sequence_rows(request.n, spec.sequence_length))
@@ -42,8 +47,8 @@ def require_one_scale(config: RunConfig) -> None:
 def require_steps(config: RunConfig) -> None:
     """Raise UsageError for what is only for prompts."""
     if isinstance(config.agent, LanguageSpec):
-        near = get_close_matches(config.world_name, TASKS, n=1)
-        hint = f"; did you mean {near[0]}?" if near and isinstance(config.world, str) else ""
+        near = nearest(config.world_name, TASKS) if isinstance(config.world, str) else ""
+        hint = f"; {near}" if near else ""
         raise UsageError(
             f"{config.world_name} is no world of language, for a LanguageSpec (--model): those are tasks "
             f"({', '.join(TASKS)}), files and lists of prompts{hint}"

@@ -48,9 +48,11 @@ class Run:
         seed: int | None = None,
         world: Any = None,
         n_envs: int = 8,
+        split: str = "held_out",
     ) -> Evaluation:
         """Whole episodes in fresh worlds; training is not touched. The same call gives the same numbers.
 
+        split: of prompts those held out, those of "train", or of a task "larger" ones than were trained on.
         The seed is not that of the evaluations during training, which chose the best checkpoint. `world`
         replaces the world of the run: needed where that was a vector environment. Raises UsageError,
         WorldError.
@@ -70,6 +72,7 @@ class Run:
                 deterministic=deterministic,
                 seed=self._evaluation_seed if seed is None else seed,
                 n_envs=n_envs,
+                split=split,
             )
 
     def record(

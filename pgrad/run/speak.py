@@ -14,6 +14,12 @@ from pgrad.run.language import completion_length, fit, held_out, language_spec, 
 from pgrad.training.completions import Completer, completion_seeds
 from pgrad.worlds.language.encoding import decode, encode_prompt
 from pgrad.worlds.language.prompts import Content, Prompt
+from pgrad.worlds.language.rewards import Rewards
+
+
+def unjudged(completions: list[Any]) -> list[None]:
+    """A reward where there is none."""
+    return [None] * len(completions)
 
 
 @torch.no_grad()
@@ -45,7 +51,7 @@ def complete(
             greedy=greedy,
         )
     rows = zip(found.tokens.tolist(), found.length.tolist(), strict=True)
-    said = [decode(network.tokenizer, row[:length]) for row, length in rows]
+    said = [decode(network.tokenizer, row[:length], network.eos) for row, length in rows]
     return [said[i : i + n] for i in range(0, len(said), n)]
 
 
@@ -56,6 +62,8 @@ def answers(
     world = make_language_world(config, seed)
     try:
         fit(world, agent)
+        if world.rewards is None:
+            world.rewards = Rewards(unjudged)
         try:
             prompts = held_out(world, n)
         except UsageError:  # nothing was set aside

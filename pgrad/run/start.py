@@ -1,7 +1,6 @@
 """Train, resume, load."""
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,18 +10,18 @@ from pgrad.algorithms import Algorithm
 from pgrad.errors import CheckpointError, UsageError
 from pgrad.models import AgentSpec
 from pgrad.models.language.spec import LanguageSpec
-from pgrad.run.assemble import exists, make_agent, make_training, make_world, own_size
-from pgrad.run.conduct import Callback, conduct
+from pgrad.run.assemble import exists, make_agent, make_world, own_size
+from pgrad.run.carry import Watching, carry_out, carry_out_unwritten, made, new_directory
 from pgrad.run.config import RunConfig, RunOptions, completed, default_spec, settled
+from pgrad.run.files import FILES, located, require_files, whole_path, whole_reward
 from pgrad.run.language import with_length
 from pgrad.run.result import Run
-from pgrad.run.sinks import open_sinks, require_installed
+from pgrad.run.telling import Callback
 from pgrad.run.warm import begin_with
 from pgrad.training.disk.checkpoint import latest_checkpoint, load_checkpoint
 from pgrad.training.disk.difference import config_difference, difference_text
-from pgrad.training.disk.rundir import RunDir, folder_name
-from pgrad.training.loop import Training, load_agent
-from pgrad.training.versions import versions
+from pgrad.training.disk.rundir import RunDir
+from pgrad.training.restore import load_agent
 from pgrad.worlds.language.kind import is_language
 
 
@@ -38,6 +37,7 @@ def train(
     run_dir: str | Path | None = None,
     world_kwargs: dict[str, Any] | None = None,
     workers: int = 0,
+    compile: Literal["auto", "yes", "no"] = "auto",
     threads: int = 0,
     eval_every: int = 0,
     eval_episodes: int = 10,
@@ -81,6 +81,7 @@ def train(
         seed=seed,
         workers=workers,
         device=device,
+        compile=compile,
         threads=threads,
         eval_every=eval_every,
         eval_episodes=eval_episodes,
@@ -91,28 +92,16 @@ def train(
         init_from=None if init_from is None else str(init_from),
         texts_at_once=texts_at_once,
     )
-    usual = LanguageSpec() if is_language(world) else default_spec(algorithm)
-    built = usual if agent is None else agent
-    config = with_length(
-        RunConfig(settled(algorithm, built), world, built, options, world_kwargs or {}, reward)
-    )
-    require_installed(tensorboard, wandb)
-    training = make_training(config)
-    try:
+    config = configured(algorithm, world, agent, options, world_kwargs, reward)
+    watching = Watching(tensorboard, wandb, progress, callback)
+    with made(config) as training:
         if options.init_from is not None:
             begin_with(training.agent, config.agent, options.init_from)
         if run_dir is None:
-            if tensorboard or wandb:
-                raise UsageError("tensorboard and wandb write into a run directory: give run_dir")
-            rows = conduct(config, training, None, sinks=[], progress=_shown(progress), callback=callback)
-            return Run(config, training.agent, training.timesteps, None, rows)
-        record = config.to_json()
-        with _new_directory(config, run_dir, overwrite) as directory:
-            directory.write_config(record)
-            return _carry_out(config, training, directory, tensorboard, wandb, progress, callback)
-    finally:
-        if not exists(world):
-            training.world.close()
+            return carry_out_unwritten(config, training, watching)
+        config.to_json()  # what cannot be written down is told before there is a folder
+        with new_directory(config, run_dir, overwrite) as directory:
+            return carry_out(config, training, directory, watching)
 
 
 def resume(
@@ -137,36 +126,15 @@ def resume(
     differences where what is given is not what the run was started with, CheckpointError where a checkpoint
     is damaged.
     """
-    require_installed(tensorboard, wandb)
+    watching = Watching(tensorboard, wandb, progress, callback)
     with RunDir.open(Path(run_dir)) as directory:
-        saved = directory.config()
-        config = with_length(RunConfig.from_json(saved, algorithm, world, agent, reward))
-        differences = config_difference(completed(saved), config.to_json())
-        if differences:
-            raise UsageError(difference_text(directory.path, differences))
-        chosen = latest_checkpoint(directory.checkpoints) if checkpoint is None else Path(checkpoint)
-        try:
-            state, info = load_checkpoint(chosen)
-        except CheckpointError as error:
-            how = "" if checkpoint else " (continue from one with checkpoint=PATH, --checkpoint PATH)"
-            raise CheckpointError(f"{error}{how}") from error
-        _require_same(config, info)
+        config = _same_config(directory, algorithm, world, agent, reward)
+        state = _state(config, directory, checkpoint)
         if total_timesteps is not None:
-            if total_timesteps < state["timesteps"]:
-                raise UsageError(
-                    f"{directory.path} is at {state['timesteps']} timesteps already: total_timesteps must be "
-                    f"at least that, got {total_timesteps}"
-                )
-            options = dataclasses.replace(config.options, total_timesteps=total_timesteps)
-            config = dataclasses.replace(config, options=options)
-        training = make_training(config)
-        try:
+            config = _longer(config, total_timesteps, directory.path, state["timesteps"])
+        with made(config) as training:
             training.load_state_dict(state)
-            directory.write_config(config.to_json())
-            return _carry_out(config, training, directory, tensorboard, wandb, progress, callback)
-        finally:
-            if not exists(world):
-                training.world.close()
+            return carry_out(config, training, directory, watching)
 
 
 def load(
@@ -201,32 +169,55 @@ def load(
     return Run(config, loaded, state["timesteps"], directory.path)
 
 
-def _new_directory(config: RunConfig, run_dir: str | Path, overwrite: bool) -> RunDir:
-    if run_dir != "auto":
-        return RunDir.create(Path(run_dir), overwrite)
-    base = Path("runs") / config.algorithm_name
-    name = folder_name(f"{config.world_name}-seed{config.options.seed}")
-    return RunDir.create(base / name, overwrite) if overwrite else RunDir.default(base, name)
+def configured(
+    algorithm: Algorithm,
+    world: Any,
+    agent: Any,
+    options: RunOptions,
+    world_kwargs: dict[str, Any] | None = None,
+    reward: Any = None,
+) -> RunConfig:
+    """The configuration of a run, with everything settled that its parts leave to each other."""
+    usual = LanguageSpec() if is_language(world) else default_spec(algorithm)
+    built = usual if agent is None else agent
+    config = located(RunConfig(settled(algorithm, built), world, built, options, world_kwargs or {}, reward))
+    return with_length(config)
 
 
-def _carry_out(
-    config: RunConfig,
-    training: Training,
-    directory: RunDir,
-    tensorboard: bool,
-    wandb: str | None,
-    progress: bool | None,
-    callback: Callback | None,
-) -> Run:
-    directory.add_command(sys.argv)
-    directory.write_versions(versions())
-    with open_sinks(config, directory, training.timesteps, tensorboard, wandb) as sinks:
-        rows = conduct(config, training, directory, sinks=sinks, progress=_shown(progress), callback=callback)
-    return Run(config, training.agent, training.timesteps, directory.path, rows)
+def _same_config(directory: RunDir, algorithm: Any, world: Any, agent: Any, reward: Any) -> RunConfig:
+    """The configuration of a run, with what is custom in it. Raises UsageError where that is another."""
+    saved = directory.config()
+    files = saved.pop(FILES, {})
+    given = whole_path(world), agent, whole_reward(reward)
+    config = with_length(RunConfig.from_json(saved, algorithm, *given))
+    differences = config_difference(completed(saved), config.to_json())
+    if differences:
+        raise UsageError(difference_text(directory.path, differences))
+    require_files(config, files)
+    return config
 
 
-def _shown(progress: bool | None) -> bool:
-    return sys.stdout.isatty() if progress is None else progress
+def _state(config: RunConfig, directory: RunDir, checkpoint: str | Path | None) -> dict[str, Any]:
+    """What a checkpoint of the run holds, by default the latest. Raises CheckpointError."""
+    chosen = latest_checkpoint(directory.checkpoints) if checkpoint is None else Path(checkpoint)
+    try:
+        state, info = load_checkpoint(chosen)
+    except CheckpointError as error:
+        how = "" if checkpoint else " (continue from one with checkpoint=PATH, --checkpoint PATH)"
+        raise CheckpointError(f"{error}{how}") from error
+    _require_same(config, info)
+    return state
+
+
+def _longer(config: RunConfig, total_timesteps: int, path: Path, done: int) -> RunConfig:
+    """The same with another budget. Raises UsageError where more than that is done."""
+    if total_timesteps < done:
+        raise UsageError(
+            f"{path} is at {done} timesteps already: total_timesteps must be at least that, got "
+            f"{total_timesteps}"
+        )
+    options = dataclasses.replace(config.options, total_timesteps=total_timesteps)
+    return dataclasses.replace(config, options=options)
 
 
 def _require_same(config: RunConfig, info: dict[str, Any]) -> None:

@@ -56,7 +56,7 @@ def begin_with(agent: Agent, spec: Any, source: str) -> None:
             )
     for name, tensor in theirs.items():
         mine[name].copy_(tensor)
-    if agent.frozen is not None or getattr(agent.network, "frozen", None) is not None:
+    if agent.frozen is not None or getattr(agent.network, "keeps_reference", False):
         agent.keep_reference()
 
 

@@ -1,6 +1,6 @@
 """From a world and an agent to trajectories: facts only."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -8,10 +8,15 @@ from torch import Generator, Tensor
 from pgrad.data import Episodes, Steps, Trajectory, Tree, leaves, map_tree
 from pgrad.errors import CheckpointError, TrainingError, UsageError, WorldError
 from pgrad.models import Agent
+from pgrad.stopping import Stop, go_on
+from pgrad.training.acting import likeliest, sampled
+from pgrad.training.compiled import Machine
 from pgrad.training.episodes import EpisodeStatistics
 from pgrad.training.rounds import play_rounds
-from pgrad.worlds.gym.vector import VectorWorld
-from pgrad.worlds.protocol import World
+from pgrad.training.stages import Stages
+from pgrad.training.unfinished import Unfinished
+from pgrad.worlds.gym.vector import NOT_CONTINUED, VectorWorld
+from pgrad.worlds.protocol import Step, World
 
 LONGEST_EPISODE = 1_000_000
 
@@ -22,26 +27,42 @@ class Collector:
     Trajectories of windows share one storage, overwritten by the next window.
     """
 
+    stage: ClassVar = "act"
+
     def __init__(
-        self, world: World, agent: Agent, generator: Generator, *, deterministic: bool = False
+        self,
+        world: World,
+        agent: Agent,
+        generator: Generator,
+        *,
+        deterministic: bool = False,
+        stages: Stages | None = None,
+        machine: Machine | None = None,
     ) -> None:
         self.world, self.agent, self.generator = world, agent, generator
+        self.stages = Stages() if stages is None else stages
+        self._machine = Machine(agent) if machine is None else machine
         self._deterministic = deterministic  # act by the policy's mode
         self.episodes = EpisodeStatistics()
         self.memory = agent.memory(world.n_envs)
         self._obs: Tree | None = None
         self._storage: Trajectory | None = None
+        self._rows: list[Trajectory] = []  # of the storage, as views
+        self._unfinished = Unfinished()
         self._logp: Tensor | None = None  # of the actions that were taken last
         self.played = 0  # decisions of the last collection, those included that nothing is learned from
 
     @torch.no_grad()
-    def collect(self, request: Steps | Episodes) -> Trajectory:
-        """What an algorithm asked for, acted by the agent as it is now."""
+    def collect(self, request: Steps | Episodes, stop: Stop = go_on) -> Trajectory:
+        """What an algorithm asked for, acted by the agent as it is now.
+
+        `stop` is called after every step; where it raises, the next call goes on after that step.
+        """
         try:
             if isinstance(request, Steps):
-                played = traj = self._window(request.n)
+                played = traj = self._window(request.n, stop)
             else:
-                played, traj = self._whole(request)
+                played, traj = self._whole(request, stop)
         except WorldError:
             if self._logp is not None:
                 _require_finite(self._logp)  # the world broke on what the policy broke
@@ -54,33 +75,44 @@ class Collector:
         self.played = int((played.mask > 0).sum())
         return traj
 
-    def _window(self, n: int) -> Trajectory:
+    def _window(self, n: int, stop: Stop) -> Trajectory:
         obs = self._reset() if self._obs is None else self._obs
         storage = self._storage
-        fresh = torch.empty(n, self.world.n_envs, dtype=torch.bool, device=self._device)
-        for t in range(n):
+        for t in range(self._unfinished.steps, n):
             seen, action, logp = self._act(obs)
             if storage is None or len(storage.reward) != n:
-                storage = self._storage = allocate(n, seen, action, self._device)
-            put(storage.obs, t, seen)
-            put(storage.action, t, action)
-            storage.logp[t] = logp
-            fresh[t] = ~self.world.ended
-            step = self.world.step(self._to_world(action))
-            storage.reward[t] = step.reward
-            storage.terminated[t] = step.terminated
-            storage.done[t] = step.truncated
-            obs = step.obs
-            self.memory.begin(~fresh[t])
+                storage = self._allocate(n, t, seen, action)
+            row = self._rows[t]
+            map_tree(Tensor.copy_, row.obs, seen)
+            map_tree(Tensor.copy_, row.action, action)
+            row.logp.copy_(logp)
+            row.mask.copy_(~self.world.ended)
+            step = self._step(action)
+            row.reward.copy_(step.reward)
+            row.terminated.copy_(step.terminated)
+            row.done.copy_(step.truncated)
+            self._obs = obs = step.obs
+            self.memory.begin(row.mask)
+            if t + 1 < n:
+                self._unfinished.steps = t + 1
+                stop()
+        self._unfinished.steps = 0
         assert storage is not None
         put(storage.obs, n, self.memory.see(obs))
-        self._obs = obs
         # The row that only resets is an episode of its own, of weight zero.
-        storage.done.logical_or_(storage.terminated).logical_or_(~fresh)
-        storage.mask.copy_(fresh)
+        storage.done.logical_or_(storage.terminated).logical_or_(storage.mask == 0)
         return storage
 
-    def _whole(self, request: Episodes) -> tuple[Trajectory, Trajectory]:
+    def _allocate(self, n: int, done: int, obs: Tree, action: Tree) -> Trajectory:
+        """Storage for windows of n steps, with the first `done` rows of the one that was stopped."""
+        before, storage = self._storage, allocate(n, obs, action, self._device)
+        if done and before is not None:
+            map_tree(lambda new, old: new[: len(old)].copy_(old), storage, before)
+        self._storage = storage
+        self._rows = [map_tree(lambda x, t=t: x[t], storage) for t in range(n)]
+        return storage
+
+    def _whole(self, request: Episodes, stop: Stop) -> tuple[Trajectory, Trajectory]:
         """All that was played, and what was asked for: rounds of one episode per environment."""
         size, group = self.world.n_envs, request.group
         if size % group:
@@ -88,24 +120,29 @@ class Collector:
                 f"groups of {group} episodes do not fill {size} environments: choose n_envs as a multiple of "
                 f"{group}"
             )
-        return play_rounds(request, size, lambda n: self._round(n, group))
+        found = play_rounds(request, size, lambda n: self._round(n, group, stop), self._unfinished.rounds)
+        self._unfinished.rounds = []
+        return found
 
-    def _round(self, n: int, group: int = 1) -> Trajectory:
-        obs = self._reset(group)
-        active = torch.arange(self.world.n_envs, device=self.world.device) < n
-        rows: list[tuple[Tree, ...]] = []
+    def _round(self, n: int, group: int, stop: Stop) -> Trajectory:
+        rows, active, obs = self._unfinished.rows, self._unfinished.active, self._obs
+        if active is None:
+            obs = self._reset(group)
+            active = torch.arange(self.world.n_envs, device=self.world.device) < n
         while bool(active.any()):
             seen, action, logp = self._act(obs)
             seen, ended = map_tree(torch.clone, seen), self.world.ended.clone()
-            step = self.world.step(self._to_world(action), active)
+            step = self._step(action, active)
             done = step.terminated | step.truncated | ~active
             rows.append((seen, action, logp, *map_tree(torch.clone, tuple(step[1:3])), done, active.float()))
             active = active & ~self.world.ended
-            obs = step.obs
-            self.memory.begin(ended)
+            self._obs = obs = step.obs
+            self.memory.begin(~ended)
+            self._unfinished.active = active
+            stop()
             if len(rows) > LONGEST_EPISODE:
                 raise endless(self.world.name)
-        self._obs = None
+        self._obs, self._unfinished.rows, self._unfinished.active = None, [], None
         device = self._device
         columns = map_tree(lambda *x: torch.stack(x).to(device)[:, :n], rows[0], *rows[1:])
         last = map_tree(lambda x: x[None, :n].to(device), self.memory.see(obs))
@@ -115,14 +152,24 @@ class Collector:
     def _act(self, obs: Tree) -> tuple[Tree, Tree, Tensor]:
         """What the agent sees, where it is; its actions and their log-probabilities."""
         seen = self.memory.see(map_tree(lambda x: x.to(self._device), obs))
-        policy = self.agent.step(seen, self.memory)
-        action = policy.mode if self._deterministic else policy.sample(self.generator)
-        self._logp = policy.log_prob(action)
+        how = (likeliest, seen) if self._deterministic else (sampled, seen, self.generator)
+        action, self._logp, state = self._machine.run(*how)
+        self.memory.advance(state)
         return seen, action, self._logp
+
+    def _step(self, action: Tree, active: Tensor | None = None) -> Step:
+        sent = self._to_world(action)  # waits for the device that chose it
+        before = self.stages.switch("world")
+        step = self.world.step(sent, active)
+        self.stages.switch(before)
+        return step
 
     def _reset(self, group: int = 1) -> Tree:
         self.memory = self.agent.memory(self.world.n_envs)
-        return self.world.reset(group)
+        before = self.stages.switch("world")
+        obs = self.world.reset(group)
+        self.stages.switch(before)
+        return obs
 
     def _to_world(self, action: Tree) -> Tree:
         return map_tree(lambda x: x.to(self.world.device), action)
@@ -139,6 +186,7 @@ class Collector:
             "episodes": self.episodes.state_dict(),
             "started": self._obs is not None,
             "memory": self.memory.state_dict(),
+            "unfinished": self._unfinished.state_dict(self._storage),
         }
 
     def _world_state(self) -> dict[str, Any] | None:
@@ -148,9 +196,7 @@ class Collector:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put a state back, in mid-episode too. Raises CheckpointError where the world's was not kept."""
         if state["world"] is None:
-            raise CheckpointError(
-                f"the state of {self.world.name} could not be saved: this run can be loaded, not continued"
-            )
+            raise CheckpointError(f"the state of {self.world.name} could not be saved: {NOT_CONTINUED}")
         if state["generator"].shape != self.generator.get_state().shape:
             raise CheckpointError(
                 "this run was trained on another kind of device: continue it there, or load it"
@@ -160,6 +206,8 @@ class Collector:
         self.generator.set_state(state["generator"].cpu())
         self.episodes.load_state_dict(state["episodes"])
         self.memory.load_state_dict(state["memory"])
+        if "unfinished" in state:
+            self._storage = self._unfinished.load_state_dict(state["unfinished"], self._device)
 
 
 def _require_finite(logp: Tensor) -> None:

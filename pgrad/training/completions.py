@@ -1,8 +1,9 @@
 """From prompts and a language model to trajectories: what a `Collector` is to a world of steps."""
 
+import json
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -12,8 +13,11 @@ from pgrad.data import Episodes, Steps, Tokens, Trajectory
 from pgrad.errors import TrainingError, WorldError
 from pgrad.models import Agent
 from pgrad.models.language.generate import Completions, generate
+from pgrad.stopping import Stop, Stopped, go_on
 from pgrad.training.rounds import play_rounds
+from pgrad.training.stages import Stages
 from pgrad.training.texts import TextStatistics
+from pgrad.training.unfinished import Unfinished
 from pgrad.worlds.language.prompts import Prompt
 from pgrad.worlds.language.world import LanguageWorld
 
@@ -38,65 +42,87 @@ class Completer:
 
     What a completion is depends on the run's seed, the round, and its place in it: not on what else is
     generated beside it, nor on where the run was stopped and continued. `samples` are the first few texts of
-    the last collection.
+    the last collection, `failures` the first error of each reward that ever failed.
     """
 
+    stage: ClassVar = "generate"
+
     def __init__(
-        self, world: LanguageWorld, agent: Agent, seed: int, *, n_envs: int, deterministic: bool = False
+        self,
+        world: LanguageWorld,
+        agent: Agent,
+        seed: int,
+        *,
+        n_envs: int,
+        deterministic: bool = False,
+        stages: Stages | None = None,
     ) -> None:
         self.world, self.agent, self.n_envs = world, agent, n_envs
+        self.stages = Stages() if stages is None else stages
         self.episodes = TextStatistics()
         self.samples: list[dict[str, Any]] = []
+        self.failures: dict[str, str] = {}
         self.played = 0  # decisions of the last collection, those included that nothing is learned from
         self._seed, self._round = seed, 0
+        self._unfinished = Unfinished()
+        self._written: tuple[Completions, float] | None = None  # in how many seconds; still to be scored
         self._deterministic = deterministic
 
-    def collect(self, request: Steps | Episodes) -> Trajectory:
+    def collect(self, request: Steps | Episodes, stop: Stop = go_on) -> Trajectory:
         """Whole completions, one per column.
 
         Of `Steps(n)` every environment gets as many as fit into n decisions if all are as long as they may
         be, and one at least.
+
+        `stop` is called before every token and while rewards are waited for. Where it raises, the next call
+        keeps the rounds that were scored, and the texts of one that is still to be. Texts that were half
+        written are written again, by the same streams: read at once, the keys and values of a half would be
+        others, by rounding.
         """
         if isinstance(request, Steps):
             each = max(1, request.n // self.world.max_completion_length)
             request = Episodes(each * self.n_envs)
         size = max(SIDE_BY_SIDE // request.group, 1) * request.group
-        self.episodes.begin()
-        self.samples = []
+        if not self._unfinished.rounds:
+            self.samples = []
 
         def play(n: int) -> Trajectory:
-            return self.answer(self.world.next(n // request.group), request.group).traj
+            before = self.world.state_dict()
+            try:
+                return self.answer(self.world.next(n // request.group), request.group, stop).traj
+            except Stopped:
+                self.world.load_state_dict(before)
+                raise
 
-        played, traj = play_rounds(request, size, play)
+        played, traj = play_rounds(request, size, play, self._unfinished.rounds)
+        self._unfinished.rounds = []
+        self.episodes.begin()
         self.played = int((played.mask > 0).sum())
         return traj
 
     @torch.no_grad()
-    def answer(self, prompts: Sequence[Prompt], group: int = 1) -> Answered:
+    def answer(self, prompts: Sequence[Prompt], group: int = 1, stop: Stop = go_on) -> Answered:
         """`group` completions of every prompt, scored."""
         texts = [self.world.encode(prompt) for prompt in prompts]
-        began = time.perf_counter()
-        found = generate(
-            self.agent.network,  # type: ignore[arg-type]
-            texts,
-            num_generations=group,
-            max_completion_length=self.world.max_completion_length,
-            seeds=completion_seeds(self._seed, self._round, len(prompts) * group),
-            greedy=self._deterministic,
-        )
-        written = time.perf_counter()
-        self._round += 1
+        found, generating = self._written or self._write(texts, group, stop)
+        self._written = None
         lengths = found.length.tolist()
         answers = [row[:n] for row, n in zip(found.tokens.tolist(), lengths, strict=True)]
         asked = [prompt for prompt in prompts for _ in range(group)]
         try:
-            reward = self.world.score(asked, answers).to(found.tokens.device)
+            with self.stages.within("reward"):
+                reward = self.world.score(asked, answers, stop).to(found.tokens.device)
+        except Stopped:
+            self._written = found, generating
+            raise
         except TrainingError as error:  # what a world pays is the world's affair
             raise WorldError(str(error)) from error
+        self._round += 1
         scored = self.world.scored
-        seconds = {"generate": written - began, "reward": time.perf_counter() - written}
+        for failure in scored.failures:
+            self.failures.setdefault(failure.reward, f"{failure.error}, on {failure.completion}")
         traj = as_trajectory([text for text in texts for _ in range(group)], found, reward)
-        self.episodes.update(found, reward, group, scored.metrics, seconds)
+        self.episodes.update(found, reward, group, scored.metrics, generating)
         for k in range(0, len(asked), max(1, len(asked) // SAMPLES)):
             if len(self.samples) == SAMPLES:
                 break
@@ -105,12 +131,29 @@ class Completer:
             self.samples.append(sample)
         return Answered(traj, reward, lengths, scored.texts)
 
+    def _write(self, texts: list[list[int]], group: int, stop: Stop) -> tuple[Completions, float]:
+        began = time.perf_counter()
+        found = generate(
+            self.agent.network,  # type: ignore[arg-type]
+            texts,
+            num_generations=group,
+            max_completion_length=self.world.max_completion_length,
+            seeds=completion_seeds(self._seed, self._round, len(texts) * group),
+            greedy=self._deterministic,
+            stop=stop,
+        )
+        return found, time.perf_counter() - began
+
     def state_dict(self) -> dict[str, Any]:
-        """Where the world is in its prompts, the round, and the statistics."""
+        """Where the world is in its prompts, the round, the statistics, and what was stopped."""
+        written = self._written
         return {
             "world": self.world.state_dict(),
             "round": self._round,
             "episodes": self.episodes.state_dict(),
+            "samples": json.dumps(self.samples),
+            "unfinished": self._unfinished.state_dict(),
+            "written": None if written is None else {"texts": dict(vars(written[0])), "seconds": written[1]},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -118,6 +161,14 @@ class Completer:
         self.world.load_state_dict(state["world"])
         self._round = state["round"]
         self.episodes.load_state_dict(state["episodes"])
+        if "unfinished" in state:  # older checkpoints are of whole iterations
+            device = next(self.agent.parameters()).device
+            self._unfinished.load_state_dict(state["unfinished"], device)
+            self.samples, written = json.loads(state["samples"]), state["written"]
+            self._written = None
+            if written is not None:
+                texts = {name: x.to(device) for name, x in written["texts"].items()}
+                self._written = Completions(**texts), written["seconds"]
 
 
 def completion_seeds(seed: int, number: int, n: int) -> Tensor:

@@ -1,19 +1,17 @@
 """What a person sees of a training: a live table on a terminal, plain lines elsewhere, nothing when quiet."""
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-import rich.console
 from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pgrad.training.screen import Screen
 from pgrad.training.shown import (
     DOING,
     LEARNING,
@@ -24,7 +22,7 @@ from pgrad.training.shown import (
     Columns,
     duration,
     one_line,
-    with_shares,
+    times,
 )
 
 REFRESH = 0.5  # seconds between two pictures of the live table
@@ -50,8 +48,8 @@ class Console:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.total_timesteps, self.start = total_timesteps, start
-        self._file = sys.stdout if file is None else file
-        self.title = self._encodable(title)
+        self._screen = Screen(self._picture, enabled, file)
+        self.title = self._screen.encodable(title)
         self._clock = clock
         self._began = self._shown_at = clock()
         self._timesteps = self._shown_timesteps = start
@@ -59,11 +57,7 @@ class Console:
         self._unprinted: dict[str, float] = {}  # those since the last plain line
         self._samples: Sequence[Mapping[str, Any]] = ()
         self._lines = 0
-        self._enabled, self._closed = enabled, False
-        self._screen = rich.console.Console(file=file, highlight=False)
-        self._live: Live | None = None
-        if enabled and self._file.isatty() and not self._screen.is_dumb_terminal:
-            self._live = Live(console=self._screen, auto_refresh=False, get_renderable=self._picture)
+        self._closed = False
 
     def update(
         self,
@@ -76,17 +70,17 @@ class Console:
         samples: completions to show under the table, each with its prompt and reward.
         """
         self._timesteps = timesteps
-        if not self._enabled or self._closed:
+        if not self._screen.enabled or self._closed:
             return
         now = self._clock()
         if metrics:
             self._metrics.update(metrics)
             self._unprinted.update(metrics)
         self._samples = samples or self._samples
-        if self._live is not None:
+        if self._screen.live:
             if now - self._shown_at >= REFRESH:
                 self._shown_at = now
-                self._safely(self._live.refresh)
+                self._screen.refresh()
         elif self._unprinted:
             progress = (timesteps - self._shown_timesteps) / max(self.total_timesteps, 1)
             if self._lines == 0 or progress >= LINE_PROGRESS or now - self._shown_at >= LINE_SECONDS:
@@ -94,25 +88,19 @@ class Console:
 
     def message(self, text: str) -> None:
         """Print a line, above the live table where there is one."""
-        if self._live is None:
-            self._print(text)
-        elif self._enabled:
-            self._safely(self._screen.print, Text(self._encodable(text)))
+        self._screen.message(text)
 
     def close(self) -> None:
         """Show the last state and leave it standing."""
         self._closed = True
-        if self._live is not None:
-            self._safely(self._live.stop)
-        elif self._unprinted:
+        if not self._screen.live and self._unprinted:
             self._print_line()
-        self._live = None
+        self._screen.stop()
 
     def __enter__(self) -> Self:
-        if self._live is not None:
-            self._safely(self._live.start, True)
-        elif self.title:
-            self._print(self.title)
+        if self.title and not self._screen.live:
+            self._screen.line(self.title)
+        self._screen.start()
         return self
 
     def __exit__(
@@ -129,8 +117,8 @@ class Console:
         return "left", duration(rest * elapsed / done) if done > 0 else "?"
 
     def _rows(self, what: Columns) -> list[tuple[str, str]]:
-        metrics = with_shares(self._metrics)
-        return [(label, show(metrics[key])) for label, key, show in what if key in metrics]
+        known = self._metrics
+        return [(label, show(known[key])) for label, key, show in what if key in known]
 
     def _picture(self) -> RenderableType:
         """The title, a progress bar, and the metrics in two columns, or in one on a narrow terminal."""
@@ -159,8 +147,12 @@ class Console:
             for row in [("timesteps", counts[1]), self._time(), *doing, *learning]:
                 table.add_row(*row, "")
         title = Text(self.title, style="bold", no_wrap=True, overflow="ellipsis")
-        said = [one_line(sample, width) for sample in self._samples[-SAMPLES:]]
-        shown = [Text(self._encodable(text), style="dim", no_wrap=True, overflow="ellipsis") for text in said]
+        said = [line for line in [times(self._metrics)] if line]
+        said += [one_line(sample, width) for sample in self._samples[-SAMPLES:]]
+        shown = [
+            Text(self._screen.encodable(text), style="dim", no_wrap=True, overflow="ellipsis")
+            for text in said
+        ]
         return Group(title, bar, table, *shown)
 
     def _print_line(self) -> None:
@@ -169,22 +161,7 @@ class Console:
         parts = [f"{self._timesteps:>{len(total)}}/{total}"]
         known, line = self._unprinted, SPOKEN if "reward" in self._unprinted else LINE
         parts += [t.format(f"{show(known[k]):>{n}}") for t, k, n, show in line if k in known]
-        self._print("  ".join([*parts, " ".join(self._time())]))
+        self._screen.line("  ".join([*parts, " ".join(self._time())]))
         self._lines += 1
         self._shown_at, self._shown_timesteps = self._clock(), self._timesteps
         self._unprinted = {}
-
-    def _print(self, text: str) -> None:
-        if self._enabled:
-            self._safely(print, self._encodable(text), file=self._file, flush=True)
-
-    def _encodable(self, text: str) -> str:
-        """The text with "?" for what the terminal's encoding lacks."""
-        encoding = getattr(self._file, "encoding", None) or "utf-8"
-        return text.encode(encoding, "replace").decode(encoding)
-
-    def _safely(self, show: Callable[..., object], *args: object, **options: object) -> None:
-        try:
-            show(*args, **options)
-        except (OSError, ValueError):  # the reader of a pipe ended, the terminal or the file was closed
-            self._enabled = False

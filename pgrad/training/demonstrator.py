@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from gymnasium import Space
@@ -15,6 +15,7 @@ from pgrad.data.masked import choices
 from pgrad.data.sequence import Sequence
 from pgrad.errors import CheckpointError, UsageError
 from pgrad.models import Agent
+from pgrad.stopping import Stop, go_on
 from pgrad.training.disk.demonstrations import Recording, load_demonstrations
 from pgrad.training.minari import PREFIX, load_minari
 from pgrad.worlds.protocol import World
@@ -29,6 +30,8 @@ class Demonstrator:
 
     Raises UsageError where the recording does not fit the spaces of `world`, or is too short.
     """
+
+    stage: ClassVar = "read"
 
     def __init__(
         self, request: Demonstrations, recording: Recording, world: World, agent: Agent, generator: Generator
@@ -57,8 +60,8 @@ class Demonstrator:
         held_windows = self._cut([episodes[k] for k in held], request.length)
         self.episodes = HeldOut(agent, self._take(held_windows[: MEASURED // request.length]))
 
-    def collect(self, request: Demonstrations) -> Trajectory:
-        """The next `n` sequences [length, n], where the agent is."""
+    def collect(self, request: Demonstrations, stop: Stop = go_on) -> Trajectory:
+        """The next `n` sequences [length, n], where the agent is: too little work to be stopped in."""
         while len(self._left) < request.n:
             order = torch.randperm(len(self._windows), generator=self.generator)
             self._left = torch.cat([self._left, self._windows[order]])

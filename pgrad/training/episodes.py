@@ -33,6 +33,9 @@ class EpisodeStatistics:
         if self._so_far.shape != facts.shape[1:]:
             self._so_far = facts.new_zeros(facts.shape[1:])
         self._so_far = self._so_far.to(facts.device)  # from a checkpoint it comes on the CPU
+        if not bool(done.any()):
+            self._so_far = self._so_far + facts.sum(0)
+            return
         goes_on = (~done).double().unsqueeze(1).expand_as(facts)
         facts[0] += self._so_far
         totals = forward_scan(torch.cat([torch.zeros_like(facts[:1]), goes_on[:-1]]), facts)

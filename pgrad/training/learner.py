@@ -8,14 +8,16 @@ import torch
 from torch import Generator, Tensor
 
 from pgrad.algorithms.protocol import Algorithm, Loss, Metrics
+from pgrad.algorithms.sampler import SAMPLING
 from pgrad.data import Batch, Recent, Replay, Tokens
 from pgrad.data.sequence import sequences_per_batch
+from pgrad.data.shared import at_once
 from pgrad.errors import TrainingError, UsageError
 from pgrad.models import Agent
-from pgrad.training.optimizers import flatten_parameters
-
-TOKENS_AT_ONCE = {"cpu": 1024, "cuda": 16384}
-"""Tokens of a backward pass, padding included, where nobody says: few, to sort texts by their length."""
+from pgrad.stopping import Stop, go_on
+from pgrad.training.compiled import Call, CompiledStep, Machine
+from pgrad.training.optimizers import clip, flatten_parameters
+from pgrad.training.stages import Stages
 
 RATIO_TOLERANCE = {"cpu": 1e-3, "cuda": 2e-2}
 """Largest |log π − log μ| on fresh data that rounding can explain: float32's, or TF32's in convolutions."""
@@ -27,16 +29,19 @@ HALF_TOLERANCE = 1.0
 class Learner:
     """Holds the agent's parameters as one flat tensor and walks it down the gradients of losses."""
 
-    def __init__(self, agent: Agent, algorithm: Algorithm, generator: Generator) -> None:
+    def __init__(
+        self, agent: Agent, algorithm: Algorithm, generator: Generator, compiles: bool = False
+    ) -> None:
         self.agent = agent
         self.generator = generator
         self.replay = Replay(getattr(algorithm, "buffer_size", 0))
         self.recent = Recent(getattr(algorithm, "reuse", 0))
         self.variables: dict[str, Tensor] = {}
-        self.texts_at_once = 0  # that a backward pass holds; 0 for as many as `TOKENS_AT_ONCE` allows
+        self.texts_at_once = 0  # that a backward pass holds; 0 for as many as `at_once` allows
         self.progress = 0.0
         self.n_updates = 0
         self.gap = 0.0  # |log π − log μ| at most, on fresh data before the first step of the last update
+        self.stop: Stop = go_on  # called before every gradient, and between those of parts
         self._share = 1.0
         self._schedule = algorithm.learning_rate_schedule
         self._max_grad_norm = algorithm.max_grad_norm
@@ -54,7 +59,11 @@ class Learner:
             raise UsageError(
                 "critic_learning_rate is set, but no parameter's name has a part that begins with critic"
             )
+        self.machine = Machine(agent, compiles)
+        self._loops = getattr(agent, "has_memory", False)  # over time, which machine code would unroll
+        self._steps: dict[str | None, CompiledStep] = {}
         self._records: list[Metrics] = []
+        self.stages = Stages()  # where time is counted
 
     def begin(self, progress: float) -> None:
         """Start an update with this share of the budget used: sets the learning rates."""
@@ -72,27 +81,52 @@ class Learner:
 
         A gradient that is not finite counts as zero, so that parameters stay finite; `read` then raises.
         """
-        flat = self._flat
-        groups = list(flat.groups.values()) if group is None else [flat.groups[self._known(group)]]
-        grads = flat.grads if group is None else groups[0].grads
+        self.stop()
+        metrics = None
+        if self.machine.compiles and not self._loops:
+            metrics = self._compiled_step(group)(Call(loss, batch), self._share)
+        if metrics is None:
+            metrics = self._step(loss, batch, group)
+        self._records.append(metrics)
+        self.n_updates += 1
+        return metrics
+
+    def _step(self, loss: Loss, batch: Batch, group: str | None) -> Metrics:
+        """The step as it is written: gradients gather in the flat tensor."""
+        groups = [self._flat.groups[name] for name in self._stepped(group)]
+        grads = self._flat.grads if group is None else groups[0].grads
         grads.zero_()
         inputs = [p for one in groups for p in one.parameters]
         parts = self._parts(batch) if isinstance(batch.obs, Tokens) else [batch]
         found = []
         for part in parts:
+            self.stop()
             scalar, numbers = loss(self.agent, part)
             torch.autograd.backward(scalar, inputs=inputs)
             found.append(numbers)
         metrics = found[0] if len(found) == 1 else together(found, [part.mask.sum() for part in parts])
         with torch.no_grad():
-            norm = torch.linalg.vector_norm(grads)
-            scale = (self._max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
-            grads.nan_to_num_(0.0, 0.0, 0.0).mul_(torch.where(norm.isfinite(), scale, 0.0))
+            norm = clip(grads, self._max_grad_norm)
         for one in groups:
             one.optimizer.step(one.learning_rate * self._share)
-        self._records.append({**metrics, "train/grad_norm": norm})
-        self.n_updates += 1
-        return metrics
+        return {**metrics, "train/grad_norm": norm}
+
+    def _compiled_step(self, group: str | None) -> CompiledStep:
+        if group not in self._steps:
+            stepped = self._stepped(group)
+            self._steps[group] = CompiledStep(self.machine, self._flat, stepped, self._max_grad_norm)
+        return self._steps[group]
+
+    def _stepped(self, group: str | None) -> list[str]:
+        """The names of the groups that a step of `group` moves."""
+        return list(self._flat.groups) if group is None else [self._known(group)]
+
+    def compute(self, function: Callable[..., Any], *inputs: Any) -> Any:
+        """function(agent, *inputs), of which no gradient is wanted: trees, and perhaps a generator."""
+        with self.stages.within("credit"):
+            if self._loops:
+                return function(self.agent, *inputs)
+            return self.machine.run(function, *inputs)
 
     @torch.no_grad()
     def follow(self, tau: float) -> None:
@@ -106,6 +140,7 @@ class Learner:
     @torch.no_grad()
     def attempt(self, step: Tensor, group: str, accept: Callable[[], Tensor]) -> bool:
         """Move a group by `step` [P]; unless `accept()` is then true, move it back, bit for bit."""
+        self.stop()
         values = self._flat.groups[self._known(group)].values
         before = values.clone()
         values += step
@@ -147,7 +182,7 @@ class Learner:
 
     def _parts(self, batch: Batch) -> list[Batch]:
         """What of a batch of texts a backward pass holds."""
-        tokens = TOKENS_AT_ONCE.get(self._flat.values.device.type, TOKENS_AT_ONCE["cuda"])
+        tokens = at_once(self._flat.values.device)
         shares = getattr(getattr(self.agent, "network", None), "shares", None)
         width = None if shares is None else shares(len(batch.mask))
         n = self.texts_at_once or max(1, tokens // len(batch.mask))
@@ -171,6 +206,7 @@ class Learner:
         for record in self._records:
             for key, value in record.items():
                 columns.setdefault(key, []).append(value)
+        columns = {key: x[:1] if key.startswith(SAMPLING) else x for key, x in columns.items()}
         columns |= {key: [value] for key, value in extra.items()}
         first = {key: values[0] for key, values in columns.items() if key == "train/max_log_ratio"}
         device = self._flat.values.device
@@ -228,10 +264,15 @@ class Learner:
 
 
 def together(parts: list[Metrics], weights: list[Tensor]) -> Metrics:
-    """The metrics of a batch from those of its parts: sums of losses, largest of largest, else means."""
+    """The metrics of a batch from those of its parts: sums of losses, extremes of extremes, else means."""
     share = torch.stack(weights) / torch.stack(weights).sum()
     columns = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
-    return {
-        name: x.sum() if name == "train/loss" else x.amax() if "/max_" in name else (share * x).sum()
-        for name, x in columns.items()
-    }
+
+    def one(name: str, x: Tensor) -> Tensor:
+        if name == "train/loss":
+            return x.sum()
+        if "max" in (kind := name.rpartition("/")[2].split("_")):
+            return x.amax()
+        return x.amin() if "min" in kind else (share * x).sum()
+
+    return {name: one(name, x) for name, x in columns.items()}

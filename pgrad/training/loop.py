@@ -10,19 +10,29 @@ import torch
 from torch import Generator
 
 from pgrad.algorithms import Algorithm
-from pgrad.data import Demonstrations
+from pgrad.algorithms.sampler import with_ess
+from pgrad.data import Demonstrations, Trajectory, map_tree
+from pgrad.data.plain import as_plain, from_plain
 from pgrad.errors import WorldError
 from pgrad.models import Agent
+from pgrad.stopping import Stop, Stopped, go_on
 from pgrad.training.collect import Collector
 from pgrad.training.completions import Completer
 from pgrad.training.demonstrator import Demonstrator, open_recording
 from pgrad.training.learner import Learner
+from pgrad.training.reports import Averages, Every
+from pgrad.training.restore import Undo, load_agent
+from pgrad.training.sampling import GAP, SamplerCheck
+from pgrad.training.stages import Stages
 from pgrad.training.teacher import Teacher
 from pgrad.worlds.language.world import LanguageWorld
 from pgrad.worlds.protocol import World
 
 EMPTY = 5
 """After so many rounds without a decision that counts a training is given up."""
+
+PATIENCE = 1.0
+"""Seconds that a stop waits for an update; one that took longer last time is given up and begun again."""
 
 
 @dataclass(frozen=True)
@@ -47,33 +57,6 @@ def generator(seed: int, device: torch.device | str = "cpu") -> Generator:
     return Generator(device).manual_seed(seed)
 
 
-class Averages:
-    """Means of metrics over the iterations between two reports."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, tuple[float, int]] = {}
-
-    def add(self, metrics: dict[str, float]) -> None:
-        """Take the metrics of one iteration."""
-        for key, value in metrics.items():
-            total, count = self._sums.get(key, (0.0, 0))
-            self._sums[key] = total + value, count + 1
-
-    def take(self) -> dict[str, float]:
-        """The means so far; starts anew."""
-        means = {key: total / count for key, (total, count) in self._sums.items()}
-        self._sums = {}
-        return means
-
-    def state_dict(self) -> dict[str, list[float]]:
-        """Sum and count of each metric since the last report."""
-        return {key: list(value) for key, value in self._sums.items()}
-
-    def load_state_dict(self, state: dict[str, list[float]]) -> None:
-        """Put them back."""
-        self._sums = {key: (total, int(count)) for key, (total, count) in state.items()}
-
-
 class Training:
     """A run in memory: all that moves while training, as one state that can be taken out and put back."""
 
@@ -91,11 +74,21 @@ class Training:
         self.algorithm, self.world, self.agent = algorithm, world, agent
         self.total_timesteps = total_timesteps
         self.request = algorithm.collects(n_envs)
-        self.collector: Any = self._source(seeds, device, n_envs)
+        self.stages = Stages()
+        self._check = SamplerCheck(agent, algorithm)
         self.learner = Learner(agent, algorithm, generator(seeds.learning))
+        self.learner.stages = self.stages
+        self.collector: Any = self._source(seeds, device, n_envs)
         self.averages = Averages()
         self.timesteps = 0
         self.iterations = 0
+        self.compile_after: int | None = None  # gradient steps before machine code takes over; None: never
+        self.begun = False  # before that there is no state to keep
+        self.untold: int | None = None  # timesteps before an iteration that nobody was told of yet
+        self.patience = PATIENCE
+        self._collected: tuple[Trajectory, int] | None = None  # and how many decisions; not learned from yet
+        # On a GPU the first update shows first how much memory there is to spare.
+        self._update_lasted = float("inf") if device.type == "cpu" else 0.0
         self._empty = 0  # rounds in a row without a decision that counts
 
     def _source(
@@ -105,16 +98,28 @@ class Training:
         if isinstance(self.world, LanguageWorld):
             if isinstance(self.request, Demonstrations):
                 return Teacher(self.world, self.agent)
-            return Completer(self.world, self.agent, seeds.acting, n_envs=n_envs)
+            return Completer(self.world, self.agent, seeds.acting, n_envs=n_envs, stages=self.stages)
         if isinstance(self.request, Demonstrations):
             recording = open_recording(self.request.source, self.world)
             return Demonstrator(self.request, recording, self.world, self.agent, generator(seeds.acting))
-        return Collector(self.world, self.agent, generator(seeds.acting, device))
+        noise, machine = generator(seeds.acting, device), self.learner.machine
+        return Collector(self.world, self.agent, noise, stages=self.stages, machine=machine)
 
-    def iterate(self) -> dict[str, float]:
-        """Collect once and learn from it once. Counts decisions, not rows: resets and padding are free."""
-        traj = self.collector.collect(self.request)
-        decisions = self.collector.played
+    def iterate(self, stop: Stop = go_on) -> dict[str, float]:
+        """Collect once and learn from it once. Counts decisions, not rows: resets and padding are free.
+
+        Where `stop` raises Stopped, the state is one that the next call goes on from as if nothing had been.
+        What was collected is kept, for worlds and rewards may be random or dear; an update is begun again.
+        """
+        self.begun = True
+        self.learner.machine.compiles = (
+            self.compile_after is not None and self.learner.n_updates >= self.compile_after
+        )
+        if self._collected is None:
+            with self.stages.within(self.collector.stage):
+                traj = self.collector.collect(self.request, stop)
+            self._collected = traj, self.collector.played
+        traj, decisions = self._collected
         if decisions == 0 and not self.learner.replay.capacity:
             self._empty += 1
             if self._empty == EMPTY:
@@ -122,18 +127,44 @@ class Training:
                     f"there was nothing to learn from in {EMPTY} rounds: no decision counted, or no reward "
                     "could judge a completion (every one was None)"
                 )
+            self._collected = None
             return {}
         self._empty = 0
-        began = time.perf_counter()
-        self.learner.begin(min(self.timesteps / self.total_timesteps, 1.0))
-        extra = self.algorithm.update(self.learner, replace(traj, reward=self.agent.scale_rewards(traj)))
-        metrics = self.learner.read(extra)
         if isinstance(self.collector, Completer):
-            self.collector.episodes.spent("update", time.perf_counter() - began)
-            metrics["sampling/sampling_logp_difference/max"] = self.learner.gap
+            metrics = self._learn_from_text(traj, stop)
+        else:
+            metrics = self._learn(traj, stop)
         self.agent.observe(traj)
         self.timesteps += decisions
         self.iterations += 1
+        self._collected = None
+        return metrics
+
+    def _learn_from_text(self, traj: Trajectory, stop: Stop) -> dict[str, float]:
+        """The update, and how far the sampler was from what is trained."""
+        with self.stages.within("credit"):
+            traj, measured = self._check(traj)
+        metrics = self._learn(traj, stop)
+        self.learner.gap = measured.get(GAP, self.learner.gap)
+        return with_ess({GAP: self.learner.gap, **metrics, **measured})
+
+    def _learn(self, traj: Trajectory, stop: Stop) -> dict[str, float]:
+        """The update. Where it may take longer than `patience`, it can be stopped, and then nothing moved."""
+        undo = Undo(self.agent, self.learner, stop) if self._update_lasted > self.patience else None
+        self.learner.stop = go_on if undo is None else undo.stop
+        self.learner.begin(min(self.timesteps / self.total_timesteps, 1.0))
+        began = time.perf_counter()
+        try:
+            with self.stages.within("update"):
+                extra = self.algorithm.update(
+                    self.learner, replace(traj, reward=self.agent.scale_rewards(traj))
+                )
+                metrics = self.learner.read(extra)
+        except Stopped:
+            if undo is not None:
+                undo.back()
+            raise
+        self._update_lasted = time.perf_counter() - began
         return metrics
 
     @property
@@ -142,7 +173,8 @@ class Training:
         return self.timesteps >= self.total_timesteps
 
     def state_dict(self) -> dict[str, Any]:
-        """The exact state of the run, between two iterations."""
+        """The exact state of the run, between two iterations or where one was stopped."""
+        collected = self._collected and {"traj": as_plain(self._collected[0]), "played": self._collected[1]}
         return {
             "agent": {name: tensor.detach() for name, tensor in self.agent.state_dict().items()},
             "learner": self.learner.state_dict(),
@@ -150,6 +182,8 @@ class Training:
             "averages": self.averages.state_dict(),
             "timesteps": self.timesteps,
             "iterations": self.iterations,
+            "untold": self.untold,
+            "collected": collected,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -159,25 +193,12 @@ class Training:
         self.collector.load_state_dict(state["collector"])
         self.averages.load_state_dict(state["averages"])
         self.timesteps, self.iterations = state["timesteps"], state["iterations"]
-
-
-def load_agent(agent: Agent, tensors: dict[str, torch.Tensor]) -> None:
-    """Fill an agent's parameters and statistics in place."""
-    if agent.reward_scaler is not None:
-        device = agent.reward_scaler.running.device
-        agent.reward_scaler.running = torch.empty_like(tensors["reward_scaler.running"], device=device)
-    agent.load_state_dict(tensors)
-
-
-@dataclass(frozen=True)
-class Every:
-    """True once each time the count passes a multiple of `n` steps; never for n = 0."""
-
-    n: int
-
-    def passed(self, before: int, after: int) -> bool:
-        """Whether a multiple lies in (before, after]."""
-        return self.n > 0 and after // self.n > before // self.n
+        self.begun, self.untold = True, state.get("untold")
+        self._collected = None
+        if (collected := state.get("collected")) is not None:
+            device = next(self.agent.parameters()).device
+            traj = map_tree(lambda x: x.to(device), from_plain(collected["traj"]))
+            self._collected = traj, collected["played"]
 
 
 def run(
@@ -190,19 +211,29 @@ def run(
     evaluate: Callable[[], dict[str, float]],
     eval_every: int,
     stopped: Callable[[], bool],
+    stop: Stop = go_on,
 ) -> None:
     """Iterate until the budget is used or `stopped` says so; report, evaluate and save on the way.
 
-    `stopped` is asked before each iteration. When the rest happens depends on the steps taken, not on time.
+    `stopped` is asked before each iteration, `stop` in the middle of it and of evaluations: where it raises
+    Stopped, training ends there, in a state to go on from exactly. When the rest happens depends on the steps
+    taken, not on time.
     """
     began, first_step = time.perf_counter(), training.timesteps
+    training.stages.take()  # what was before is nobody's
     reports, saves, evaluations = Every(report_every), Every(save_every), Every(eval_every)
-    while not training.finished and not stopped():
-        before = training.timesteps
-        training.averages.add(training.iterate())
-        after = training.timesteps
+    while not stopped() and (training.untold is not None or not training.finished):
+        try:
+            if training.untold is None:
+                before = training.timesteps
+                training.averages.add(training.iterate(stop))
+                training.untold = before
+            after, before = training.timesteps, training.untold
+            results = evaluate() if evaluations.passed(before, after) else {}
+        except Stopped:
+            return
+        training.untold = None
         last = training.finished
-        results = evaluate() if evaluations.passed(before, after) else {}
         if results or last or reports.passed(before, after):
             elapsed = time.perf_counter() - began
             clock = {
@@ -211,6 +242,14 @@ def run(
                 "time/time_elapsed": elapsed,
                 "time/fps": (after - first_step) / max(elapsed, 1e-9),
             }
-            report({**clock, **training.collector.episodes.metrics(), **training.averages.take(), **results})
+            report(
+                {
+                    **clock,
+                    **training.stages.take(),
+                    **training.collector.episodes.metrics(),
+                    **training.averages.take(),
+                    **results,
+                }
+            )
         if saves.passed(before, after) and not last:
             save()

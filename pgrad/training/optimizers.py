@@ -11,6 +11,9 @@ from pgrad.errors import UsageError
 EPS, BETAS, ALPHA = 1e-5, (0.9, 0.999), 0.99
 """The values of the reference implementations of A2C and PPO."""
 
+Number = float | Tensor
+"""A float, or a tensor of no dimensions where the step is compiled."""
+
 
 class Adam:
     """θ ← θ − α·m̂/(√v̂ + ε) on one tensor (Kingma & Ba 2015, algorithm 1), equal to `torch.optim.Adam`.
@@ -22,29 +25,44 @@ class Adam:
     def __init__(self, values: Tensor, grads: Tensor) -> None:
         self.values, self.grads = values, grads
         self.step_count = 0
-        self.exp_avg, self.exp_avg_sq = torch.zeros_like(values), torch.zeros_like(values)
+        self.moments = (torch.zeros_like(values), torch.zeros_like(values))
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """One step down the gradient."""
+        self.count()
+        self.advance(self.values, self.grads, *self.moments, *self.numbers(learning_rate))
+
+    def count(self) -> None:
+        """One step more was taken."""
         self.step_count += 1
+
+    def numbers(self, learning_rate: float) -> tuple[float, float]:
+        """α/(1 − β₁ᵗ) and √(1 − β₂ᵗ) of the step that was counted last."""
         first, second = BETAS
-        self.exp_avg.lerp_(self.grads, 1.0 - first)
-        self.exp_avg_sq.mul_(second).addcmul_(self.grads, self.grads, value=1.0 - second)
-        root = (1.0 - second**self.step_count) ** 0.5
-        denominator = self.exp_avg_sq.sqrt().div_(root).add_(EPS)
-        self.values.addcdiv_(self.exp_avg, denominator, value=-learning_rate / (1.0 - first**self.step_count))
+        t = max(self.step_count, 1)
+        return learning_rate / (1.0 - first**t), (1.0 - second**t) ** 0.5
+
+    @staticmethod
+    def advance(
+        values: Tensor, grads: Tensor, mean: Tensor, square: Tensor, rate: Number, root: Number
+    ) -> None:
+        """Move `values` and both moments, in place."""
+        first, second = BETAS
+        mean.lerp_(grads, 1.0 - first)
+        square.mul_(second).addcmul_(grads, grads, value=1.0 - second)
+        values.sub_((mean / square.sqrt().div_(root).add_(EPS)).mul_(rate))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Both moments and the number of steps."""
-        step = torch.tensor(self.step_count)
-        return {"step": step, "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
+        mean, square = self.moments
+        return {"step": torch.tensor(self.step_count), "exp_avg": mean, "exp_avg_sq": square}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Put them back, bit for bit."""
         self.step_count = int(state["step"])
-        self.exp_avg.copy_(state["exp_avg"])
-        self.exp_avg_sq.copy_(state["exp_avg_sq"])
+        for moment, name in zip(self.moments, ("exp_avg", "exp_avg_sq"), strict=True):
+            moment.copy_(state[name])
 
 
 class RMSprop:
@@ -52,27 +70,48 @@ class RMSprop:
 
     def __init__(self, values: Tensor, grads: Tensor) -> None:
         self.values, self.grads = values, grads
-        self.square_avg = torch.zeros_like(values)
+        self.moments = (torch.zeros_like(values),)
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """One step down the gradient."""
-        self.square_avg.mul_(ALPHA).addcmul_(self.grads, self.grads, value=1.0 - ALPHA)
-        self.values.addcdiv_(self.grads, self.square_avg.sqrt().add_(EPS), value=-learning_rate)
+        self.advance(self.values, self.grads, *self.moments, *self.numbers(learning_rate))
+
+    def count(self) -> None:
+        """Steps are not counted here."""
+
+    def numbers(self, learning_rate: float) -> tuple[float]:
+        """α."""
+        return (learning_rate,)
+
+    @staticmethod
+    def advance(values: Tensor, grads: Tensor, square: Tensor, rate: Number) -> None:
+        """Move `values` and the running mean of squared gradients, in place."""
+        square.mul_(ALPHA).addcmul_(grads, grads, value=1.0 - ALPHA)
+        values.sub_((grads / square.sqrt().add_(EPS)).mul_(rate))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The running mean of squared gradients."""
-        return {"square_avg": self.square_avg}
+        return {"square_avg": self.moments[0]}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Put it back, bit for bit."""
-        self.square_avg.copy_(state["square_avg"])
+        self.moments[0].copy_(state["square_avg"])
+
+
+def clip(grads: Tensor, max_norm: float) -> Tensor:
+    """g ← g·min(1, max_norm/‖g‖), in place; returns ‖g‖. A gradient that is not finite becomes zeros."""
+    norm = torch.linalg.vector_norm(grads)
+    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    grads.nan_to_num_(0.0, 0.0, 0.0).mul_(torch.where(norm.isfinite(), scale, 0.0))
+    return norm
 
 
 @dataclass(frozen=True)
 class Group:
     """A slice of the flat parameters: values, gradient, its optimiser and its first learning rate."""
 
+    names: list[str]  # of the parameters, in the module
     parameters: list[Tensor]  # views of `values`
     values: Tensor
     grads: Tensor
@@ -106,19 +145,19 @@ def flatten_parameters(module: nn.Module, rates: dict[str, float], optimizer: Op
     wrong = sorted({str(p.dtype) for _, p in named if p.dtype != torch.float32})
     if wrong:
         raise UsageError(f"parameters must be float32, found {', '.join(wrong)}")
-    members: dict[str, list[nn.Parameter]] = {name: [] for name in rates}
+    members: dict[str, list[tuple[str, nn.Parameter]]] = {name: [] for name in rates}
     for name, p in named:
         parts = name.split(".")
         own = [group for group in members if any(part.startswith(group) for part in parts)]
-        members[own[0] if own else next(iter(members))].append(p)
+        members[own[0] if own else next(iter(members))].append((name, p))
     total = sum(p.numel() for _, p in named)
     values = torch.empty(total, device=named[0][1].device)
     grads = torch.zeros_like(values)
     groups = {}
     start = 0
-    for group, parameters in members.items():
+    for group, own_parameters in members.items():
         first = start
-        for p in parameters:
+        for _, p in own_parameters:
             stop = start + p.numel()
             values[start:stop].copy_(p.detach().flatten())
             p.data = values[start:stop].view_as(p)
@@ -127,7 +166,9 @@ def flatten_parameters(module: nn.Module, rates: dict[str, float], optimizer: Op
         if start > first:
             part = values[first:start], grads[first:start]
             made = Adam(*part) if optimizer == "adam" else RMSprop(*part)
-            groups[group] = Group(list(parameters), *part, made, rates[group])
+            names = [name for name, _ in own_parameters]
+            parameters: list[Tensor] = [p for _, p in own_parameters]
+            groups[group] = Group(names, parameters, *part, made, rates[group])
     return FlatParameters(values, grads, groups, _flatten_targets(module, values))
 
 

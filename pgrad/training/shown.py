@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pgrad.training.stages import shares
+
 
 def number(value: float) -> str:
     """Three or four digits: 12,340 · 213.4 · 0.561 · 2.5e-05."""
@@ -89,9 +91,6 @@ READING: Columns = (
     ("cut off", "completions/clipped_ratio", percent),
     ("evaluation", "eval/mean_reward", number),
     ("tokens/s", "time/tokens_per_second", rate),
-    ("generating", "share/generate", percent),
-    ("rewarding", "share/reward", percent),
-    ("updating", "share/update", percent),
 )
 SCORING: Columns = (
     ("KL to the reference", "kl", number),
@@ -116,11 +115,10 @@ SPOKEN: Line = (
 )
 
 
-def with_shares(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics, and what shares of the time of a round its parts took."""
-    spent = {name: metrics.get(f"time/{name}", 0.0) for name in ("generate", "reward", "update")}
-    total = sum(spent.values())
-    return {**metrics, **({f"share/{name}": x / total for name, x in spent.items()} if total else {})}
+def times(metrics: Mapping[str, float]) -> str:
+    """What shares of the time its stages took, in one line: time   world 41%  act 33%  update 25%."""
+    shown = [f"{name} {percent(x)}" for name, x in shares(metrics).items() if x >= 0.005]
+    return "  ".join(["time ", *shown]) if shown else ""
 
 
 def one_line(sample: Mapping[str, Any], width: int) -> str:

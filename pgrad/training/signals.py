@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request: the loop finishes its iteration, saves, and exits with the usual code."""
+"""Ctrl-C, SIGTERM and a closed terminal as a request: training stops soon, saves, and exits as usual."""
 
 import os
 import signal
@@ -6,9 +6,12 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""What asks for a stop: Ctrl-C, a scheduler, a terminal that is closed (which not every system tells)."""
+
 
 class StopOnSignal:
-    """In a `with` statement, the first SIGINT or SIGTERM only sets `requested` to its number.
+    """In a `with` statement, the first of `SIGNALS` only sets `requested` to its number.
 
     A SIGINT after that stops at once, with KeyboardInterrupt. Poll `requested` in every loop that takes
     long. The earlier handlers are back at the end. Does nothing outside the main thread, where Python
@@ -23,12 +26,12 @@ class StopOnSignal:
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal's number, as shells count: 130 for Ctrl-C, 143 for SIGTERM; 0 without a signal."""
+        """128 + the signal's number, as shells count: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP; 0 without one."""
         return 0 if self.requested is None else 128 + self.requested
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._handle)
         return self
@@ -46,6 +49,8 @@ class StopOnSignal:
             raise KeyboardInterrupt
         elif self.requested is None:
             self.requested = number
+            if number not in (signal.SIGINT, signal.SIGTERM):
+                _let_go_of_terminal()
 
     def _restore(self) -> None:
         while self._before:
@@ -53,8 +58,19 @@ class StopOnSignal:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
+def _let_go_of_terminal() -> None:
+    """Where the terminal is gone, what is still said goes nowhere, and is no error."""
+    for number in (1, 2):
+        try:
+            os.write(number, b"")
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, number)
+            os.close(nowhere)
+
+
 def _in_worker(number: int) -> None:
-    """A forked worker inherits the handler: Ctrl-C is for its parent, SIGTERM is its parent's and ends it."""
+    """A forked worker inherits the handler: SIGTERM is its parent's and ends it, the rest is not for it."""
     if number == signal.SIGTERM:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

@@ -1,7 +1,7 @@
 """From prompts with solutions to trajectories: what a `Demonstrator` is to a world of steps."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from pgrad.data import Demonstrations, Trajectory
 from pgrad.errors import UsageError
 from pgrad.models import Agent
 from pgrad.models.language.generate import Completions
+from pgrad.stopping import Stop, go_on
 from pgrad.training.completions import as_trajectory
 from pgrad.training.demonstrator import HeldOut
 from pgrad.worlds.language.prompts import Prompt
@@ -25,6 +26,8 @@ class Teacher:
     Raises UsageError where prompts come without solutions.
     """
 
+    stage: ClassVar = "read"
+
     def __init__(self, world: LanguageWorld, agent: Agent) -> None:
         self.world, self.agent = world, agent
         self.played = 0  # decisions of the last batch
@@ -34,8 +37,8 @@ class Teacher:
             held = []
         self.episodes = HeldOut(agent, self._read(held)) if held else Nothing()
 
-    def collect(self, request: Demonstrations) -> Trajectory:
-        """The next `n` solutions, one per column."""
+    def collect(self, request: Demonstrations, stop: Stop = go_on) -> Trajectory:
+        """The next `n` solutions, one per column: too little work to be stopped in."""
         traj = self._read(self.world.next(request.n))
         self.played = int(traj.mask.sum())
         return traj

@@ -10,6 +10,9 @@ from torch import Tensor
 from pgrad.models.language.generate import Completions
 from pgrad.training.episodes import WINDOW
 
+COUNTED = ("/unscored", "/failed", "/retried")
+"""Ends of the names of what is counted."""
+
 
 class TextStatistics:
     """Rewards and lengths of the last completions: of one collection at least."""
@@ -20,11 +23,12 @@ class TextStatistics:
         self._metrics: dict[str, float] = {}
         self._extremes = (math.inf, -math.inf)  # the lowest and the highest reward so far
         self._rows: list[tuple[Tensor, ...]] = []
-        self._seconds: dict[str, float] = {}
+        self._others: list[dict[str, float]] = []
+        self._generating = 0.0  # seconds
 
     def begin(self) -> None:
-        """Forget what was generated before."""
-        self._rows, self._seconds = [], {}
+        """Let the next round be the first of a collection."""
+        self._rows, self._others, self._generating = [], [], 0.0
 
     def update(
         self,
@@ -32,18 +36,18 @@ class TextStatistics:
         reward: Tensor,
         group: int,
         others: dict[str, float],
-        seconds: dict[str, float],
+        generating: float,
     ) -> None:
         """Take in a round of completions, `group` in a row of one prompt.
 
-        others: what else there is to report of the round; seconds: how long its parts took.
+        others: what else there is to report of the round; generating: how many seconds writing them took.
         """
         entropy = found.entropy.sum(1) / found.length.clamp(min=1)
         row = (reward.to(torch.float64), found.length, found.ended, entropy)
         self._rows.append(tuple(x.cpu() for x in row))
         reward, length, ended, entropy = (torch.cat(column) for column in zip(*self._rows, strict=True))
-        for name, number in seconds.items():
-            self._seconds[name] = self._seconds.get(name, 0.0) + number
+        self._others.append(others)
+        self._generating += generating
         judged = reward[~reward.isnan()]
         self.finished += len(found.length)
         self.returns = deque(judged.tolist(), maxlen=max(WINDOW, len(judged)))
@@ -70,13 +74,9 @@ class TextStatistics:
                 numbers["frac_reward_all_best"] = (equal & (first == high)).double().mean()
                 numbers["frac_reward_all_worst"] = (equal & (first == low)).double().mean()
         found_numbers = {name: float(x) for name, x in numbers.items()}
-        self._metrics = {name: x for name, x in found_numbers.items() if not math.isnan(x)} | others
-        self._metrics |= {f"time/{name}": x for name, x in self._seconds.items()}
-        self._metrics["time/tokens_per_second"] = float(length.sum()) / max(self._seconds["generate"], 1e-9)
-
-    def spent(self, what: str, seconds: float) -> None:
-        """Note how long something else took that was done with the last collection."""
-        self._metrics[f"time/{what}"] = seconds
+        self._metrics = {name: x for name, x in found_numbers.items() if not math.isnan(x)}
+        self._metrics |= of_rounds(self._others)
+        self._metrics["time/tokens_per_second"] = float(length.sum()) / max(self._generating, 1e-9)
 
     def metrics(self) -> dict[str, float]:
         """Of the last collection; empty before the first."""
@@ -85,8 +85,15 @@ class TextStatistics:
     def state_dict(self) -> dict[str, Any]:
         """What `metrics` would tell, clocks left out: a state is the same on every day."""
         told = {name: x for name, x in self._metrics.items() if not name.startswith("time/")}
-        returns, extremes_ = list(self.returns), list(self._extremes)
-        return {"finished": self.finished, "returns": returns, "extremes": extremes_, "metrics": told}
+        return {
+            "finished": self.finished,
+            "returns": list(self.returns),
+            "extremes": list(self._extremes),
+            "metrics": told,
+            "rows": [list(row) for row in self._rows],  # of a collection that is under way
+            "others": list(self._others),
+            "generating": self._generating,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put it back."""
@@ -94,6 +101,17 @@ class TextStatistics:
         low, high = state["extremes"]
         self._extremes = low, high
         self.returns = deque(state["returns"], maxlen=max(WINDOW, len(state["returns"])))
+        self._rows = [tuple(row) for row in state.get("rows", [])]
+        self._others, self._generating = list(state.get("others", [])), state.get("generating", 0.0)
+
+
+def of_rounds(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """What rounds report as one: sums of what was counted in each, means of the rest."""
+    columns: dict[str, list[float]] = {}
+    for one in rounds:
+        for name, x in one.items():
+            columns.setdefault(name, []).append(x)
+    return {name: sum(x) / (1 if name.endswith(COUNTED) else len(x)) for name, x in columns.items()}
 
 
 def extremes(rewards: Tensor, before: tuple[float, float]) -> tuple[float, float]:

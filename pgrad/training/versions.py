@@ -43,6 +43,12 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def usual_threads() -> int:
+    """Threads for work that is worth all cores: as many, or fewer where OMP_NUM_THREADS says so."""
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(cores(), int(limit)) if limit.isdecimal() and int(limit) else cores()
+
+
 def devices() -> dict[str, str]:
     """The devices that PyTorch can use, by the name it gives them, with a description. Imports torch."""
     import torch

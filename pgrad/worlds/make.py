@@ -12,6 +12,7 @@ from pgrad.data.room import room_on, size_of, too_large
 from pgrad.errors import UsageError
 from pgrad.worlds.gym.atari import FRAMES, is_preprocessed
 from pgrad.worlds.gym.create import Recipe, find
+from pgrad.worlds.gym.envpool import PREFIX, EnvPool
 from pgrad.worlds.gym.gymnasium import GymnasiumWorld
 from pgrad.worlds.gym.history import environment_seeds
 from pgrad.worlds.gym.vector import VectorWorld
@@ -35,10 +36,12 @@ def make(
     """A world of `n_envs` environments.
 
     world: a tensor world ("cartpole", "probe-both"), a Gymnasium id ("CartPole-v1", "ALE/Pong-v5",
-        "module:Name-v0"), a factory of a gymnasium.Env, the Dynamics of a tensor world (such as a Tabular), a
-        gymnasium.vector.VectorEnv, or a World, which is returned as it is.
+        "module:Name-v0"), a task of EnvPool ("envpool:HalfCheetah-v4"), a factory of a gymnasium.Env, the
+        Dynamics of a tensor world (such as a Tabular), a gymnasium.vector.VectorEnv, or a World, which is
+        returned as it is.
     seed: environment i draws from the i-th child of this seed.
-    workers: how many processes share the environments; 0 steps them here. The numbers are the same for any.
+    workers: how many processes share the environments (threads, in EnvPool); 0 steps them here. The numbers
+        are the same for any.
     frame_stack: how many observations are shown together; 0 for what is usual: 4 for Atari games, else 1.
     device: where observations and rewards are handed out.
     render: make environments that can draw a picture of themselves (for `World.render`).
@@ -46,7 +49,7 @@ def make(
 
     Raises UsageError for an unknown name (with the nearest ones), a missing extra, wrong arguments or spaces.
     """
-    if isinstance(world, gymnasium.Env):
+    if isinstance(world, gymnasium.Env) and not isinstance(world, VectorEnv):  # EnvPool's are both
         raise UsageError(
             f"got one environment ({world}): give its id, or a function that makes it, for n_envs of it"
         )
@@ -105,6 +108,9 @@ def _make(
                 f"leave out n_envs, workers, kwargs and frame_stack"
             )
         return VectorWorld(world, seed=seed, device=where)
+    if isinstance(world, str) and world.startswith(PREFIX):
+        _require_workers(workers, n_envs)
+        return _make_envpool(world, n_envs, seed, workers, frame_stack, where, kwargs)
     tensor = import_module("pgrad.worlds.tensors.tensor")
     dynamics = tensor.dynamics_of(world) if isinstance(world, str) else world
     if isinstance(dynamics, tensor.Dynamics):
@@ -122,12 +128,31 @@ def _make(
         raise UsageError(
             f"a world is an id, a factory, a Dynamics, a VectorEnv or a World, got a {type(world).__name__}"
         )
-    if workers > n_envs:
-        raise UsageError(f"{workers} workers cannot share {n_envs} environments: at most one worker for each")
+    _require_workers(workers, n_envs)
     seeds = environment_seeds(seed, n_envs)
     if workers:
         return WorkerWorld(recipe, seeds, workers, device=where)
     return GymnasiumWorld(recipe, seeds, device=where)
+
+
+def _make_envpool(
+    name: str,
+    n_envs: int,
+    seed: int,
+    workers: int,
+    frame_stack: int,
+    device: torch.device,
+    kwargs: dict[str, Any],
+) -> World:
+    if frame_stack > 1:
+        raise UsageError(f"{name}: EnvPool stacks frames itself, see its stack_num or frame_stack (kwargs)")
+    env = EnvPool(name.removeprefix(PREFIX), n_envs, seed, max(1, workers), kwargs)
+    return VectorWorld(env, device=device, name=name)
+
+
+def _require_workers(workers: int, n_envs: int) -> None:
+    if workers > n_envs:
+        raise UsageError(f"{workers} workers cannot share {n_envs} environments: at most one worker for each")
 
 
 def _check(**limits: tuple[int, int]) -> None:

@@ -86,6 +86,18 @@ def zeros(space: Space[Any], *batch: int) -> Tree:
     return torch.zeros(*batch, *(space.shape or ()), dtype=dtype)
 
 
+def staging(space: Space[Any], shown: Tree) -> Tree:
+    """Buffers to write an environment's values into: those of `zeros`, but float64 where the space is.
+
+    A float64 row is copied into a float64 buffer quickly; all rows become float32 together afterwards.
+    """
+    if isinstance(space, Dict):
+        return {key: staging(part, shown[key]) for key, part in space.spaces.items()}
+    if isinstance(space, Tuple):
+        return tuple(staging(part, x) for part, x in zip(space.spaces, shown, strict=True))
+    return shown.double() if isinstance(space, Box) and space.dtype == np.float64 else shown
+
+
 def on_device(step: Step, device: torch.device) -> Step:
     """A copy of `step` on `device`."""
     return Step(*(map_tree(lambda x: x.to(device), part) for part in step))

@@ -114,7 +114,9 @@ def test_none_only_where_it_means_something(cls: Any) -> None:
     optional = {"critic_learning_rate", "clip_range_vf", "target_kl", "bootstrap_steps"}
     optional |= {"demonstrations", "clip_range_high", "max_length"}
     if cls is pg.GRPO:
-        optional |= {"learning_rate", "batch_size", "rho_max"}
+        optional |= {"batch_size", "rho_max"}
+    if cls is pg.PPO:
+        optional |= {"batch_size"}
     for field in dataclasses.fields(cls):
         if field.name in optional and (cls, field.name) != (pg.TRPO, "target_kl"):
             cls(**{field.name: None})

@@ -173,7 +173,7 @@ def test_clip_range_schedule(schedule: Any, expected: float) -> None:
     metrics = PPO(batch_size=60, n_epochs=1, clip_range_schedule=schedule).update(
         learner, window(learner.agent)
     )
-    assert learner.losses[0].__self__.clip_range == pytest.approx(expected)
+    assert float(learner.losses[0].keywords["clip_range"]) == pytest.approx(expected)
     assert metrics["train/clip_range"] == pytest.approx(expected)
     learner = Recorder(table(5), RATE, progress=1.0)
     PPO(batch_size=60, n_epochs=1, clip_range_schedule=schedule).update(learner, window(learner.agent))
@@ -190,7 +190,7 @@ def test_beta_adapts(rate: float, factor: float) -> None:
     assert float(learner.variables["beta"]) == pytest.approx(0.8 * factor)
     assert (float(metrics["train/kl_after"]) > 0.015) == (factor > 1)
     algorithm.update(learner, window(learner.agent))
-    assert [loss.__self__.beta for loss in learner.losses] == pytest.approx(
+    assert [float(loss.keywords["beta"]) for loss in learner.losses] == pytest.approx(
         [0.8, 0.8, 0.8 * factor, 0.8 * factor]
     )
 

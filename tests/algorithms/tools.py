@@ -1,6 +1,6 @@
 """Agents that are tables, windows with every kind of ending, and a learner of plain gradient descent."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -25,6 +25,9 @@ class Table(nn.Module):
     def value(self, obs: Tensor) -> Tensor:
         return self.critic[obs]
 
+    def policy_and_value(self, obs: Tensor) -> tuple[Any, Tensor]:
+        return self.policy(obs), self.value(obs)
+
 
 class GaussianTable(nn.Module):
     """π(·|s) = N(meanₛ, exp(log_std)) over two numbers, and V(s) = criticₛ."""
@@ -40,6 +43,9 @@ class GaussianTable(nn.Module):
 
     def value(self, obs: Tensor) -> Tensor:
         return self.critic[obs]
+
+    def policy_and_value(self, obs: Tensor) -> tuple[Any, Tensor]:
+        return self.policy(obs), self.value(obs)
 
 
 def table(seed: int = 0, *, dtype: torch.dtype = torch.float64) -> Table:
@@ -84,6 +90,9 @@ class Descent:
         self.agent, self.rate, self.progress = agent, rate, progress
         self.variables: dict[str, Tensor] = {}
         self.steps: list[tuple[str | None, Batch]] = []
+
+    def compute(self, function: Callable[..., Any], *inputs: Any) -> Any:
+        return function(self.agent, *inputs)
 
     def descend(self, loss: Loss, batch: Batch, group: str | None = None) -> Metrics:
         self.steps.append((group, batch))

@@ -64,7 +64,7 @@ def test_every_field_is_an_option_with_words_and_its_default(name: str) -> None:
 
 def test_help_shows_each_options_own_comment() -> None:
     text = plain(cli("train ppo --help").out)
-    assert "--n-epochs INT passes over each rollout (default: 10)" in text
+    assert "--n-epochs INT passes over each rollout (default: 10, text: 4)" in text
     assert "--keep INT checkpoints to keep (default: 3)" in text
     assert (
         "--target-kl none|FLOAT end the passes after the step that finds approx_kl over 1.5 times this "

@@ -76,10 +76,48 @@ def test_imitation_then_a_file_of_prompts_with_a_reward(here: Path) -> None:
     answer = cli(f"train grpo {text} {start} --run-dir b")
     assert (answer.code, answer.err) == (0, "")
     assert "evaluation     none: no prompts were set aside to evaluate on" in answer.out
-    assert config(here / "b")["reward"] == ["r.py:right"]
+    assert "pgrad eval b --split train --episodes 100\n" in answer.out
+    assert config(here / "b")["reward"] == [f"{here / 'r.py'}:right"]
+    assert "grpo · p.jsonl · prompts trained on · latest agent" in cli("eval --split train b").out
     Path("r.py").unlink()  # to write with the model, no reward is needed
     assert cli("chat --prompt ab b").code == 0
-    assert cli("eval b").err.startswith("pgrad: error: there is no file r.py")
+    assert cli("eval b").err.startswith(f"pgrad: error: there is no file {here / 'r.py'}")
+
+
+def test_a_file_of_demonstrations_and_several_rewards(here: Path) -> None:
+    """No reward to imitate, and no evaluation to suggest; then two with weights and a length."""
+    rows = [{"prompt": text + "=", "completion": text} for text in ("ab", "ba", "aab", "bb", "abb", "a")]
+    Path("p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    answer = cli("train imitate p.jsonl --model scratch:tiny --total-timesteps 40 --run-dir a")
+    assert (answer.code, answer.err) == (0, "")
+    assert "pgrad chat a\n" in answer.out
+    assert "pgrad eval" not in answer.out
+    assert "evaluation     none: p.jsonl has no reward of its own" in answer.out
+    Path("r.py").write_text("def two(completions, **_):\n    return [2.0] * len(completions)\n")
+    rewards = "--reward r.py:two length:5 --reward-weights 1 .5 --reward-timeout 9 --n-prompts 2"
+    start = "--model scratch:tiny --init-from a --num-generations 2 --total-timesteps 40"
+    answer = cli(f"train grpo p.jsonl {start} {rewards} --run-dir b")
+    assert (answer.code, answer.err) == (0, "")
+    assert "completions have at most 256 tokens, as nobody said" in answer.out
+    assert config(here / "b")["world_kwargs"] == {"reward_weights": [1.0, 0.5], "reward_timeout": 9.0}
+
+
+def test_adapters_of_the_usual_rank(spoken: Path, here: Path) -> None:
+    cli("export", spoken, "model")
+    short = "copy --total-timesteps 20 --n-prompts 2 --num-generations 2 --quiet"
+    for number, (options, rank) in enumerate({"--lora": 16, "--lora 3": 3, "--lora=4": 4, "": 0}.items()):
+        assert cli(f"train grpo --model ./model {options} {short} --run-dir {number}") == (0, "", "")
+        agent = config(here / str(number))["agent"]
+        assert agent["lora"] == rank  # type: ignore[index]
+
+
+def test_larger_problems_can_be_asked(spoken: Path) -> None:
+    run = pg.load(spoken)
+    told = cli("eval --episodes 12 --split larger", spoken).out.splitlines()
+    assert told == [
+        f"grpo · copy · larger problems · latest agent, {run.timesteps:,} steps",
+        str(run.evaluate(12, split="larger")),
+    ]
 
 
 def test_eval_and_play_show_the_same_prompts(spoken: Path) -> None:

@@ -24,6 +24,13 @@ from pgrad.errors import UsageError
         ("--seed 1 --env CartPole-v1", "CartPole-v1 --seed 1"),
         ("--seed 1 --env_id=CartPole-v1", "CartPole-v1 --seed 1"),
         ("CartPole-v1 --run_dir a_b-c", "CartPole-v1 --run-dir a_b-c"),
+        ("--lora", "--lora 16"),
+        ("--lora p.jsonl --seed 1", "--lora 16 p.jsonl --seed 1"),
+        ("--lora --seed 1", "--lora 16 --seed 1"),
+        ("--lora 8 p.jsonl", "--lora 8 p.jsonl"),
+        ("--lora=8", "--lora=8"),
+        ("--lora -1", "--lora -1"),
+        ("--lora-alpha 3", "--lora-alpha 3"),
     ],
 )
 def test_other_spellings_are_translated(given: str, meant: str) -> None:

@@ -3,12 +3,14 @@
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from pgrad.training.disk.checkpoint import checkpoint_info, latest_checkpoint
 from pgrad.training.disk.log import read
-from tests.cli.tools import cli, start
+from tests.cli.tools import ROOT, cli, start
 
 FOREVER = ("train", "a2c", "probe-both", "--total-timesteps", "1e12", "--save-every", "1e9")
 
@@ -37,6 +39,32 @@ def test_a_signal_saves_and_the_run_can_be_resumed(number: int, code: int, tmp_p
     steps = read(folder / "metrics.csv")["time/total_timesteps"]
     assert steps == sorted(set(steps))
     assert done + 1000 <= steps[-1] < done + 1100
+
+
+IN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "pgrad", *sys.argv[1:]])
+"""
+
+
+def test_a_closed_terminal_saves_too(tmp_path: Path) -> None:
+    """Though nothing can be shown any more, from the table to the last word."""
+    folder = tmp_path / "run"
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-c", IN_TERMINAL, *FOREVER, "--log-every", "100", "--run-dir", str(folder)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    with subprocess.Popen(command, **streams, env=environment, start_new_session=True) as process:
+        os.close(theirs)
+        shown = b""
+        while b"steps/s" not in shown:
+            shown += os.read(ours, 4096)
+        os.close(ours)
+        assert process.wait(timeout=60) == 129
+    assert not (folder / "lock").exists()
+    done = checkpoint_info(latest_checkpoint(folder / "checkpoints"))["timesteps"]
+    assert cli("resume --quiet --total-timesteps", done + 200, folder) == (0, "", "")
 
 
 def test_python_m_pgrad_returns_the_exit_code(tmp_path: Path) -> None:

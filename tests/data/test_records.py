@@ -135,4 +135,5 @@ def test_the_records_are_what_the_design_says() -> None:
         "terminated",
         "done",
         "mask",
+        "weight",
     ]

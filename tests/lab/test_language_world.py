@@ -400,6 +400,9 @@ def test_a_penalty_does_not_hide_that_groups_are_equal(kind: Any) -> None:
     class Still:
         agent = FREE.agent()
 
+        def compute(self, function: Any, *inputs: Any) -> Any:
+            return function(self.agent, *inputs)
+
         def columns(self, batch: Any, n: int) -> Any:
             return iter(())
 
@@ -431,6 +434,17 @@ def test_reinforce(case: LanguageCase, setting: dict[str, Any], scale: float) ->
     assert apart(found, scale * true(case)) < EXACT
 
 
+@CASES
+@pytest.mark.parametrize("settings", [{"baseline": "leave-one-out"}, {"baseline": "none"}], ids=str)
+def test_reinforce_with_the_reference_in_the_reward(case: LanguageCase, settings: dict[str, Any]) -> None:
+    """∇(J − β·KL(p_π‖p_ref)), of whole completions."""
+    plain = Spelled(case)
+    truth = row(plain.slope(lambda table: plain.objective(table) - 0.3 * plain.divergence(table)))
+    found = estimates(Reinforce(gamma=1.0, beta=0.3, **settings), case, 1, 3).mean
+    assert apart(found, truth) < EXACT
+    assert apart(found, true(case)) > 1e-3
+
+
 def average_length(plain: Spelled) -> float:
     return plain.mean(plain.theta, lambda a: len(a.text)).real
 
@@ -449,6 +463,15 @@ def test_algorithms_with_a_critic(algorithm: Any) -> None:
     assert apart(expectation(algorithm, APART), expected) < EXACT
     wrong = APART.critic * torch.linspace(0.5, 1.5, len(APART.theta), dtype=torch.float64)
     assert apart(expectation(algorithm, APART, wrong), expected) < EXACT
+
+
+@pytest.mark.parametrize("algorithm", CRITICS, ids=lambda one: type(one).__name__)
+def test_algorithms_with_a_critic_and_the_reference_in_the_reward(algorithm: Any) -> None:
+    """One step goes along ∇(J − β·KL(p_π‖p_ref)), though the critic knows nothing of the divergence."""
+    plain = Spelled(APART)
+    truth = row(plain.slope(lambda table: plain.objective(table) - 0.3 * plain.divergence(table)))
+    found = expectation(replace(algorithm, beta=0.3), APART)
+    assert apart(found, truth / average_length(plain)) < EXACT
 
 
 def test_gae_with_the_exact_critic_needs_no_whole_return() -> None:

@@ -232,3 +232,54 @@ def test_compiles_whole(shipped):
     compiled = torch.compile(all_of, fullgraph=True, backend="eager")
     logp = torch.log_softmax(PI, 0)
     torch.testing.assert_close(compiled(logp, REF, OLD), all_of(logp, REF, OLD))
+
+
+# far from the reference
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("far", [50.0, -50.0, 1e4, -1e4])
+def test_no_log_ratio_is_too_large(far: float, dtype: torch.dtype) -> None:
+    """Value and gradient are finite, a decision of weight 0 stays 0, and the penalty still pulls back."""
+    logp = torch.tensor([-3.0, -3.0], dtype=dtype, requires_grad=True)
+    other = logp.detach() + far
+    estimators = {
+        "k3": lambda: kl.k3(logp, other),
+        "k3_corrected": lambda: kl.k3_corrected(logp, other, logp.detach()),
+        "k3_corrected, old": lambda: kl.k3_corrected(logp, logp.detach() - 1.0, other),
+        "approx_kl": lambda: kl.approx_kl(logp, other),
+    }
+    for name, estimate in estimators.items():
+        x = estimate()
+        assert bool(x.isfinite().all()), name
+        assert bool((x >= 0).all()), name
+        (slope,) = torch.autograd.grad((torch.tensor([1.0, 0.0], dtype=dtype) * x).sum(), logp)
+        assert bool(slope.isfinite().all()), name
+        assert float(slope[1]) == 0.0, name
+        if name == "k3":
+            assert float(slope[0]) * far < 0.0, "towards the reference"
+
+
+def test_up_to_the_bound_nothing_is_changed() -> None:
+    """k3 = (r − 1) − log r exactly up to a quarter of what overflows, without a jump or a corner there."""
+    assert kl.largest_exponent(torch.float32) == pytest.approx(22.18, abs=0.01)
+    largest = kl.largest_exponent(torch.float64)
+    log_ratio = torch.linspace(-40.0, largest, 1201, dtype=torch.float64)
+    logp = torch.zeros_like(log_ratio, requires_grad=True)
+    x = kl.k3(logp, log_ratio)
+    assert torch.equal(x.detach(), torch.expm1(log_ratio) - log_ratio)
+    (slope,) = torch.autograd.grad(x.sum(), logp)
+    torch.testing.assert_close(slope, 1.0 - log_ratio.exp(), rtol=1e-12, atol=1e-12)
+    beyond = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    at = torch.tensor([largest - 1e-9, largest + 1e-9], dtype=torch.float64)
+    y = kl.k3(beyond, at)
+    assert float(y.detach()[1] / y.detach()[0]) == pytest.approx(1.0, abs=1e-8)
+    (slope,) = torch.autograd.grad(y.sum(), beyond)
+    assert float(slope[1] / slope[0]) == pytest.approx(1.0, abs=1e-8)
+
+
+def test_the_penalty_in_the_reward_is_a_constant_of_decisions_that_count() -> None:
+    logp = torch.tensor([-1.0, -2.0, float("-inf")], requires_grad=True)
+    paid = kl.in_reward(logp, torch.tensor([-1.5, -1.0, float("-inf")]), torch.tensor([1.0, 0.5, 0.0]), 0.2)
+    torch.testing.assert_close(paid, torch.tensor([-0.1, 0.2, 0.0]))
+    assert not paid.requires_grad

@@ -34,12 +34,12 @@ def weights(cell: Cell, n_in: int = 2, size: int = 3, seed: int = 0) -> list[Ten
 def problem(
     cell: Cell, T: int = 6, B: int = 4, n_in: int = 2, size: int = 3
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs, 0 where an episode begins (some at the first row), and a first state."""
+    """Inputs, 0 where an episode begins (some at the first row), and a first state of one cell."""
     draw = Generator().manual_seed(1)
     x = torch.randn(T, B, n_in, generator=draw, dtype=torch.float64).requires_grad_()
     keep = (torch.rand(T, B, 1, generator=draw) > 0.3).double()
     assert 0 < keep[0].sum() < B
-    return x, keep, torch.randn(B, cell.parts * size, generator=draw, dtype=torch.float64)
+    return x, keep, torch.randn(1, B, cell.parts * size, generator=draw, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -51,8 +51,8 @@ def test_without_resets_it_is_torchs_layer(kind: str) -> None:
     with torch.no_grad():
         for theirs, mine in zip(layer.parameters(), own, strict=True):
             theirs.copy_(mine)
-    y = cell.sequence.apply(x, torch.ones_like(keep), state, *own)
-    first = [part.unsqueeze(0).contiguous() for part in state.chunk(cell.parts, -1)]
+    (y,) = cell.sequence.apply(x, torch.ones_like(keep), state, *own)
+    first = [part.contiguous() for part in state.chunk(cell.parts, -1)]
     z, _ = layer(x, tuple(first) if cell.parts == 2 else first[0])
     assert torch.allclose(y, z, atol=1e-12)
     weight = torch.randn_like(y)
@@ -64,9 +64,13 @@ def test_without_resets_it_is_torchs_layer(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_with_resets_it_is_one_step_after_another(kind: str) -> None:
-    """Values, gradients, gradients of gradients (TRPO) and batched gradients (the optimal baseline)."""
+    """Values, gradients, gradients of gradients (TRPO) and batched gradients (the optimal baseline).
+
+    Of two cells side by side.
+    """
     cell = CELLS[kind]
-    own, (x, keep, state) = weights(cell), problem(cell)
+    own, (x, keep, state) = [*weights(cell), *weights(cell, seed=2)], problem(cell)
+    state = torch.cat([state, torch.randn_like(state)])
 
     def fast(x: Tensor, *own: Tensor) -> Tensor:
         return cell.sequence.apply(x, keep, state, *own)
@@ -75,9 +79,9 @@ def test_with_resets_it_is_one_step_after_another(kind: str) -> None:
     assert torch.allclose(y, z, atol=1e-14)
     assert torch.autograd.gradcheck(fast, (x, *own))
     assert torch.autograd.gradgradcheck(fast, (x, *own))
-    each = torch.eye(y.shape[1], dtype=torch.float64)
+    each = torch.eye(y.shape[2], dtype=torch.float64)
     mine, theirs = (
-        torch.autograd.grad(out.sum((0, 2)), (x, *own), each, is_grads_batched=True) for out in (y, z)
+        torch.autograd.grad(out.sum((0, 1, 3)), (x, *own), each, is_grads_batched=True) for out in (y, z)
     )
     for a, b in zip(mine, theirs, strict=True):
         assert torch.allclose(a, b, atol=1e-12)
@@ -85,16 +89,37 @@ def test_with_resets_it_is_one_step_after_another(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_reset_forgets_everything(kind: str) -> None:
-    """After it outputs are bitwise those of a sequence that begins there, whatever was before."""
+    """After it outputs are those of a sequence that begins there, bitwise the same whatever was before."""
     cell = CELLS[kind]
     own, (x, _, state) = [w.detach().float() for w in weights(cell)], problem(cell)
     x, state = x.detach().float(), state.float()
     keep = torch.ones(*x.shape[:2], 1)
     keep[2] = 0.0
-    y = cell.sequence.apply(x, keep, state, *own)
-    fresh = cell.sequence.apply(x[2:], keep[2:], torch.zeros_like(state), *own)
-    assert torch.equal(y[2:], fresh)
-    assert not torch.equal(y[:2], cell.sequence.apply(x[:2], keep[:2], torch.zeros_like(state), *own))
+    (y,) = cell.sequence.apply(x, keep, state, *own)
+    (fresh,) = cell.sequence.apply(x[2:], keep[2:], torch.zeros_like(state), *own)
+    assert torch.allclose(y[2:], fresh, atol=1e-6)
+    (other,) = cell.sequence.apply(torch.cat([x[:2] + 1, x[2:]]), keep, -2 * state, *own)
+    assert torch.equal(y[2:], other[2:])
+    assert not torch.equal(y[:2], cell.sequence.apply(x[:2], keep[:2], torch.zeros_like(state), *own)[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cells_side_by_side_do_not_touch_each_other(kind: str) -> None:
+    """Outputs and gradients of two cells together are those of each alone, whose gradient may be missing."""
+    cell = CELLS[kind]
+    (x, keep, state), both = problem(cell), [weights(cell), weights(cell, seed=2)]
+    states = torch.cat([state, torch.randn_like(state)])
+    together = cell.sequence.apply(x, keep, states, *both[0], *both[1])
+    for i, own in enumerate(both):
+        (alone,) = cell.sequence.apply(x, keep, states[i : i + 1], *own)
+        assert torch.allclose(together[i], alone, atol=1e-14)
+        weight = torch.randn_like(alone)
+        mine = torch.autograd.grad(together.unbind(0)[i], (x, *both[0], *both[1]), weight, retain_graph=True)
+        theirs = torch.autograd.grad(alone, (x, *own), weight)
+        others = mine[1:5] if i else mine[5:]
+        for a, b in zip((mine[0], *mine[1 + 4 * i : 5 + 4 * i]), theirs, strict=True):
+            assert torch.allclose(a, b, atol=1e-12)
+        assert not any(other.any() for other in others)
 
 
 def made(observation: Any = BOX, action: Any = TWO, kind: str = "gru", **spec: Any) -> Agent:
@@ -113,7 +138,7 @@ def lived(agent: Agent, obs: Any, start: Tensor) -> tuple[Sequence, list[Any], l
     """Step by step as a collector does: what was seen [T, B], and each row's policy and value."""
     memory, rows, policies, values = agent.memory(start.shape[1]), [], [], []
     for t in range(len(start)):
-        memory.begin(start[t])
+        memory.begin(~start[t])
         seen = memory.see(map_tree(lambda x, t=t: x[t], obs))
         rows.append(seen)
         values.append(agent.value(seen))
@@ -137,9 +162,12 @@ def test_a_sequence_is_its_steps(name: str, kind: str) -> None:
     with torch.no_grad():
         policy, value = agent.policy(seen), agent.value(seen)
     assert torch.allclose(value, torch.stack(values), atol=1e-5)
+    both = agent.policy_and_value(seen)
+    assert torch.allclose(both[1], value, atol=1e-6)
     action = policy.sample(Generator().manual_seed(0))
     logp = policy.log_prob(action)
     assert logp.shape == (12, 5)
+    assert torch.allclose(both[0].log_prob(action), logp, atol=1e-5)
     for t, row in enumerate(policies):
         assert torch.allclose(row.log_prob(map_tree(lambda x, t=t: x[t], action)), logp[t], atol=1e-4)
 
@@ -153,7 +181,7 @@ def test_a_sequence_may_begin_anywhere(kind: str) -> None:
     place = torch.arange(60.0).reshape(12, 5)
     batch = Batch(seen, place, mask, mask, agent.value(seen).detach(), policy=agent.policy(seen)).flatten()
     assert batch.mask.shape == (4, 15)
-    assert batch.obs.state["actor"].shape[:2] == (1, 15), "one memory for each sequence"
+    assert batch.obs.state["cells"].shape[:3] == (1, 15, 2), "one memory for each sequence"
     assert torch.equal(batch.action[1:] - batch.action[:-1], torch.full((3, 15), 5.0)), (
         "rows follow each other"
     )
@@ -165,9 +193,9 @@ def test_a_sequence_may_begin_anywhere(kind: str) -> None:
     picked = batch.select(torch.tensor([7, 2]))
     assert torch.equal(picked.action, batch.action[:, [7, 2]])
     assert torch.allclose(agent.value(picked.obs), picked.advantage, atol=1e-6)
-    for part, columns in ((batch.rows(3, 5), [3, 4]), (batch.every(7), [0, 7, 14])):
-        assert torch.equal(part.action, batch.action[:, columns])
-        assert torch.equal(part.obs.state["critic"], batch.obs.state["critic"][:, columns])
+    part = batch.rows(3, 5)
+    assert torch.equal(part.action, batch.action[:, [3, 4]])
+    assert torch.equal(part.obs.state["cells"], batch.obs.state["cells"][:, [3, 4]])
 
 
 def test_a_window_shorter_than_a_sequence_is_one() -> None:

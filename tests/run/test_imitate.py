@@ -105,7 +105,7 @@ def test_any_algorithm_begins_with_the_policy(
         begun.append({key: x.clone() for key, x in training.agent.state_dict().items()})
         return conduct(config, training, *args, **kwargs)
 
-    monkeypatch.setattr("pgrad.run.start.conduct", seen)
+    monkeypatch.setattr("pgrad.run.carry.conduct", seen)
     setting: dict[str, Any] = {"total_timesteps": 64, "n_envs": 2, "agent": SPEC, "seed": 5}
     once: dict[str, Any] = {"callback": lambda row: False, **setting}
     run = pg.train(STARTED[name], WORLDS[world], init_from=tmp_path / "i", **once)

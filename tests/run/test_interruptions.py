@@ -1,29 +1,42 @@
-"""Signals and full disks: the update is finished, what can be saved is saved, and nothing is lost."""
+"""Signals and full disks: what can be saved is saved, and nothing is lost."""
 
+import importlib
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import pgrad as pg
+import pgrad.run.conduct as conduct
 import pgrad.run.saver
+import pgrad.training.loop
 from pgrad.errors import CheckpointError
 from pgrad.training.disk.checkpoint import checkpoints
+from tests.run.texts import SETTING, TINY, samples
 from tests.run.tools import differences, final_state, rows
 
 pytestmark = pytest.mark.usefixtures("no_plots")
+
+writing = importlib.import_module("pgrad.models.language.generate")  # a function of this name hides it
 
 PPO = pg.PPO(n_steps=16, batch_size=16, n_epochs=2)
 SMALL: dict[str, Any] = {"total_timesteps": 100, "n_envs": 2, "agent": pg.AgentSpec(net_arch=(8,))}
 
 
 @pytest.mark.parametrize(
-    ("number", "error", "code"), [(signal.SIGINT, KeyboardInterrupt, None), (signal.SIGTERM, SystemExit, 143)]
+    ("number", "error", "code"),
+    [
+        (signal.SIGINT, KeyboardInterrupt, None),
+        (signal.SIGTERM, SystemExit, 143),
+        (signal.SIGHUP, SystemExit, 129),
+    ],
 )
-def test_signals_finish_the_update_and_save(
+def test_signals_save_and_end_the_program(
     number: int, error: type[BaseException], code: int | None, tmp_path: Path, capsys: Any
 ) -> None:
     """Then the program ends as it would have, and the run goes on from there exactly."""
@@ -43,6 +56,88 @@ def test_signals_finish_the_update_and_save(
     pg.resume(tmp_path / "cut")
     assert differences(final_state(tmp_path / "whole"), final_state(tmp_path / "cut")) == []
     assert rows(tmp_path / "whole") == rows(tmp_path / "cut")
+
+
+WANTED = pg.GRPO(n_prompts=3, num_generations=4, batch_size=5, n_epochs=2, dynamic_sampling=True)
+TEXTS: dict[str, Any] = {
+    **SETTING,
+    "agent": TINY,
+    "total_timesteps": 300,
+    "eval_every": 90,
+    "eval_episodes": 4,
+}
+
+
+class Signal:
+    """Sends SIGTERM in the middle of one call of a function, the `place`th; what it was asked then."""
+
+    def __init__(self, function: Callable[..., Any], place: int) -> None:
+        self.function, self.place, self.calls = function, place, 0
+        self.__name__ = function.__name__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls += 1
+        if self.calls == self.place:
+            os.kill(os.getpid(), signal.SIGTERM)
+            self.sent()
+        return self.function(*args, **kwargs)
+
+    def sent(self) -> None: ...
+
+
+class Hanging(Signal):
+    """Goes on for longer than anyone waits."""
+
+    def sent(self) -> None:
+        time.sleep(30.0)
+
+
+def by_length(completions: list[str], **columns: Any) -> list[float]:
+    return [float(len(text)) for text in completions]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    pg.train(WANTED, "copy", run_dir=folder, reward=by_length, **TEXTS)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("where", "place"),
+    [
+        ("the first token", 1),
+        ("a token", 9),
+        ("the first reward", 1),
+        ("a reward", 4),
+        ("a gradient", 1),
+        ("a gradient", 8),
+        ("an evaluation", 2),
+    ],
+)
+def test_a_signal_in_the_middle_of_an_iteration(
+    where: str, place: int, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the run is another, nothing is told twice, and nothing is left out."""
+    reward: Callable[..., Any] = by_length
+    monkeypatch.setattr(pgrad.training.loop, "PATIENCE", 0.0)
+    with monkeypatch.context() as patch:
+        if "token" in where:
+            patch.setattr(writing, "choose", Signal(writing.choose, place))
+        elif "gradient" in where:
+            patch.setattr(torch.autograd, "backward", Signal(torch.autograd.backward, place))
+        elif "evaluation" in where:
+            patch.setattr(conduct, "evaluate_fresh", Signal(conduct.evaluate_fresh, place))
+        else:
+            reward = Hanging(by_length, place)
+        with pytest.raises(SystemExit) as caught:
+            pg.train(WANTED, "copy", run_dir=tmp_path / "cut", reward=reward, **TEXTS)
+    assert caught.value.code == 143
+    assert final_state(tmp_path / "cut")["timesteps"] < final_state(uninterrupted)["timesteps"]
+    pg.resume(tmp_path / "cut", reward=by_length)
+    assert differences(final_state(uninterrupted), final_state(tmp_path / "cut")) == []
+    assert rows(uninterrupted) == rows(tmp_path / "cut")
+    assert samples(uninterrupted) == samples(tmp_path / "cut")
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, fails: Callable[[Path], bool]) -> None:

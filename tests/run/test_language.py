@@ -16,8 +16,8 @@ from pgrad.run.assemble import make_training
 from pgrad.run.config import RunConfig, RunOptions, settled
 from pgrad.training.disk.checkpoint import latest_checkpoint
 from pgrad.training.loop import Training
-from tests.run.texts import GRPO, SETTING, TASK, TINY, pretrained, samples, told
-from tests.run.tools import differences, final_state
+from tests.run.texts import GRPO, SETTING, TASK, TINY, pretrained, samples
+from tests.run.tools import differences, final_state, rows
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -27,8 +27,8 @@ ALGORITHMS: dict[str, Any] = {
     "grpo, parts of an epoch": replace(GRPO, average="constant", rho_max=2.0, **LINEAR),
     "ppo": pg.PPO(n_steps=48, batch_size=32, n_epochs=2, **LINEAR),
     "a2c": pg.A2C(n_steps=32, **LINEAR),
-    "actor-critic": pg.ActorCritic(n_steps=32, n_critic_updates=2),
-    "reinforce": pg.Reinforce(n_episodes=12, n_critic_updates=2, **LINEAR),
+    "actor-critic": pg.ActorCritic(n_steps=32, n_critic_updates=2, beta=0.1),
+    "reinforce": pg.Reinforce(n_episodes=12, baseline="value", n_critic_updates=2, beta=0.1, **LINEAR),
     "reinforce, old data": pg.Reinforce(n_episodes=12, baseline="leave-one-out", reuse=2, learning_rate=1e-4),
     "imitate": pg.Imitate(batch_size=16, **LINEAR),
 }
@@ -57,7 +57,7 @@ def test_a_run_that_stopped_ends_where_it_would_have(name: str, tmp_path: Path) 
     whole, rest = whole_and_halves(tmp_path, ALGORITHMS[name], 800)
     assert rest.timesteps == whole.timesteps
     assert differences(final_state(tmp_path / "whole"), final_state(tmp_path / "half")) == []
-    assert told(tmp_path / "whole") == told(tmp_path / "half")
+    assert rows(tmp_path / "whole") == rows(tmp_path / "half")
     if name != "imitate":
         assert samples(tmp_path / "whole") == samples(tmp_path / "half")
 
@@ -118,6 +118,41 @@ def test_grpo_begins_with_the_policy_of_an_imitation(tmp_path: Path) -> None:
     again = pg.resume(tmp_path / "b", 120)
     for name, tensor in taught.agent.network.model.state_dict().items():
         assert torch.equal(tensor, again.agent.network.frozen.state_dict()[name])
+
+
+def test_what_is_left_open_is_settled_and_written_down(tmp_path: Path) -> None:
+    """As text has it, but for what is given; and a run goes on with what it began with."""
+    given = {**SETTING, "agent": TINY, "total_timesteps": 200}
+    run = pg.train(pg.PPO(gamma=0.99, n_epochs=2), "copy", run_dir=tmp_path / "a", **given)
+    saved = json.loads((tmp_path / "a" / "config.json").read_text())["config"]["hyperparameters"]
+    length = 8 + 1  # of the larger problems, and an end
+    expected = {
+        "learning_rate": 3e-4,
+        "critic_learning_rate": 3e-3,
+        "n_steps": 8 * length,
+        "batch_size": None,
+    }
+    expected |= {"gamma": 0.99, "n_epochs": 2, "ent_coef": 0.0}
+    assert {name: saved[name] for name in expected} == expected
+    assert run.config.algorithm == pg.PPO(**saved)
+    assert pg.resume(tmp_path / "a", 300).config.algorithm == pg.PPO(**saved)
+    again = pg.resume(tmp_path / "a", 400, algorithm=pg.PPO(gamma=0.99, n_epochs=2))
+    assert again.config.algorithm == pg.PPO(**saved)
+    with pytest.raises(UsageError, match=r"hyperparameters.gamma +0.99 +1.0"):
+        pg.resume(tmp_path / "a", 500, algorithm=pg.PPO(n_epochs=2))
+
+
+def test_a_run_of_other_defaults_goes_on_with_them(tmp_path: Path) -> None:
+    """A configuration that was written down is complete: nothing in it is settled anew."""
+    given = {**SETTING, "agent": TINY, "total_timesteps": 100}
+    pg.train(pg.PPO(n_steps=48), "copy", run_dir=tmp_path / "a", **given)
+    path = tmp_path / "a" / "config.json"
+    saved = json.loads(path.read_text())
+    saved["config"]["hyperparameters"] |= {"critic_learning_rate": None, "gamma": 0.99}
+    path.write_text(json.dumps(saved))
+    algorithm: Any = pg.resume(tmp_path / "a", 200).config.algorithm
+    assert algorithm.critic_learning_rate is None
+    assert algorithm.gamma == 0.99
 
 
 def test_beginning_with_a_model_of_another_size_is_refused(tmp_path: Path) -> None:
@@ -196,7 +231,7 @@ class TestWhatIsNotWritten:
         spec = LanguageSpec(str(folder), lora=2)
         whole_and_halves(tmp_path, replace(algorithm, learning_rate=1e-2), agent=spec)
         assert differences(final_state(tmp_path / "whole"), final_state(tmp_path / "half")) == []
-        assert told(tmp_path / "whole") == told(tmp_path / "half")
+        assert rows(tmp_path / "whole") == rows(tmp_path / "half")
         names = final_state(tmp_path / "half")["agent"].keys()
         assert {name for name in names if not name.startswith("network.critic")} == {
             "network.outside.model",
@@ -211,7 +246,7 @@ class TestWhatIsNotWritten:
         algorithm = replace(GRPO, beta=0.1, learning_rate=1e-3)
         _, rest = whole_and_halves(tmp_path, algorithm, agent=LanguageSpec(str(folder)))
         assert differences(final_state(tmp_path / "whole"), final_state(tmp_path / "half")) == []
-        assert told(tmp_path / "whole") == told(tmp_path / "half")
+        assert rows(tmp_path / "whole") == rows(tmp_path / "half")
         names = final_state(tmp_path / "half")["agent"].keys()
         assert not any(name.startswith("network.frozen") for name in names)
         assert "network.outside.frozen" in names
@@ -232,6 +267,43 @@ class TestWhatIsNotWritten:
         again = pg.resume(tmp_path / "after", 120)
         assert torch.equal(again.agent.network.frozen.lm_head.weight, taught)
         assert torch.equal(final_state(tmp_path / "after")["agent"]["network.frozen.lm_head.weight"], taught)
+
+    @pytest.mark.parametrize(
+        "algorithm", [GRPO, pg.PPO(n_steps=48, batch_size=32, n_epochs=2)], ids=["grpo", "ppo"]
+    )
+    def test_adapters_that_were_taught_are_the_reference(self, algorithm: Any, tmp_path: Path) -> None:
+        """After an imitation π_ref is what it taught, not the bare model; stopped and continued exactly."""
+        spec = LanguageSpec(str(pretrained(tmp_path / "model")), lora=2)
+        given = {**SETTING, "agent": spec}
+        taught = tmp_path / "taught"
+        pg.train(
+            pg.Imitate(batch_size=16, learning_rate=1e-2),
+            "copy",
+            total_timesteps=200,
+            run_dir=taught,
+            **given,
+        )
+        first: list[float] = []
+        still = replace(algorithm, beta=0.1, learning_rate=0.0)
+        pg.train(
+            still,
+            "copy",
+            total_timesteps=60,
+            init_from=taught,
+            callback=lambda row: first.append(row["kl"]),
+            **given,
+        )
+        assert max(map(abs, first)) < 1e-6
+        moving = replace(algorithm, beta=0.1, learning_rate=1e-2)
+        whole, rest = whole_and_halves(tmp_path, moving, agent=spec, init_from=taught)
+        assert differences(final_state(tmp_path / "whole"), final_state(tmp_path / "half")) == []
+        assert rows(tmp_path / "whole") == rows(tmp_path / "half")
+        assert abs(whole.history[-1]["kl"]) > 1e-4
+        theirs = final_state(taught)["agent"]
+        kept = rest.agent.network.frozen_adapters.state_dict().values()
+        named = sorted(name for name in theirs if name.startswith("network.model") and "lora_" in name)
+        for name, x in zip(named, kept, strict=True):
+            assert torch.equal(theirs[name], x)
 
     def test_a_folder_that_changed_is_told(self, tmp_path: Path) -> None:
         folder = pretrained(tmp_path / "model")
@@ -266,7 +338,7 @@ def test_half_precision_trains_and_goes_on(tmp_path: Path) -> None:
 def test_samples_are_written_with_every_row(tmp_path: Path) -> None:
     pg.train(GRPO, "copy", total_timesteps=200, agent=TINY, run_dir=tmp_path / "a", **SETTING)
     lines = [json.loads(line) for line in samples(tmp_path / "a").splitlines()]
-    steps = [int(float(row["time/total_timesteps"])) for row in told(tmp_path / "a")]
+    steps = [int(float(row["time/total_timesteps"])) for row in rows(tmp_path / "a")]
     assert sorted({line["timesteps"] for line in lines}) == steps
     assert len(lines) == 4 * len(steps)
     for line in lines:

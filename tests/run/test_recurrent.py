@@ -188,7 +188,7 @@ def test_every_algorithm_stops_and_continues_bit_for_bit(name: str, kind: str, t
     assert differences(final_state(tmp_path / "a"), final_state(tmp_path / "b")) == []
     assert rows(tmp_path / "a") == rows(tmp_path / "b")
     memory = final_state(tmp_path / "a")["collector"]["memory"]
-    assert memory["state"]["actor"].any()
+    assert memory["state"]["cells"].any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -316,7 +316,7 @@ def test_flags_of_the_command_line(tmp_path: Path) -> None:
     assert cli("eval --episodes 3", where).code == 0
     agent = pg.load(where).agent
     memory = agent.memory()
-    assert memory.state["actor"].shape == (1, 8)
+    assert memory.state["cells"].shape == (1, 2, 8), "the actor's and the critic's"
     actions = [agent.act([0.0, 1.0, 0.0], memory=memory) for _ in range(3)]
     assert set(actions) <= {0, 1, 2, 3}
 

@@ -312,7 +312,7 @@ def test_places_without_a_run(tmp_path: Path) -> None:
     (tmp_path / "cartpole-1").mkdir()
     for attempt in (pg.resume, pg.load):
         with pytest.raises(
-            CheckpointError, match=r"there is no run at .*cartpole-2; did you mean .*cartpole-1\?"
+            CheckpointError, match=r"there is no run at .*cartpole-2: did you mean .*cartpole-1\?"
         ):
             attempt(tmp_path / "cartpole-2")
         with pytest.raises(CheckpointError, match="not a pgrad run directory"):

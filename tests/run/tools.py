@@ -9,7 +9,7 @@ import torch
 from pgrad.training.disk.checkpoint import latest_checkpoint, load_checkpoint
 from pgrad.training.disk.rundir import RunDir
 
-CLOCK = ("time/time_elapsed", "time/fps")
+COUNTS = ("time/total_timesteps", "time/iterations")
 
 
 def final_state(run_dir: Path) -> dict[str, Any]:
@@ -19,9 +19,12 @@ def final_state(run_dir: Path) -> dict[str, Any]:
 
 
 def rows(run_dir: Path) -> list[dict[str, str]]:
-    """The rows of metrics.csv as written, without the clock."""
+    """The rows of metrics.csv as written, without what clocks say."""
     with open(run_dir / "metrics.csv", newline="") as file:
-        return [{key: x for key, x in row.items() if key not in CLOCK} for row in csv.DictReader(file)]
+        return [
+            {key: x for key, x in row.items() if key in COUNTS or not key.startswith("time/")}
+            for row in csv.DictReader(file)
+        ]
 
 
 def differences(a: Any, b: Any, path: str = "") -> list[str]:

@@ -5,7 +5,8 @@ import io
 import pytest
 
 from pgrad.training.console import Console
-from pgrad.training.shown import one_line, with_shares
+from pgrad.training.shown import one_line, times
+from pgrad.training.stages import shares
 from tests.training.test_console import METRICS, Clock, Terminal, clock, pictures, terminal
 
 __all__ = ["clock", "terminal"]
@@ -50,7 +51,7 @@ def test_the_table_and_the_last_samples(clock: Clock, terminal: Terminal) -> Non
     assert any(cell[-2:] == ["sampler gap", "4.8e-07"] for cell in cells)
     left = {cell[0]: cell[1] for cell in cells if len(cell) > 1}
     assert left["tokens/s"] == "12.3k"
-    assert (left["generating"], left["rewarding"], left["updating"]) == ("60%", "10%", "30%")
+    assert shown[-3] == "time   generate 60%  reward 10%  update 30%"
     assert not any("episode return" in line for line in shown)
     assert shown[-2:] == ["   0.5  1+2= → 3⏎indeed", "not judged  Hello? → World"]
 
@@ -67,9 +68,13 @@ def test_the_lines(clock: Clock) -> None:
 
 
 def test_shares_add_up_and_need_a_clock() -> None:
-    shares = with_shares({"time/generate": 1.0, "time/update": 3.0})
-    assert (shares["share/generate"], shares["share/reward"], shares["share/update"]) == (0.25, 0.0, 0.75)
-    assert with_shares({"reward": 1.0}) == {"reward": 1.0}
+    assert shares({"time/generate": 1.0, "time/update": 3.0, "time/fps": 9.0}) == {
+        "generate": 0.25,
+        "update": 0.75,
+    }
+    assert shares({"reward": 1.0, "time/update": 0.0}) == {}
+    assert times({"time/fps": 9.0}) == ""
+    assert times({"time/world": 1.0, "time/act": 0.0, "time/update": 1.0}) == "time   world 50%  update 50%"
 
 
 @pytest.mark.parametrize("width", [20, 40, 80])

@@ -302,6 +302,9 @@ class Reader(nn.Module):
     def value(self, obs: Tokens) -> Tensor:
         return self.table[obs.id, 6]
 
+    def policy_and_value(self, obs: Tokens) -> tuple[Categorical, Tensor]:
+        return self.policy(obs), self.value(obs)
+
 
 def texts(agent: Reader) -> Batch:
     """Five texts of different lengths."""

@@ -14,7 +14,10 @@ import pgrad as pg
 from pgrad.algorithms.protocol import Metrics
 from pgrad.data import Steps, Trajectory, map_tree
 from pgrad.models import Agent
-from pgrad.training.loop import Averages, Every, Seeds, Training, run
+from pgrad.stopping import Stop
+from pgrad.training.loop import Seeds, Training, run
+from pgrad.training.reports import Averages, Every
+from pgrad.training.stages import Stages
 from tests.training.tools import training
 from tests.worlds.fakes import TERMINATED, TRUNCATED, counting_factory
 
@@ -184,12 +187,14 @@ class Counted:
         self.collector = self
         self.episodes = self
         self.averages = Averages()
+        self.stages = Stages()
         self.learner, self.n_updates = self, 0
+        self.untold: int | None = None
 
     def metrics(self) -> dict[str, float]:
         return {"rollout/ep_rew_mean": float(self.iterations)}
 
-    def iterate(self) -> dict[str, float]:
+    def iterate(self, stop: Stop) -> dict[str, float]:
         self.timesteps, self.iterations = self.timesteps + 30, self.iterations + 1
         return {"train/loss": float(self.iterations)}
 

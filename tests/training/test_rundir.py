@@ -185,7 +185,7 @@ def test_open_says_what_is_wrong(tmp_path: Path) -> None:
     path = finished_run(tmp_path / "CartPole-v1-seed1")
     (tmp_path / "other").mkdir()
     problems = {
-        tmp_path / "CartPole-v1-seed2": f"there is no run at .*; did you mean {path}",
+        tmp_path / "CartPole-v1-seed2": f"there is no run at .*: did you mean {path}",
         tmp_path / "nowhere" / "run": "there is no run at",
         tmp_path / "other": "is not a pgrad run directory: it has no config.json",
     }

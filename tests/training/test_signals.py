@@ -12,37 +12,39 @@ import pytest
 from pgrad.training import signals as module
 from pgrad.training.signals import StopOnSignal
 
-BOTH = [signal.SIGINT, signal.SIGTERM]
+ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 def raised(number: int) -> None:
     signal.raise_signal(number)  # Python calls the handler before the next line
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_the_first_signal_is_a_request(number: int, code: int) -> None:
-    before = [signal.getsignal(x) for x in BOTH]
+    before = [signal.getsignal(x) for x in ALL]
     with StopOnSignal() as stop:
         assert (stop.requested, stop.exit_code) == (None, 0)
         raised(number)
         assert (stop.requested, stop.exit_code) == (number, code)
     assert stop.requested == number  # still known after the end
-    assert [signal.getsignal(x) for x in BOTH] == before
+    assert [signal.getsignal(x) for x in ALL] == before
 
 
-@pytest.mark.parametrize("first", BOTH)
+@pytest.mark.parametrize("first", ALL)
 def test_a_ctrl_c_after_that_stops_at_once(first: int) -> None:
-    before = [signal.getsignal(x) for x in BOTH]
+    before = [signal.getsignal(x) for x in ALL]
     with StopOnSignal() as stop:
         raised(first)
         with pytest.raises(KeyboardInterrupt):
             raised(signal.SIGINT)
-        assert [signal.getsignal(x) for x in BOTH] == before  # already, should stopping take long
-    assert [signal.getsignal(x) for x in BOTH] == before
+        assert [signal.getsignal(x) for x in ALL] == before  # already, should stopping take long
+    assert [signal.getsignal(x) for x in ALL] == before
     assert stop.exit_code == 128 + first
 
 
-@pytest.mark.parametrize("first", BOTH)
+@pytest.mark.parametrize("first", ALL)
 def test_more_sigterms_change_nothing(first: int) -> None:
     with StopOnSignal() as stop:
         raised(first)
@@ -78,12 +80,12 @@ def test_an_ignored_signal_stays_ignored() -> None:
 
 
 def test_other_threads_are_left_alone() -> None:
-    before = [signal.getsignal(x) for x in BOTH]
+    before = [signal.getsignal(x) for x in ALL]
     seen: list[Any] = []
 
     def work() -> None:
         with StopOnSignal() as stop:
-            seen.extend([stop.requested, [signal.getsignal(x) for x in BOTH]])
+            seen.extend([stop.requested, [signal.getsignal(x) for x in ALL]])
 
     thread = threading.Thread(target=work)
     thread.start()

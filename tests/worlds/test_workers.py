@@ -1,5 +1,6 @@
 """Worker processes: the same numbers as without them, and nothing that happens to one is a riddle."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from pgrad.errors import UsageError, WorldError
 from pgrad.worlds import make
 from pgrad.worlds.gym.create import Recipe
 from pgrad.worlds.gym.history import environment_seeds
+from pgrad.worlds.gym.shared import STEP
 from pgrad.worlds.gym.workers import WorkerWorld
 from tests.worlds.conformance import check_state, check_world
 from tests.worlds.fakes import BOTH, TERMINATED, TRUNCATED, StructuredEnv, check_counting, counting_factory
@@ -65,7 +67,7 @@ def act(world: Any, *actions: int) -> Any:
 
 
 def pids(world: WorkerWorld) -> list[int]:
-    return [process.pid for process in world._processes]
+    return [process.pid for process in world._team.processes]
 
 
 def gone(pid: int, within: float = 5.0) -> bool:
@@ -195,7 +197,7 @@ def test_a_worker_that_exits() -> None:
 def test_a_worker_that_hangs() -> None:
     world = troubled()
     world.reset()
-    world._timeout = 1.0
+    world._team.timeout = 1.0
     began = time.monotonic()
     with pytest.raises(
         WorldError, match=r"worker 0 \(pid \d+, environments 0 to 1\) did not answer within 1 s"
@@ -208,7 +210,9 @@ def test_a_worker_that_hangs() -> None:
 def test_close_does_not_wait_for_a_worker_that_hangs() -> None:
     world = troubled()
     world.reset()
-    world._send(0, ("step", (np.array([3, 0]), None)))
+    world._give(torch.tensor([3, 0, 0, 0, 0]))
+    world._board.call[0] = STEP
+    world._team._go[0].release()
     began = time.monotonic()
     world.close()
     world.close()
@@ -319,7 +323,7 @@ WAITING = """
     world = make("CartPole-v1", n_envs=2, workers=2)
     world.reset()
     try:
-        print(*(process.pid for process in world._processes), flush=True)
+        print(*(process.pid for process in world._team.processes), flush=True)
         while True:
             world.step(torch.zeros(2, dtype=torch.int64))
     except KeyboardInterrupt:
@@ -345,3 +349,55 @@ def test_workers_end_when_the_parent_is_killed(tmp_path: Path) -> None:
     process.kill()
     process.communicate(timeout=30)
     assert all(gone(pid) for pid in workers)
+
+
+def test_actions_may_change_their_kind() -> None:
+    """A step is the same for int32 as for int64, for bfloat16, for those that need gradients."""
+    for name, forms in (
+        ("CartPole-v1", [torch.tensor([0, 1, 1]), torch.tensor([0, 1, 1], dtype=torch.int32)] * 2),
+        (
+            "Pendulum-v1",
+            [x := torch.tensor([[0.5], [-1.0], [9.0]]), x.double(), x.bfloat16()],
+        ),
+        ("Pendulum-v1", [x.clone().requires_grad_(), x]),
+    ):
+        here, there = (make(name, n_envs=3, workers=workers) for workers in (0, 2))
+        assert same(here.reset(), there.reset())
+        for action in forms:
+            assert same(advance(here, action.detach())[1:], advance(there, action)[1:])
+        there.close()
+
+
+def test_environments_left_alone() -> None:
+    here, there = (make("CartPole-v1", n_envs=5, seed=3, workers=workers) for workers in (0, 2))
+    assert same(here.reset(), there.reset())
+    actions, generator = sampler(here, 0), np.random.default_rng(0)
+    for t in range(80):
+        active = None if t % 3 == 0 else torch.from_numpy(generator.integers(0, 2, 5).astype(bool))
+        action = actions()
+        assert same(advance(here, action, active), advance(there, action, active))
+    assert same_state(here.state_dict(), there.state_dict())
+    there.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc")
+def test_shared_memory_is_given_back() -> None:
+    """It has no name, semaphores lose theirs, and what was shown outlives the world that showed it."""
+
+    def mapped() -> int:
+        gc.collect()
+        return Path("/proc/self/maps").read_text().count("memfd:pgrad")
+
+    before = mapped()
+    world: Any = make("CartPole-v1", n_envs=2, workers=2)
+    obs = world.reset()
+    world.step(torch.zeros(2, dtype=torch.int64))
+    shown, semaphores = obs.clone(), [x._semlock.name for x in (*world._team._go, *world._team._done)]
+    assert (mapped(), len(semaphores)) == (before + 2, 4)  # one for the actions, one for what is shown
+    world.close()
+    del world
+    assert mapped() == before + 1
+    assert torch.equal(obs, shown)
+    del obs
+    assert mapped() == before
+    assert not any(Path(f"/dev/shm/sem.{name.removeprefix('/')}").exists() for name in semaphores)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pgrad.cli.parse import parse
-from pgrad.training.versions import cores, devices, versions
+from pgrad.training.versions import cores, devices, usual_threads, versions
 
 TIMEOUT = 60  # seconds for one trial
 
@@ -73,7 +73,8 @@ def run(args: list[str]) -> int:
     print("\nthreads")
     print(f"  {'cores':<17} {cores()}")
     print(f"  {'OMP_NUM_THREADS':<17} {os.environ.get('OMP_NUM_THREADS', 'not set')}")
-    print(f"  {'pgrad uses':<17} 1 for small networks, {cores()} for images (--threads changes it)")
+    many = f"{usual_threads()} for images and wide language models"
+    print(f"  {'pgrad uses':<17} 1 for small networks, {many} (--threads changes it)")
     print("\nwhat works (tried)", flush=True)
     with ThreadPoolExecutor(max_workers=max(cores() // 2, 1)) as pool:
         for (name, _, install), problem in zip(TRIALS, pool.map(_try, TRIALS), strict=True):

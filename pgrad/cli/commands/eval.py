@@ -9,6 +9,9 @@ from pgrad.cli.parse import parse
 from pgrad.errors import UsageError
 from pgrad.run import load
 
+SPLITS = {"held_out": "", "train": " · prompts trained on", "larger": " · larger problems"}
+"""Which prompts, as the report calls them."""
+
 
 @dataclass(frozen=True)
 class Eval:
@@ -26,6 +29,8 @@ class Eval:
     """what the worlds and the sampling draw from; none: derived from the seed of the run"""
     n_envs: int = 8
     """environments side by side"""
+    split: Literal["held_out", "train", "larger"] = "held_out"
+    """which prompts: those held out, those trained on, or of a task larger ones than were ever trained on"""
 
 
 def run(args: list[str]) -> int:
@@ -34,8 +39,11 @@ def run(args: list[str]) -> int:
     if not given.run_dir:
         raise UsageError("evaluate which run? For example: pgrad eval runs/ppo/CartPole-v1-seed0")
     loaded = load(given.run_dir, given.checkpoint)
-    result = loaded.evaluate(given.episodes, not given.stochastic, seed=given.seed, n_envs=given.n_envs)
+    result = loaded.evaluate(
+        given.episodes, not given.stochastic, seed=given.seed, n_envs=given.n_envs, split=given.split
+    )
     what = f"{loaded.config.algorithm_name} · {loaded.config.world_name}"
+    what += SPLITS[given.split]
     print(f"{what} · {given.checkpoint} agent, {loaded.timesteps:,} steps")
     print(result)
     return 0

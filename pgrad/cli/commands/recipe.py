@@ -1,18 +1,18 @@
 """`pgrad recipe NAME`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
 from pgrad.cli.names import choose
+from pgrad.cli.order import Several, chosen_seeds
 from pgrad.cli.parse import parse
-from pgrad.errors import UsageError
 from pgrad.recipes import RECIPES
 from pgrad.recipes.runner import run_recipes
 from pgrad.recipes.table import digits
-from pgrad.training.versions import cores
+from pgrad.report.statistics import FEW
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,13 @@ class Recipe:
         Positional[tuple[str, ...]], arg(metavar="NAME [NAME ...]", help_behavior_hint="(none lists them)")
     ] = ()
     """the recipes"""
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """the seeds to run"""
+    own: OmitArgPrefixes[Several] = field(default_factory=lambda: Several(("5",)))
     out: str = "runs/recipes"
     """a folder NAME is made in this one, with a curve per seed, a picture and result.json"""
     runs: str | None = None
     """keep the run directories in this folder, and continue those that are there already"""
-    jobs: int = 0
-    """seeds to run at the same time; 0 is one for each core"""
+    quiet: FlagCreatePairsOff[bool] = False
+    """show no progress"""
 
 
 def run(args: list[str]) -> int:
@@ -41,18 +40,18 @@ def run(args: list[str]) -> int:
             reach = "" if recipe.reach is None else f"≥ {recipe.reach:g}"
             print(f"{recipe.name:34} {recipe.world:15} {recipe.total_timesteps:>9,} steps  {reach}")
         return 0
-    if not given.seeds or given.jobs < 0:
-        raise UsageError(f"a recipe needs seeds and jobs ≥ 0, got {given.seeds} and {given.jobs}")
+    seeds = chosen_seeds(given.own.seeds)
     recipes = [RECIPES[choose(name, RECIPES, "recipe")] for name in given.names]
     runs = None if given.runs is None else Path(given.runs)
-    for result in run_recipes(recipes, given.seeds, Path(given.out), given.jobs or cores(), runs):
+    out, jobs = Path(given.out), given.own.limit
+    for result in run_recipes(recipes, seeds, out, jobs, runs, progress=not given.quiet):
         print(result["recipe"])
         k = digits(result)
         for seed in result["seeds"]:
             returns = f"{seed['eval_mean']:.{k}f} ± {seed['eval_std']:.{k}f}"
             print(f"  seed {seed['seed']}: {returns} ({seed['seconds']:.0f} s)")
         low, high = result["interval"]
-        if len(result["seeds"]) < 5:
+        if len(result["seeds"]) < FEW:
             print("  fewer than 5 seeds: the interval says little")
         verdict = {True: "reached", False: "not reached", None: "reported only"}[result["reached"]]
         print(

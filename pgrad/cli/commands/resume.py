@@ -7,8 +7,11 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from pgrad.cli.finish import Output, finish
 from pgrad.cli.parse import parse
+from pgrad.cli.several import finish_several, shown_of
 from pgrad.errors import UsageError
 from pgrad.run import resume
+from pgrad.run.seeds import resume_seeds
+from pgrad.run.seeds_folder import holds_seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +19,7 @@ class Resume:
     """Continue a run from its latest checkpoint, bit for bit as if it had never stopped."""
 
     run_dir: Annotated[Positional[str], arg(metavar="DIR", help_behavior_hint="(required)")] = ""
-    """the folder of the run"""
+    """the folder of the run, or of several seeds: all that are unfinished"""
     total_timesteps: int | None = None
     """train up to this many steps in all; none is what the run was started with"""
     checkpoint: str | None = None
@@ -29,6 +32,11 @@ def run(args: list[str]) -> int:
     given: Resume = parse(Resume, "resume", args)
     if not given.run_dir:
         raise UsageError("resume which run? For example: pgrad resume runs/ppo/CartPole-v1-seed0")
+    if holds_seeds(given.run_dir):
+        if given.checkpoint is not None:
+            raise UsageError("a checkpoint is of one seed: resume that one, DIR/seed0")
+        found = resume_seeds(given.run_dir, given.total_timesteps, shown=shown_of(given.output))
+        return finish_several(found, given.output)
     result = resume(
         given.run_dir,
         given.total_timesteps,

@@ -9,27 +9,32 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from pgrad.algorithms import ALGORITHMS
 from pgrad.cli.finish import Folder, Output, finish
 from pgrad.cli.names import choose, pairs
+from pgrad.cli.order import Order, Several, chosen_seeds
 from pgrad.cli.parse import parse
+from pgrad.cli.several import finish_several, shown_of
 from pgrad.cli.summary import summary
-from pgrad.cli.text import means_text, train_on_text
+from pgrad.cli.text import means_text, order_on_text
 from pgrad.errors import UsageError
 from pgrad.models import AgentSpec
 from pgrad.run import train
 from pgrad.run.config import RunOptions, default_spec
+from pgrad.run.seeds import train_seeds
 from pgrad.worlds.language.kind import is_language
 
 A = TypeVar("A")
+Own = TypeVar("Own")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(Generic[A]):
-    """Everything a training can be told."""
+class Train(Generic[A, Own]):
+    """Everything a training can be told, and what the command has of its own."""
 
     world: Annotated[Positional[str], arg(metavar="WORLD", help_behavior_hint="(required)")] = ""
     """a Gymnasium id (CartPole-v1, ALE/Pong-v5, module:Name-v0), a tensor world (cartpole), or what language
     models are trained on: a task (parity) or a file of prompts: pgrad list"""
     run: OmitArgPrefixes[RunOptions]
     folder: OmitArgPrefixes[Folder]
+    own: OmitArgPrefixes[Own]
     output: OmitArgPrefixes[Output]
     algorithm: OmitArgPrefixes[A]
     agent: OmitArgPrefixes[AgentSpec]
@@ -38,53 +43,87 @@ class Train(Generic[A]):
 def run(args: list[str]) -> int:
     """Train, and say how it went and where everything is."""
     if args and args[0] in ("-h", "--help"):
-        print(usage(), end="")
+        print(usage("train", "Train an algorithm in a world."), end="")
         return 0
-    if not args or args[0].startswith("-"):
-        example = "pgrad train ppo CartPole-v1"
-        raise UsageError(
-            f"train which algorithm? For example: {example} (there are: {', '.join(ALGORITHMS)})"
-        )
-    name = choose(args[0], ALGORITHMS, "algorithm")
-    algorithm = ALGORITHMS[name]
-    fresh = algorithm()
-    if means_text(args[1:]):
-        return train_on_text(name, args[1:])
-    parts: dict[str, Any] = {"run": RunOptions(), "folder": Folder(), "output": Output()}
-    usual: Train = Train(**parts, algorithm=fresh, agent=default_spec(fresh))
-    given: Train = parse(Train[algorithm], f"train {name}", args[1:], summary(algorithm), usual)  # type: ignore[valid-type]
-    if (spec := default_spec(given.algorithm)) != usual.agent:  # the usual agent of what was asked for
-        usual = dataclasses.replace(usual, agent=spec)
-        given = parse(Train[algorithm], f"train {name}", args[1:], summary(algorithm), usual)  # type: ignore[valid-type]
-    if not given.world:
-        raise UsageError(
-            f"train in which world? For example: pgrad train {name} CartPole-v1 (see: pgrad list)"
-        )
-    if is_language(given.world):  # named behind the options
-        return train_on_text(name, args[1:])
+    order = read_order("train", args, Several())
+    if order.own.seeds:
+        return _train_several(order)
     result = train(
-        given.algorithm,
-        given.world,
-        **dataclasses.asdict(given.run),
-        agent=given.agent,
-        run_dir=given.folder.run_dir,
-        overwrite=given.folder.overwrite,
-        world_kwargs=pairs(given.folder.world_kwargs),
-        tensorboard=given.output.tensorboard,
-        wandb=given.output.wandb,
-        progress=not given.output.quiet,
+        order.algorithm,
+        order.world,
+        **dataclasses.asdict(order.run),
+        agent=order.agent,
+        run_dir=order.folder.run_dir,
+        overwrite=order.folder.overwrite,
+        world_kwargs=order.world_kwargs,
+        reward=order.reward,
+        tensorboard=order.output.tensorboard,
+        wandb=order.output.wandb,
+        progress=not order.output.quiet,
     )
-    finish(result, given.output)
+    finish(result, order.output)
     return 0
 
 
-def usage() -> str:
-    """Help on the choice of an algorithm."""
+def _train_several(order: Order) -> int:
+    seeds, output = chosen_seeds(order.own.seeds), order.output
+    if order.run.seed:
+        raise UsageError("give --seed or --seeds, not both")
+    if output.video:
+        raise UsageError("several seeds make no video: leave out --video (pgrad play DIR/seed0 records one)")
+    found = train_seeds(
+        order.config,
+        seeds,
+        order.folder.run_dir,
+        overwrite=order.folder.overwrite,
+        limit=order.own.limit,
+        shown=shown_of(output),
+    )
+    return finish_several(found, output)
+
+
+def read_order(command: str, args: list[str], own: Any) -> Order:
+    """What `pgrad COMMAND ALGORITHM WORLD …` asks for; `own`: the command's own options, usual ones."""
+    if not args or args[0].startswith("-"):
+        example = f"pgrad {command} ppo CartPole-v1"
+        raise UsageError(
+            f"{command} which algorithm? For example: {example} (there are: {', '.join(ALGORITHMS)})"
+        )
+    name = choose(args[0], ALGORITHMS, "algorithm")
+    algorithm = ALGORITHMS[name]
+    fresh, what = algorithm(), f"{command} {name}"
+    kind = Train[algorithm, type(own)]  # type: ignore[misc, valid-type]
+    if means_text(args[1:]):
+        return order_on_text(command, name, args[1:], own)
+    parts: dict[str, Any] = {"run": RunOptions(), "folder": Folder(), "output": Output(), "own": own}
+    usual: Train = Train(**parts, algorithm=fresh, agent=default_spec(fresh))
+    given: Train = parse(kind, what, args[1:], summary(algorithm), usual)
+    if (spec := default_spec(given.algorithm)) != usual.agent:  # the usual agent of what was asked for
+        usual = dataclasses.replace(usual, agent=spec)
+        given = parse(kind, what, args[1:], summary(algorithm), usual)
+    if not given.world:
+        raise UsageError(f"{command} in which world? For example: pgrad {what} CartPole-v1 (see: pgrad list)")
+    if is_language(given.world):  # named behind the options
+        return order_on_text(command, name, args[1:], own)
+    return Order(
+        given.algorithm,
+        given.world,
+        given.run,
+        given.agent,
+        given.folder,
+        given.output,
+        given.own,
+        pairs(given.folder.world_kwargs),
+    )
+
+
+def usage(command: str, what: str) -> str:
+    """Help on the choice of an algorithm, for a command that does `what` with it."""
     names = "\n".join(f"  {name:<14} {summary(one)}" for name, one in ALGORITHMS.items())
     return (
-        "usage: pgrad train ALGORITHM WORLD [OPTIONS]\n\nTrain an algorithm in a world.\n\n"
+        f"usage: pgrad {command} ALGORITHM WORLD [OPTIONS]\n\n{what}\n\n"
         f"algorithms:\n{names}\n\n"
-        "The options of each: pgrad train ppo --help. The worlds: pgrad list.\n"
-        "Language models have other options: pgrad train grpo parity --help.\n"
-        "Example: pgrad train ppo CartPole-v1 --total-timesteps 100_000 --seed 1\n"
+        f"The options of each: pgrad {command} ppo --help. The worlds: pgrad list.\n"
+        f"Language models have other options: pgrad {command} grpo parity --help.\n"
+        f"Example: pgrad {command} ppo CartPole-v1 --total-timesteps 100_000 --seed 1\n"
     )

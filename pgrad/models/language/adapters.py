@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 from pgrad.errors import UsageError
 from pgrad.extras import extra
@@ -52,6 +52,34 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.enable_adapters(True)
+
+
+class KeptAdapters(nn.Module):
+    """A copy of a model's adapters, which does not train and is saved like any other part."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        for i, x in enumerate(_trained(model)):
+            self.register_buffer(f"x{i}", x.detach().clone())
+
+
+@contextmanager
+def with_adapters(model: nn.Module, kept: KeptAdapters) -> Iterator[None]:
+    """The model with the adapters that were kept, for forward passes without a gradient."""
+    trained = _trained(model)
+    present = [x.data for x in trained]
+    for x, other in zip(trained, kept.buffers(), strict=True):
+        x.data = other
+    try:
+        yield
+    finally:
+        for x, own in zip(trained, present, strict=True):
+            x.data = own
+
+
+def _trained(model: nn.Module) -> list[Tensor]:
+    """The adapters' matrices, in the order of their names."""
+    return [x for name, x in sorted(model.named_parameters()) if "lora_" in name]
 
 
 def adapted(model: nn.Module) -> list[Any]:

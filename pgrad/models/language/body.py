@@ -26,7 +26,12 @@ def shape_of(model: Any, temperature: float = 1.0) -> Shape:
 
 def context_of(model: Any) -> int | None:
     """The longest text that the model reads; None where its configuration does not say."""
-    found = getattr(model.config, "max_position_embeddings", None)
+    return context_in(model.config)
+
+
+def context_in(config: Any) -> int | None:
+    """The same of a configuration alone."""
+    found = getattr(config, "max_position_embeddings", None)
     return None if found is None else int(found)
 
 

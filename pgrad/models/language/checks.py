@@ -24,7 +24,7 @@ def check_ends(network: LanguageNetwork) -> Finding:
     names = ", ".join(f"{i} {tokenizer.convert_ids_to_tokens(i)!r}" for i in network.eos)
     text = f"texts end at {names}"
     if tokenizer.eos_token_id is None:
-        return False, f"{text}; the tokenizer itself has no eos_token"
+        text += "; the tokenizer itself has no eos_token, the model's is taken"
     if tokenizer.pad_token_id is None:
         return True, f"{text}; no padding token (none is needed)"
     same = tokenizer.pad_token_id in network.eos

@@ -16,6 +16,7 @@ from pgrad.models.language.cache import prefill
 from pgrad.models.language.decode import Fused, Plain, fusable
 from pgrad.models.language.network import LanguageNetwork
 from pgrad.models.language.sample import choose, uniforms
+from pgrad.stopping import Stop, go_on
 
 LOOK_EVERY = {"cpu": 1, "cuda": 16}
 """After so many tokens it is asked which texts have ended, for which a GPU must be waited for."""
@@ -52,12 +53,14 @@ def generate(
     top_p: float = 1.0,
     eos: Sequence[int] | None = None,
     greedy: bool = False,
+    stop: Stop = go_on,
 ) -> Completions:
     """Sample `num_generations` completions of every prompt, a list of tokens.
 
     Each prompt is read once. A completion depends on its prompt and its own seed (int64 [N]), not on what is
     written beside it, up to the rounding of matrix products of other sizes. `temperature` and `eos` are the
-    network's unless given. Raises UsageError for prompts that are empty or do not fit the model's context.
+    network's unless given. `stop` is called before every token. Raises UsageError for prompts that are empty
+    or do not fit the model's context.
     """
     texts = [list(map(int, prompt)) for prompt in prompts]
     temperature = network.temperature if temperature is None else temperature
@@ -73,6 +76,7 @@ def generate(
             ends,
             temperature,
             {"top_k": top_k, "top_p": top_p, "greedy": greedy},
+            stop,
         )
 
 
@@ -84,6 +88,7 @@ def _write(
     ends: Tensor,
     temperature: float,
     how: dict[str, Any],
+    stop: Stop,
 ) -> Completions:
     model: Any = network.model
     dtype, device, n = network.dtype, u.device, u.shape[1]
@@ -107,6 +112,7 @@ def _write(
     over = torch.zeros(len(u), dtype=torch.bool, device=device)
     look = LOOK_EVERY.get(device.type, 1)
     for t in range(n):
+        stop()
         with torch.autocast(device.type, enabled=False):  # what follows the body is float32
             z = logits(hidden.to(dtype), weight, head.bias, shape)
             token, of_token, spread = choose(z, u[:, t], **how)

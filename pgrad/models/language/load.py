@@ -1,5 +1,6 @@
 """Language models and tokenizers from a folder or a hub id; nothing that they bring is executed."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ from torch import nn
 
 from pgrad.errors import UsageError
 from pgrad.extras import extra
+from pgrad.models.language.body import context_in
+from pgrad.models.language.sizes import CONTEXT, SCRATCH, SIZES
+from pgrad.models.language.spec import LanguageSpec
 
 
 def load_model(name: str) -> Any:
@@ -16,8 +20,7 @@ def load_model(name: str) -> Any:
     Raises UsageError where there is none, it has no weights, is of another kind, wants to run code of its
     own, or carries a state that is not keys and values (the sampler could not go back to it).
     """
-    transformers = extra("transformers")
-    config = _from(name, "model", transformers.AutoConfig.from_pretrained)
+    transformers, config = extra("transformers"), read_config(name)
     if getattr(config, "is_encoder_decoder", False):
         raise UsageError(f"model {name!r} is an encoder and a decoder; only decoders can be trained")
     drop_nothing(config)
@@ -37,15 +40,42 @@ def load_tokenizer(name: str) -> Any:
     return _from(name, "tokenizer", extra("transformers").AutoTokenizer.from_pretrained)
 
 
-def end_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Every token that ends a text: of the generation settings, the model and the tokenizer.
+def read_config(name: str) -> Any:
+    """The configuration of the model in the folder or of the hub id `name`, without its weights.
+
+    Raises UsageError where there is none.
+    """
+    return _from(name, "model", extra("transformers").AutoConfig.from_pretrained)
+
+
+def read_context(spec: LanguageSpec) -> int | None:
+    """How much the model of `spec` reads, without its weights; None where its configuration does not say."""
+    return CONTEXT if spec.is_scratch else context_in(read_config(spec.model))
+
+
+def read_width(spec: LanguageSpec) -> int:
+    """The width of the hidden states of the model of `spec`, without its weights."""
+    if spec.is_scratch:
+        return SIZES[spec.model.removeprefix(SCRATCH)].hidden
+    return int(read_config(spec.model).get_text_config().hidden_size)
+
+
+def read_ends(name: str) -> tuple[int, ...]:
+    """The tokens that end a text according to a model's settings for generating and its configuration."""
+    try:
+        settings = extra("transformers").GenerationConfig.from_pretrained(str(Path(name).expanduser()))
+    except (OSError, ValueError, TypeError):  # not every model has any
+        settings = None
+    return tuple(dict.fromkeys(_ends(settings, read_config(name))))
+
+
+def end_tokens(model: Any, tokenizer: Any, others: Sequence[int] = ()) -> tuple[int, ...]:
+    """Every token that ends a text: of the generation settings, the model and the tokenizer, and others.
 
     Raises UsageError where there is none: no episode would ever end by itself.
     """
-    found: set[int] = set()
-    for owner in (getattr(model, "generation_config", None), model.config, tokenizer):
-        ids = getattr(owner, "eos_token_id", None)
-        found |= set(ids) if isinstance(ids, list | tuple) else {ids} if ids is not None else set()
+    settings = getattr(model, "generation_config", None)
+    found = {*_ends(settings, model.config, tokenizer), *others}
     ends = tuple(sorted(i for i in found if 0 <= i < model.config.vocab_size))
     if not ends:
         raise UsageError(
@@ -53,6 +83,14 @@ def end_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
             "ever end: set tokenizer.eos_token and save it beside the model"
         )
     return ends
+
+
+def _ends(*owners: Any) -> list[int]:
+    found: list[int] = []
+    for owner in owners:
+        ids = getattr(owner, "eos_token_id", None)
+        found += ids if isinstance(ids, list | tuple) else [] if ids is None else [ids]
+    return found
 
 
 def drop_nothing(config: Any) -> None:

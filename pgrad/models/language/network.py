@@ -1,6 +1,7 @@
 """A language model as the network of an agent: a policy over the next token, and a critic beside it."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,13 @@ from torch import Generator, Tensor, nn
 from pgrad.data import Tokens
 from pgrad.errors import UsageError
 from pgrad.math.tokens import TokenPolicy
-from pgrad.models.language.adapters import adapted, add_adapters, without_adapters
+from pgrad.models.language.adapters import (
+    KeptAdapters,
+    adapted,
+    add_adapters,
+    with_adapters,
+    without_adapters,
+)
 from pgrad.models.language.body import body_of, check_head, context_of, shape_of, shrink
 from pgrad.models.language.load import drop_nothing, end_tokens, load_model, load_tokenizer, remove_dropout
 from pgrad.models.language.outside import put_back, take_out
@@ -35,18 +42,25 @@ class LanguageNetwork(nn.Module):
 
     `model` is a causal transformers model, `eos` every token that ends a text, `context` how long one may be
     (None: not known). The model's parameters are the actor's; those below `critic` the critic's; `frozen` is
-    the reference, unless adapters make it needless.
+    the reference, or with adapters `frozen_adapters`, which are not there while the bare model is it.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, spec: LanguageSpec, *, critic: bool, generator: Generator
+        self,
+        model: Any,
+        tokenizer: Any,
+        spec: LanguageSpec,
+        *,
+        critic: bool,
+        generator: Generator,
+        eos: Sequence[int] = (),
     ) -> None:
         super().__init__()
         drop_nothing(model.config)
         remove_dropout(model)
         check_head(model)
         model.get_input_embeddings().padding_idx = None  # a padding token that is sampled is a token
-        self.eos = end_tokens(model, tokenizer)
+        self.eos = end_tokens(model, tokenizer, eos)
         self.context = context_of(model)
         self.temperature = spec.temperature
         self.dtype = getattr(torch, spec.dtype)
@@ -61,9 +75,11 @@ class LanguageNetwork(nn.Module):
             Critic(body_of(model), model.get_output_embeddings().weight.shape[1]) if critic else None
         )
         self.frozen: nn.Module | None = None
+        self.frozen_adapters: KeptAdapters | None = None
+        self.keeps_reference = spec.reference
         self.source = None if spec.is_scratch else spec.model
         self._seals: dict[str, Tensor] = {}
-        if spec.reference:
+        if spec.reference and not spec.lora:  # new adapters change nothing
             self.keep_reference()
         self.reference_is_read = True  # as it is in `source`, and not a later policy
         self.register_state_dict_post_hook(_save_once)  # type: ignore[no-untyped-call]
@@ -84,12 +100,13 @@ class LanguageNetwork(nn.Module):
 
     @torch.no_grad()
     def reference(self, tokens: Tokens) -> TokenPolicy:
-        """π_ref: the policy as it was when `keep_reference` was called, or without its adapters."""
+        """π_ref: the policy when `keep_reference` was called; before that, of adapters, the bare model."""
         if self.frozen is not None:
             return self._policy(self.frozen, tokens)
         if not adapted(self.model):
             raise UsageError("this agent keeps no reference: build it with reference=True")
-        with without_adapters(self.model):
+        kept = self.frozen_adapters
+        with without_adapters(self.model) if kept is None else with_adapters(self.model, kept):
             return self._policy(self.model, tokens)
 
     def shares(self, longest: int) -> int | None:
@@ -102,9 +119,11 @@ class LanguageNetwork(nn.Module):
         return next(self.parameters()).device
 
     def keep_reference(self) -> None:
-        """Let the present policy be the reference; with adapters it is the model without them, always."""
+        """Let the present policy be the reference: a copy of the model, or with adapters of them alone."""
         self.reference_is_read = False
-        if not adapted(self.model):
+        if adapted(self.model):
+            self.frozen_adapters = KeptAdapters(self.model)
+        else:
             self.frozen = copy.deepcopy(self.model).requires_grad_(False)
             shrink(self.frozen, self.dtype)
 
@@ -137,6 +156,9 @@ def _save_once(network: Any, state: dict[str, Tensor], prefix: str, _: Any) -> N
 def _load_twice(network: Any, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
     if any(name.startswith(f"{prefix}frozen.") for name in state):
         network.reference_is_read = False
+    kept = any(name.startswith(f"{prefix}frozen_adapters.") for name in state)
+    if adapted(network.model):  # of a run that began with the adapters of another
+        network.frozen_adapters = KeptAdapters(network.model) if kept else None
     put_back(network, state, prefix, network._seals)
     for name, first in _repeated(network).items():
         if prefix + first in state:
@@ -144,11 +166,12 @@ def _load_twice(network: Any, state: dict[str, Tensor], prefix: str, *_: Any) ->
 
 
 def build_network(
-    spec: LanguageSpec, tokenizer: Any = None, *, critic: bool, generator: Generator
+    spec: LanguageSpec, tokenizer: Any = None, *, critic: bool, generator: Generator, eos: Sequence[int] = ()
 ) -> LanguageNetwork:
     """The network that `spec` describes; a model from scratch takes the task's tokenizer.
 
-    A model that is read brings its own tokenizer; one given beside it takes its place. Raises UsageError as
+    A model that is read brings its own tokenizer; one given beside it takes its place. `eos` are tokens that
+    end a text beside those that the model and the tokenizer know. Raises UsageError as
     `load_model` and `load_tokenizer` do, and for a tokenizer with more tokens than the model knows.
     """
     if spec.is_scratch:
@@ -163,4 +186,4 @@ def build_network(
             f"the tokenizer has {len(tokenizer)} tokens, the model {spec.model} knows "
             f"{model.config.vocab_size}: they do not belong together"
         )
-    return LanguageNetwork(model, tokenizer, spec, critic=critic, generator=generator)
+    return LanguageNetwork(model, tokenizer, spec, critic=critic, generator=generator, eos=eos)

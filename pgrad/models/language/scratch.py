@@ -33,4 +33,8 @@ def scratch_model(name: str, tokenizer: Any, generator: Generator) -> Any:
     )
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        with torch.no_grad():  # transformers leaves the padding's row 0, where a norm's slope is 1/√ε: if a
+            # policy samples it, its gradient is a thousand times everyone's, and clipping leaves no other
+            model.get_input_embeddings().weight[tokenizer.pad_token_id].normal_(std=size.hidden**-0.5)
+        return model

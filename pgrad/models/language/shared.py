@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from pgrad.data import Tokens
-from pgrad.data.shared import Texts, sharing, texts_of
+from pgrad.data import Tokens, map_tree
+from pgrad.data.shared import Texts, at_once, in_parts, sharing, texts_of
 from pgrad.models.language.body import read, takes_positions
 
 FAMILIES = ("gemma2", "gemma3_text", "gpt2", "granite", "llama", "mistral", "qwen2", "qwen3")
@@ -36,8 +36,27 @@ def read_shared(body: Any, tokens: Tokens, dtype: torch.dtype, after: int = 0) -
     """`read`, [T, B, H], where neighbours with one prompt have it read once if that is cheaper.
 
     The same numbers up to the rounding of sums in another order, on every row up to `after` rows beyond the
-    last decision of a column; what lies beyond is a copy of the last of them, which nobody asks for.
+    last decision of a column; what lies beyond is a copy of the last of them, or 0, which nobody asks for.
+    Where no gradient is asked for, texts are read as many at a time as a backward pass holds.
     """
+    n = max(1, at_once(tokens.id.device) // max(1, len(tokens.id)))
+    texts = None if torch.is_grad_enabled() or tokens.id.shape[1] <= n else texts_of(tokens, after)
+    if texts is None:
+        return _read(body, tokens, dtype, after)
+    width, hidden = width_of_sharing(body, len(tokens.id)), None
+    for columns in in_parts(texts, n, width):
+        rows = max(texts.length[i] for i in columns)
+        index = torch.tensor(columns, device=tokens.id.device)
+        part = map_tree(lambda x: x[:rows].index_select(1, index), tokens)  # noqa: B023  called here and now
+        found = _read(body, part, dtype, after)
+        if hidden is None:
+            hidden = found.new_zeros(*tokens.id.shape, found.shape[-1])
+        hidden[:rows, index] = found
+    assert hidden is not None
+    return hidden
+
+
+def _read(body: Any, tokens: Tokens, dtype: torch.dtype, after: int) -> Tensor:
     width = width_of_sharing(body, len(tokens.id))
     texts = None if width is None else texts_of(tokens, after)
     rows = None if texts is None or width is None else sharing(texts, width)[1]

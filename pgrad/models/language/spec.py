@@ -2,10 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal
 
 from pgrad.errors import UsageError
+from pgrad.extras import did_you_mean
 from pgrad.models.language.sizes import SCRATCH, SIZES
 
 
@@ -16,7 +16,7 @@ class LanguageSpec:
     model: str = "scratch:small"
     """a folder or a hub id of a causal transformers model, or scratch:tiny, scratch:small, scratch:medium"""
     lora: int = 0
-    """rank of low-rank adapters that are trained in place of the model; 0 trains the whole model"""
+    """rank of adapters that are trained in place of the model (--lora alone: 16); 0 trains the whole model"""
     lora_alpha: float = 32.0
     """adapters are scaled by lora_alpha / lora"""
     lora_targets: tuple[str, ...] = ()
@@ -36,21 +36,17 @@ class LanguageSpec:
         return self.model.startswith(SCRATCH)
 
     @property
-    def usual_learning_rate(self) -> float:
-        """What algorithms step with that leave it open."""
+    def trained_as(self) -> Literal["scratch", "pretrained", "lora"]:
+        """From random weights, whole as it was read, or by adapters: what a usual step size depends on."""
         if self.is_scratch:
-            return 1e-3
-        return 1e-5 if self.lora else 1e-6
+            return "scratch"
+        return "lora" if self.lora else "pretrained"
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model.strip():
             raise UsageError(f"model must be a folder, a hub id or {', '.join(names())}; got {self.model!r}")
         if self.is_scratch and self.model.removeprefix(SCRATCH) not in SIZES:
-            near = get_close_matches(self.model, names(), 1)
-            raise UsageError(
-                f"model {self.model!r}: models from scratch are {', '.join(names())}"
-                + (f"; did you mean {near[0]}?" if near else "")
-            )
+            raise UsageError(f"no model from scratch {self.model!r}: {did_you_mean(self.model, names())}")
         if not isinstance(self.lora, int) or isinstance(self.lora, bool) or self.lora < 0:
             raise UsageError(f"lora must be a rank ≥ 0 (0 trains the whole model), got {self.lora!r}")
         if not (math.isfinite(self.lora_alpha) and self.lora_alpha > 0.0):

@@ -1,6 +1,5 @@
 """A run directory: everything one run writes, in one folder that no other run writes into."""
 
-import difflib
 import json
 import re
 import shlex
@@ -12,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pgrad.errors import CheckpointError, PgradError, UsageError
+from pgrad.extras import nearest
 from pgrad.training.disk.files import is_disk_full, reason, write_atomic
 from pgrad.training.disk.lock import Lock, acquire
 
@@ -213,8 +213,8 @@ def _require_ours(path: Path) -> None:
 def _no_run(path: Path) -> str:
     if not path.exists():
         siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
-        close = difflib.get_close_matches(path.name, siblings, n=1)
-        return f"there is no run at {path}" + (f"; did you mean {path.parent / close[0]}?" if close else "")
+        near = nearest(path.name, siblings, before=f"{path.parent}/")
+        return f"there is no run at {path}" + (f": {near}" if near else "")
     return f"{path} is not a pgrad run directory: it has no {CONFIG}"
 
 

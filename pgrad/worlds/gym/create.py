@@ -1,6 +1,5 @@
 """From an id or a factory to one `gymnasium.Env`, with every way this can fail told in one line."""
 
-import difflib
 import importlib
 import os
 import re
@@ -8,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
 
@@ -16,6 +15,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, find_highest_version
 
 from pgrad.errors import UsageError, WorldError
+from pgrad.extras import nearest
 from pgrad.worlds.gym.atari import is_atari, make_atari
 from pgrad.worlds.spaces import check_action_space, check_observation_space
 
@@ -61,10 +61,8 @@ def find(name: str, others: tuple[str, ...] = ()) -> EnvSpec:
     except (gymnasium.error.DeprecatedEnv, gymnasium.error.VersionNotFound) as error:
         raise UsageError(_line(str(error))) from None
     except gymnasium.error.Error as error:
-        known = {key.lower(): key for key in (*gymnasium.registry, *others)}
-        near = [known[key] for key in difflib.get_close_matches(plain.lower(), known, n=3, cutoff=0.6)]
-        hint = f"did you mean {' or '.join(near)}?" if near else _line(str(error))
-        raise UsageError(f"unknown world {name!r}: {hint}") from None
+        near = nearest(plain, (*gymnasium.registry, *others), 3)
+        raise UsageError(f"unknown world {name!r}: {near or _line(str(error))}") from None
     latest = find_highest_version(spec.namespace, spec.name)
     if latest is not None and spec.version is not None and latest > spec.version:
         warnings.warn(f"{spec.id} is out of date: the latest version is v{latest}", stacklevel=3)
@@ -84,7 +82,8 @@ def create(recipe: Recipe) -> gymnasium.Env:
             if isinstance(source, EnvSpec) and is_atari(source):
                 env = make_atari(source, {"disable_env_checker": True, **kwargs})
             elif isinstance(source, EnvSpec):
-                env = gymnasium.make(source, **{"disable_env_checker": True, **kwargs})
+                plain = replace(source, order_enforce=False)  # worlds see to it themselves
+                env = gymnasium.make(plain, **{"disable_env_checker": True, **kwargs})
             else:
                 env = source(**kwargs)
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:

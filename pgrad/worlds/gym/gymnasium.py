@@ -14,11 +14,11 @@ from pgrad.worlds.gym.actions import action_buffers, to_arrays, to_rows
 from pgrad.worlds.gym.answers import NOTHING, RESET, nonfinite, require_flags, reset_problem, step_problem
 from pgrad.worlds.gym.atari import LIFE_LOST, loses_lives
 from pgrad.worlds.gym.create import Recipe, create_alike, error_line, name_of
-from pgrad.worlds.gym.history import History, require_same_forms
+from pgrad.worlds.gym.history import History, require_same_forms, require_same_world
 from pgrad.worlds.gym.masks import KEY, ActionMasks
 from pgrad.worlds.gym.picture import picture
 from pgrad.worlds.protocol import Step
-from pgrad.worlds.spaces import Array, MismatchError, describe, number, on_device, writer, zeros
+from pgrad.worlds.spaces import Array, MismatchError, describe, number, on_device, staging, writer, zeros
 
 
 class GymnasiumWorld:
@@ -48,12 +48,13 @@ class GymnasiumWorld:
         flags = torch.zeros(3, self.n_envs, dtype=torch.bool)
         reward = torch.zeros(self.n_envs)
         self._view = Step(tensors, reward, flags[0], flags[1])
-        buffers = map_tree(lambda x: x.numpy(), tensors)
-        self._obs = list(leaves(buffers))
-        self._write = writer(self.observation_space, buffers)
-        self._reward, self._reward64 = reward.numpy(), torch.zeros(self.n_envs, dtype=torch.float64)
-        self._rewards = self._reward64.numpy()
-        self._floats = [leaf for leaf in (self._reward, *self._obs) if leaf.dtype == np.float32]
+        self._obs = [x.numpy() for x in leaves(tensors)]
+        staged = staging(self.observation_space, tensors)
+        self._write = writer(self.observation_space, map_tree(lambda x: x.numpy(), staged))
+        rewards = torch.zeros(self.n_envs, dtype=torch.float64)
+        self._reward, self._rewards = reward.numpy(), rewards.numpy()
+        pairs = zip((reward, *leaves(tensors)), (rewards, *leaves(staged)), strict=True)
+        self._staged = [(shown, x) for shown, x in pairs if shown is not x]
         self._terminated, self._truncated, self._ended = flags.numpy()
         self._ended_view = flags[2]
         self.ended = self._ended_view.to(self.device, copy=True)
@@ -78,7 +79,8 @@ class GymnasiumWorld:
                 self._history.align(first, group)
             for i in self._all:
                 self._restart(i)
-        self._reward.fill(0.0)
+        self._rewards.fill(0.0)
+        self._show_staged()
         self._require_finite(None)
         return self._shown().obs
 
@@ -120,7 +122,7 @@ class GymnasiumWorld:
                 answer = steps[i](rows[i])
                 obs, reward, terminated, truncated, info = answer
                 write(i, obs)
-                rewards[i] = reward if type(reward) is float else number(reward)
+                rewards[i] = reward if isinstance(reward, float) else number(reward)
                 if terminated or truncated:
                     require_flags(terminated, truncated)
                     over[i] = self._ended[i] = True
@@ -138,7 +140,7 @@ class GymnasiumWorld:
         except Exception as error:
             problem = f"{step_problem(answer, error)} (action {describe(rows[i])})"
             raise WorldError(f"{self._where(i)}{problem}") from error
-        self._view.reward.copy_(self._reward64)
+        self._show_staged()
 
     def _restart(self, i: int, seeded: bool = False) -> None:
         answer = NOTHING
@@ -156,12 +158,16 @@ class GymnasiumWorld:
             raise WorldError(f"{self._who(i)}: {reset_problem(answer, error)}") from error
         self._over[i] = self._ended[i] = False
 
+    def _show_staged(self) -> None:
+        """As float32 what was written as float64."""
+        for shown, staged in self._staged:
+            shown.copy_(staged)
+
     def _require_finite(self, rows: list[Any] | None) -> None:
         """Find NaN and infinity before anything learns from them."""
-        if all(np.count_nonzero(np.isfinite(leaf)) == leaf.size for leaf in self._floats):
-            return
         found = nonfinite(self.observation_space, self._obs, self._reward)
-        assert found is not None
+        if found is None:
+            return
         i, what = found
         if rows is None or self._history.log.length(i) == 0:
             raise WorldError(f"{self._who(i)}: on reset, {what}")
@@ -187,13 +193,12 @@ class GymnasiumWorld:
         Raises WorldError for a state of another world or number of environments, and where an environment
         does not show bit for bit the observation that was saved.
         """
-        if state.get("name") != self.name or len(state.get("seed", ())) != self.n_envs:
-            theirs = f"{len(state.get('seed', ()))} × {state.get('name')}"
-            raise WorldError(f"the state is of {theirs}, this world is {self.n_envs} × {self.name}")
+        require_same_world(state, self.name, self.n_envs)
         parts = {key: [x.numpy() for x in state[key].values()] for key in ("action", "obs")}
         self._masks.given |= len(parts["obs"]) > len(self._obs)
         mine = {"action": action_buffers(self.action_space, self.n_envs), "obs": self._display}
         require_same_forms(self.name, parts, mine)
+        self._rewards.fill(0.0)
         for i, episode in enumerate(self._history.load_state_dict(state, self._who)):
             self._replay(i, episode)
             same = all(
@@ -203,7 +208,6 @@ class GymnasiumWorld:
             same &= self._ended[i] == bool(state["ended"][i])
             self._history.require_arrival(i, state, same, self._who)
         self._begun = True
-        self._reward.fill(0.0)
         return self._shown().obs
 
     def _replay(self, i: int, episode: list[Array]) -> None:
@@ -217,6 +221,7 @@ class GymnasiumWorld:
                 f"{self._who(i)}: playing its episode again raised {error_line(error)}"
             ) from error
         self._over[i] = self._ended[i] = over
+        self._show_staged()
 
     def render(self) -> Any:
         """An RGB picture of environment 0, uint8 [H, W, 3]."""
@@ -235,7 +240,7 @@ class GymnasiumWorld:
     def _shown(self) -> Step:
         if self._masks.given and not isinstance(self._view.obs, Masked):
             self._view = self._view._replace(obs=Masked(self._view.obs, self._masks.allowed))
-        self.ended = self._ended_view.clone().to(self.device)
+        self.ended = self._ended_view.to(self.device, copy=True)
         return self._view if self.device.type == "cpu" else on_device(self._view, self.device)
 
     def _who(self, i: int) -> str:

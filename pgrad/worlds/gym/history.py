@@ -96,6 +96,13 @@ class History:
             )
 
 
+def require_same_world(state: dict[str, Any], name: str, n_envs: int) -> None:
+    """Raise WorldError for the state of another world or number of environments."""
+    if state.get("name") != name or len(state.get("seed", ())) != n_envs:
+        theirs = f"{len(state.get('seed', ()))} × {state.get('name')}"
+        raise WorldError(f"the state is of {theirs}, this world is {n_envs} × {name}")
+
+
 def require_same_forms(name: str, theirs: dict[str, list[Array]], mine: dict[str, list[Array]]) -> None:
     """Raise WorldError where arrays of a state are of other shapes or kinds than those of a world."""
     for key, arrays in mine.items():

@@ -19,6 +19,7 @@ from pgrad.worlds.gym.answers import RESET, STEP, answered, nonfinite
 from pgrad.worlds.gym.create import error_line
 from pgrad.worlds.gym.history import environment_seeds
 from pgrad.worlds.gym.masks import KEY
+from pgrad.worlds.gym.metadata import autoreset_mode, name_of
 from pgrad.worlds.protocol import Step
 from pgrad.worlds.spaces import (
     Array,
@@ -32,6 +33,9 @@ from pgrad.worlds.spaces import (
 )
 
 Mask = NDArray[np.bool_]
+
+NOT_CONTINUED = "this run can be loaded, not continued"
+"""What becomes of a run in a world whose state cannot be saved."""
 
 _NUMBER = Box(-np.inf, np.inf, ())
 _FLAG = Discrete(2)
@@ -50,15 +54,17 @@ class VectorWorld:
     Exact state is not possible: `state_dict` and `load_state_dict` raise WorldError.
     """
 
-    def __init__(self, env: VectorEnv, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, env: VectorEnv, *, seed: int = 0, device: torch.device | str = "cpu", name: str = ""
+    ) -> None:
         """Raises UsageError where the metadata do not say how `env` resets, or a space is not supported."""
-        self.name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+        self.name = name or name_of(env)
         self.n_envs = env.num_envs
         self.device = torch.device(device)
         self.observation_space, self.action_space = env.single_observation_space, env.single_action_space
         check_observation_space(self.observation_space, self.name)
         check_action_space(self.action_space, self.name)
-        self._env, self._mode = env, _autoreset_mode(env, self.name)
+        self._env, self._mode = env, autoreset_mode(env, self.name)
         self._seed: int | None = environment_seeds(seed, 1)[0]
         self._begun = False
         tensors = zeros(self.observation_space, self.n_envs)
@@ -67,11 +73,13 @@ class VectorWorld:
         self._ended_view = flags[2]
         self.ended = self._ended_view.to(self.device, copy=True)
         self._obs = map_tree(lambda x: x.numpy(), tensors)
+        self._leaves: list[Array] = list(leaves(self._obs))
         self._reward = self._view.reward.numpy()
         self._terminated, self._truncated, self._ended = flags.numpy()
         self._done = np.zeros(self.n_envs, np.bool_)  # what the vector environment said last, shown or not
         self._unseen = np.zeros(self.n_envs, np.bool_)  # stepped without being active
         self._length = np.zeros(self.n_envs, np.int64)  # steps of the episode
+        self._everyone = np.ones(self.n_envs, np.bool_)
 
     def reset(self, group: int = 1) -> Tree:
         """Start a new episode in every environment; see `World.reset`."""
@@ -80,8 +88,7 @@ class VectorWorld:
                 f"{self.name} is a vector environment of its own, whose environments cannot be made to start "
                 "alike: give an id or a factory"
             )
-        everyone = np.ones(self.n_envs, np.bool_)
-        self._show(self._reset(seed=self._seed), everyone)
+        self._show(self._reset(seed=self._seed), self._everyone)
         self._seed, self._begun = None, True  # a second reset goes on with the random numbers
         for array in (self._reward, self._ended, self._done, self._unseen, self._length):
             array.fill(0)
@@ -92,13 +99,15 @@ class VectorWorld:
         """Step every environment once; see `World.step`."""
         if not self._begun:
             raise WorldError(f"{self.name}: reset must be called before step")
-        shown = np.ones(self.n_envs, np.bool_) if active is None else active.cpu().numpy()
-        if (shown & self._unseen).any():
-            i = int(np.flatnonzero(shown & self._unseen)[0])
+        shown = self._everyone if active is None else active.cpu().numpy()
+        late = shown & self._unseen
+        if np.count_nonzero(late):
+            i = int(np.flatnonzero(late)[0])
             raise WorldError(
                 f"{self.name}: environment {i} went on while it was not active, reset comes first"
             )
-        self._unseen |= ~shown
+        if active is not None:
+            self._unseen |= ~shown
         over = shown & self._ended
         live = shown & ~over
         self._length[live] += 1
@@ -109,7 +118,7 @@ class VectorWorld:
         except MismatchError as error:
             where = f"{self.name}" if error.row is None else self._where(error.row)
             raise WorldError(f"{where}: {error}") from None
-        self._require_finite(to_rows(self.action_space, arrays))
+        self._require_finite(arrays)
         return self._shown()
 
     def _advance(self, action: Any, shown: Mask, over: Mask, live: Mask) -> None:
@@ -120,8 +129,8 @@ class VectorWorld:
         if not isinstance(answer, tuple) or len(answer) != 5:
             raise MismatchError(f"{STEP}, it returned {answered(answer)}")
         obs, reward, info = answer[0], self._fit(_NUMBER, answer[1], "reward"), answer[4]
-        terminated = self._fit(_FLAG, answer[2], "terminated").astype(np.bool_)
-        truncated = self._fit(_FLAG, answer[3], "truncated").astype(np.bool_) & ~terminated
+        terminated = self._flags(answer[2], "terminated")
+        truncated = self._flags(answer[3], "truncated") & ~terminated
         done = terminated | truncated
         if self._mode is AutoresetMode.NEXT_STEP:
             self._require_next_step(over, done, live, info)
@@ -157,9 +166,15 @@ class VectorWorld:
     def _fit(self, space: Space[Any], value: Any, path: str) -> Array:
         return fit(space, value, path, (self.n_envs,))
 
+    def _flags(self, value: Any, path: str) -> Mask:
+        if isinstance(value, np.ndarray) and value.dtype == np.bool_ and value.shape == (self.n_envs,):
+            return value
+        return self._fit(_FLAG, value, path).astype(np.bool_)
+
     def _show(self, obs: Any, mask: Mask) -> None:
         for path, space, values, buffer in _walk(self.observation_space, obs, self._obs, "observation"):
-            buffer[mask] = self._fit(space, values, path)[mask]
+            wide = mask.reshape(-1, *[1] * (buffer.ndim - 1))
+            np.copyto(buffer, self._fit(space, values, path), where=wide)
 
     def _show_final(self, info: dict[str, Any], mask: Mask) -> None:
         if not mask.any():
@@ -172,7 +187,7 @@ class VectorWorld:
                 buffer[i] = fit(space, value, path)
 
     def _require_next_step(self, over: Mask, done: Mask, live: Mask, info: dict[str, Any]) -> None:
-        if (over & done).any() or ((live & done).any() and "final_obs" in info):
+        if np.count_nonzero(over & done) or ("final_obs" in info and (live & done).any()):
             i = int(np.flatnonzero((over | live) & done)[0])
             raise WorldError(f"{self._where(i)}: its metadata say NEXT_STEP, but it did not reset that way")
 
@@ -181,13 +196,15 @@ class VectorWorld:
             if not np.array_equal(self._fit(space, values, path)[~mask], self._fit(space, old, path)[~mask]):
                 raise WorldError(f"{self.name}: reset ignores options['reset_mask']: use NEXT_STEP")
 
-    def _require_finite(self, rows: list[Any] | None) -> None:
-        found = nonfinite(self.observation_space, list(leaves(self._obs)), self._reward)
-        if found is not None:
-            i, what = found
-            if rows is None or not self._length[i]:
-                raise WorldError(f"{self.name}, environment {i}: on reset, {what}")
-            raise WorldError(f"{self._where(i)}: {what} (action {describe(rows[i])})")
+    def _require_finite(self, arrays: list[Array] | None) -> None:
+        found = nonfinite(self.observation_space, self._leaves, self._reward)
+        if found is None:
+            return
+        i, what = found
+        if arrays is None or not self._length[i]:
+            raise WorldError(f"{self.name}, environment {i}: on reset, {what}")
+        action = describe(to_rows(self.action_space, arrays)[i])
+        raise WorldError(f"{self._where(i)}: {what} (action {action})")
 
     def state_dict(self) -> dict[str, Any]:
         """Raises WorldError."""
@@ -216,17 +233,6 @@ class VectorWorld:
 
     def _where(self, i: int) -> str:
         return f"{self.name}, environment {i}, step {self._length[i]} of its episode"
-
-
-def _autoreset_mode(env: VectorEnv, name: str) -> AutoresetMode:
-    mode = env.metadata.get("autoreset_mode")
-    for known in AutoresetMode:
-        if mode in (known, known.name, known.value):
-            return known
-    raise UsageError(
-        f"{name} does not say how it resets: set its metadata['autoreset_mode'] to what it does, one of "
-        f"{', '.join(f'AutoresetMode.{known.name}' for known in AutoresetMode)} (got {mode!r})"
-    )
 
 
 def _walk(space: Space[Any], value: Any, other: Any, path: str) -> Iterator[tuple[str, Space[Any], Any, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pgrad.errors import UsageError
-from pgrad.worlds.language.isolated import Isolated
+from pgrad.worlds.language.isolated import TIMEOUT, Isolated
 
 _HERE = Path(__file__).parent
 
@@ -26,7 +26,7 @@ def exact_match(completions: list[Any], answer: list[Any], **_: Any) -> list[flo
     ]
 
 
-def regex(pattern: str) -> Isolated:
+def regex(pattern: str, timeout: float = TIMEOUT) -> Isolated:
     """1 where the whole completion matches the pattern, white space around it aside, else 0.
 
     Raises UsageError for what is not a regular expression.
@@ -35,7 +35,7 @@ def regex(pattern: str) -> Isolated:
         re.compile(pattern)
     except re.error as error:
         raise UsageError(f"{pattern!r} is not a regular expression: {error}") from None
-    return Isolated(_HERE / "patterns.py", "regex", pattern=pattern)
+    return Isolated(_HERE / "patterns.py", "regex", timeout=timeout, pattern=pattern)
 
 
 class Overlong:
@@ -79,11 +79,11 @@ class Mathematics:
 
     __name__ = "math"
 
-    def __init__(self, column: str = "answer") -> None:
+    def __init__(self, column: str = "answer", timeout: float = TIMEOUT) -> None:
         if find_spec("math_verify") is None:
             raise UsageError("math-verify is not installed: pip install 'pgrad[language]'")
         self.columns = (column,)
-        self._isolated = Isolated(_HERE / "mathematics.py", "math")
+        self._isolated = Isolated(_HERE / "mathematics.py", "math", timeout=timeout)
 
     def __call__(self, completions: list[Any], **columns: Any) -> Any:
         """1, 0 or None for every completion."""
@@ -99,13 +99,13 @@ def _final(answer: str) -> str:
     return answer.rpartition("####")[2].strip()
 
 
-BUILTIN: dict[str, Callable[[str, int], Callable[..., Any]]] = {
-    "exact-match": lambda _, __: exact_match,
-    "regex": lambda pattern, _: regex(pattern),
-    "length": lambda cache, longest: Overlong(longest, _whole(cache)),
-    "math": lambda column, _: Mathematics(column or "answer"),
+BUILTIN: dict[str, Callable[[str, int, float], Callable[..., Any]]] = {
+    "exact-match": lambda *_: exact_match,
+    "regex": lambda pattern, _, timeout: regex(pattern, timeout),
+    "length": lambda cache, longest, _: Overlong(longest, _whole(cache)),
+    "math": lambda column, _, timeout: Mathematics(column or "answer", timeout),
 }
-"""By the name in "NAME" or "NAME:ARGUMENT": what makes it of the argument and max_completion_length."""
+"""By the name in "NAME" or "NAME:ARGUMENT": what makes it of the argument, max_completion_length, seconds."""
 
 
 def _whole(text: str) -> int:

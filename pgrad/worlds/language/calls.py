@@ -1,12 +1,17 @@
 """Calls with a time-out, of plain functions and of coroutines."""
 
 import asyncio
+import concurrent.futures
 import functools
 import inspect
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+from pgrad.stopping import Stop
+
+POLL = 0.2  # seconds between two looks at whether the wait is to be given up
 
 
 class Outcome(NamedTuple):
@@ -16,7 +21,7 @@ class Outcome(NamedTuple):
     error: BaseException | None
 
 
-Wait = Callable[[], Outcome]
+Wait = Callable[[Stop], Outcome]
 
 
 class Caller:
@@ -57,9 +62,12 @@ class Caller:
         future = asyncio.run_coroutine_threadsafe(limited(), loop)
         deadline = time.monotonic() + timeout + 1.0  # a little later than the loop's own, which can cancel
 
-        def wait() -> Outcome:
+        def wait(stop: Stop) -> Outcome:
+            while not future.done() and (left := deadline - time.monotonic()) > 0.0:
+                concurrent.futures.wait([future], min(left, POLL))
+                stop()
             try:
-                return Outcome(future.result(max(0.0, deadline - time.monotonic())), None)
+                return Outcome(future.result(0.0), None)
             except BaseException as error:  # SystemExit too: it is the reward that failed
                 if isinstance(error, KeyboardInterrupt):
                     raise
@@ -92,8 +100,10 @@ def _thread(function: Callable[..., Any], arguments: dict[str, Any], timeout: fl
     deadline = time.monotonic() + timeout
     thread.start()
 
-    def wait() -> Outcome:
-        thread.join(max(0.0, deadline - time.monotonic()))
+    def wait(stop: Stop) -> Outcome:
+        while thread.is_alive() and (left := deadline - time.monotonic()) > 0.0:
+            thread.join(min(left, POLL))
+            stop()
         return outcome[0]
 
     return wait

@@ -1,6 +1,6 @@
 """Texts to tokens and back, through whatever tokenizer there is."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from pgrad.errors import UsageError
@@ -38,9 +38,14 @@ def encode_solution(tokenizer: Any, text: str, eos: int, row: int = 0) -> list[i
     return [*ids, eos]
 
 
-def decode(tokenizer: Any, ids: Sequence[int]) -> str:
-    """The text of a completion from exactly the tokens that were sampled, special ones left out."""
-    return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+def decode(tokenizer: Any, ids: Sequence[int], ends: Collection[int]) -> str:
+    """The text of a completion from exactly the tokens that were sampled, without the end token at its end.
+
+    Other special tokens stay as they are written ("<pad>"): an answer with one inside is not the answer
+    without it, and whoever judges it must see it.
+    """
+    said = list(ids[:-1] if len(ids) and ids[-1] in ends else ids)
+    return str(tokenizer.decode(said, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 def _ids(tokenizer: Any, prompt: Prompt) -> list[int]:

@@ -11,6 +11,9 @@ from typing import Any, cast
 
 from pgrad.errors import TrainingError
 
+TIMEOUT = 60.0
+"""Seconds for a call where nobody says."""
+
 _SERVE = Path(__file__).with_name("serve.py")
 
 
@@ -25,7 +28,7 @@ class Isolated:
     Raises TimeoutError; TrainingError for what the function raised, and where its process died.
     """
 
-    def __init__(self, path: Path, name: str, *, timeout: float = 60.0, **settings: Any) -> None:
+    def __init__(self, path: Path, name: str, *, timeout: float = TIMEOUT, **settings: Any) -> None:
         self.__name__ = name
         self._path, self._timeout, self._settings = path, timeout, settings
         self._process: subprocess.Popen[bytes] | None = None
@@ -59,7 +62,9 @@ class Isolated:
         return answer
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, in the middle of a call too."""
+        if (process := self._process) is not None:
+            process.kill()
         with self._lock:
             self._end()
 

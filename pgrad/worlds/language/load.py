@@ -10,26 +10,26 @@ from typing import Any
 from pgrad.errors import UsageError
 from pgrad.extras import did_you_mean
 from pgrad.worlds.language.builtin import BUILTIN
+from pgrad.worlds.language.isolated import TIMEOUT
 from pgrad.worlds.language.rewards import Reward
 
 
-def load_reward(spec: str, max_completion_length: int = 1) -> Reward:
+def load_reward(spec: str, max_completion_length: int = 1, timeout: float = TIMEOUT) -> Reward:
     """ "file.py:function", the user's own code, which runs; or one of ours: "exact-match", "math",
     "math:COLUMN",
-    "regex:PATTERN", "length:CACHE" (of the last `max_completion_length` tokens).
+    "regex:PATTERN", "length:CACHE" (of the last `max_completion_length` tokens). After `timeout` seconds the
+    process of one that has one is stopped.
 
     The file finds what lies beside it, as a script does. Raises UsageError for a missing file, one that
     cannot be imported (with the line), no such function (with the nearest), and another name.
     """
-    path, colon, name = spec.rpartition(":")
-    if not colon and spec.endswith(".py"):
-        path, name = spec, ""
-    if not path.endswith(".py"):
+    path, name = split_reward(spec)
+    if not path:
         builtin, _, argument = spec.partition(":")
         if builtin not in BUILTIN:
             allowed = [*BUILTIN, "FILE.py:FUNCTION"]
             raise UsageError(f"unknown reward {spec!r}: {did_you_mean(builtin, allowed)}")
-        return BUILTIN[builtin](argument, max_completion_length)
+        return BUILTIN[builtin](argument, max_completion_length, timeout)
     module = _module(Path(path).expanduser())
     functions = [key for key, value in vars(module).items() if _is_own(value, module)]
     if not name:
@@ -41,6 +41,14 @@ def load_reward(spec: str, max_completion_length: int = 1) -> Reward:
     if not callable(function):
         raise UsageError(f"{name} of {path} is a {type(function).__name__}, not a function")
     return function
+
+
+def split_reward(spec: str) -> tuple[str, str]:
+    """The file and the function that a spec names; of one of ours no file."""
+    path, colon, name = spec.rpartition(":")
+    if not colon and spec.endswith(".py"):
+        path, name = spec, ""
+    return (path, name) if path.endswith(".py") else ("", spec)
 
 
 def _module(path: Path) -> ModuleType:

@@ -1,6 +1,5 @@
 """Prompts from wherever they are kept: lists, files, data sets."""
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -9,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from pgrad.errors import UsageError
+from pgrad.extras import nearest
 from pgrad.worlds.language.files import read_rows
 
 Content = str | list[dict[str, str]]
 """A text, or a conversation: messages of {"role": …, "content": …}."""
 
 _MEANT = ("question", "problem", "input", "instruction", "query", "text", "messages", "conversations")
+MESSAGES = "messages"
+"""The column of whole conversations, the last answer among them."""
+
 _TAKEN = ("prompts", "completions", "completion_ids")  # what rewards are called with
 
 
@@ -49,7 +52,8 @@ def load_prompts(source: Any, column: str = "prompt") -> Prompts:
 
     source: a list of texts, of conversations (lists of {"role", "content"}) or of dicts with a column
         `column`; the path of a .jsonl, .json, .csv or .parquet file of such rows; or a `datasets.Dataset`.
-        The other columns go to the rewards; where a row lacks one that others have, it is None there.
+        The other columns go to the rewards; where a row lacks one that others have, it is None there. Rows
+        with `messages` in its place are conversations, whose last answer becomes the column `completion`.
 
     Raises UsageError that names the row (the first is 0) and what is wrong with it: no such column, a prompt
     that is empty, missing or NaN, a conversation that ends with the assistant, texts among conversations.
@@ -59,6 +63,8 @@ def load_prompts(source: Any, column: str = "prompt") -> Prompts:
         raise UsageError("there are no prompts in it")
     if not isinstance(rows[0], dict):
         rows = [{column: row} for row in rows]
+    if column not in rows[0] and MESSAGES in rows[0]:
+        rows = [_answered(row, column) for row in rows]
     names: dict[str, None] = {}
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
@@ -94,14 +100,25 @@ def _rows(source: Any) -> list[Any]:
     return list(source)
 
 
+def _answered(row: Any, column: str) -> Any:
+    """A row of messages as one with a prompt, and a completion if the assistant speaks last."""
+    said = row.get(MESSAGES) if isinstance(row, dict) else None
+    if not isinstance(said, list | tuple) or not said:
+        return row
+    rest = {name: x for name, x in row.items() if name != MESSAGES}
+    if not (isinstance(said[-1], Mapping) and said[-1].get("role") == "assistant"):
+        return {**rest, column: said}
+    return {**rest, column: said[:-1], "completion": said[-1].get("content")}
+
+
 def _missing(column: str, row: Mapping[str, Any], number: int) -> str:
     names = [str(name) for name in row]
     if {"role", "content"} <= set(names):
         return f"row {number} is a message: give a list of conversations, each a list of messages"
-    near = difflib.get_close_matches(column, names, n=1, cutoff=0.6)
-    likely = near or [name for name in names if name.lower() in _MEANT]
-    hint = f"; did you mean {likely[0]!r}?" if likely else ""
-    return f"row {number} has no column {column!r}, it has: {', '.join(names) or 'nothing'}{hint}"
+    likely = [name for name in names if name.lower() in _MEANT]
+    near = nearest(column, names) or (nearest(likely[0], likely) if likely else "")
+    hint = f": {near}" if near else ""
+    return f"row {number} has no column {column!r}{hint} (there are: {', '.join(names) or 'none'})"
 
 
 def _content(value: Any, number: int) -> Content:

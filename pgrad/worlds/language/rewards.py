@@ -12,8 +12,10 @@ from torch import Tensor
 
 from pgrad.errors import TrainingError, UsageError
 from pgrad.extras import did_you_mean
+from pgrad.stopping import Stop, go_on
 from pgrad.worlds.language.answers import read_answer, short
-from pgrad.worlds.language.calls import Caller, Outcome, is_async
+from pgrad.worlds.language.calls import Caller, Outcome, Wait, is_async
+from pgrad.worlds.language.isolated import TIMEOUT
 
 Reward = Callable[..., Any]
 """f(prompts, completions, **columns) -> list[float | None], or a coroutine that returns one (TRL's
@@ -75,7 +77,7 @@ class Rewards:
         functions: Reward | Sequence[Reward],
         weights: Sequence[float] | None = None,
         *,
-        timeout: float = 60.0,
+        timeout: float = TIMEOUT,
         max_failures: float = 0.1,
     ) -> None:
         listed = list(functions) if isinstance(functions, Sequence) else [functions]
@@ -84,9 +86,9 @@ class Rewards:
         given = [1.0] * len(listed) if weights is None else list(weights)
         if len(given) != len(listed):
             raise UsageError(f"{len(listed)} reward functions need as many weights, got {len(given)}")
-        if not all(map(math.isfinite, given)):
+        if not all(isinstance(weight, int | float) and math.isfinite(weight) for weight in given):
             raise UsageError(f"reward weights must be finite, got {given}")
-        if not timeout > 0.0 or not 0.0 <= max_failures < 1.0:
+        if not isinstance(timeout, int | float) or not timeout > 0.0 or not 0.0 <= max_failures < 1.0:
             raise UsageError(
                 f"timeout must be above 0 and max_failures in [0, 1), got {timeout} and {max_failures}"
             )
@@ -120,8 +122,9 @@ class Rewards:
         completions: Sequence[Any],
         completion_ids: Sequence[Sequence[int]],
         columns: Mapping[str, Sequence[Any]],
+        stop: Stop = go_on,
     ) -> Scores:
-        """Score N completions; every argument has N entries.
+        """Score N completions; every argument has N entries. `stop` is called while functions are waited for.
 
         Raises TrainingError, naming the function, for answers of another length, non-numbers, NaN and
         infinities, and for more failures than are allowed, with a completion and what was raised.
@@ -134,12 +137,12 @@ class Rewards:
         metrics: dict[str, float] = {}
         for reward in self._rewards if n else ():
             wait = started.get(reward.name) or self._start(reward, known)
-            value, error = wait()
+            value, error = wait(stop)
             failed: list[Failure] = []
             if error is None:
                 numbers = read_answer(reward.name, value, completions)
             else:
-                numbers, failed = self._one_by_one(reward, known, n, error)
+                numbers, failed = self._one_by_one(reward, known, n, error, stop)
             each[reward.name] = torch.tensor(numbers, dtype=torch.float64)
             failures += failed
             metrics |= _metrics(reward.name, each[reward.name], len(failed), error is not None)
@@ -156,7 +159,7 @@ class Rewards:
         for reward in self._rewards:
             getattr(reward.function, "close", lambda: None)()
 
-    def _start(self, reward: _Named, known: Mapping[str, Sequence[Any]], one: int | None = None) -> Any:
+    def _start(self, reward: _Named, known: Mapping[str, Sequence[Any]], one: int | None = None) -> Wait:
         parameters = _parameters(reward.function)
         takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         arguments = {
@@ -168,11 +171,11 @@ class Rewards:
         return self._caller.start(reward.function, arguments, self.timeout)
 
     def _one_by_one(
-        self, reward: _Named, known: Mapping[str, Sequence[Any]], n: int, first: BaseException
+        self, reward: _Named, known: Mapping[str, Sequence[Any]], n: int, first: BaseException, stop: Stop
     ) -> tuple[list[float], list[Failure]]:
         allowed = max(1, int(self.max_failures * n)) if self.max_failures and n > 1 else 0
         numbers, failures, hangs = [], [], 0
-        outcomes = self._again(reward, known, n) if n > 1 else iter([Outcome(None, first)])
+        outcomes = self._again(reward, known, n, stop) if n > 1 else iter([Outcome(None, first)])
         for index, (value, error) in enumerate(outcomes):
             completion = known["completions"][index]
             if error is None:
@@ -190,12 +193,14 @@ class Rewards:
                 ) from error
         return numbers, failures
 
-    def _again(self, reward: _Named, known: Mapping[str, Sequence[Any]], n: int) -> Iterator[Outcome]:
+    def _again(
+        self, reward: _Named, known: Mapping[str, Sequence[Any]], n: int, stop: Stop
+    ) -> Iterator[Outcome]:
         if is_async(reward.function):
             waits = [self._start(reward, known, one) for one in range(n)]
-            yield from (wait() for wait in waits)
+            yield from (wait(stop) for wait in waits)
         else:
-            yield from (self._start(reward, known, one)() for one in range(n))
+            yield from (self._start(reward, known, one)(stop) for one in range(n))
 
     def _line(self, error: BaseException) -> str:
         if isinstance(error, TimeoutError):

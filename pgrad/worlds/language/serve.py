@@ -7,12 +7,16 @@ error, standard output being the pipe for the answers.
 import importlib.util
 import os
 import pickle
+import signal
 import sys
 from pathlib import Path
 
 
 def main() -> None:
     """Answer until the input ends."""
+    for stop in ("SIGINT", "SIGTERM", "SIGHUP"):  # for who asks: it ends this process
+        if hasattr(signal, stop):
+            signal.signal(getattr(signal, stop), signal.SIG_IGN)
     path, name = Path(sys.argv[1]), sys.argv[2]
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

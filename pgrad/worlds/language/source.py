@@ -67,10 +67,15 @@ def find_source(source: Any, *, seed: int, column: str, held_out: Any, n_prompts
     rows = (*prompts.rows, *aside)
 
     def evaluate(n: int, split: str) -> list[Prompt]:
+        if split == "train":
+            return list(prompts.rows[:n] if n else prompts.rows)
         if split != "held_out":
-            raise UsageError(f"prompts have one split to evaluate on, held_out, got {split!r}")
+            raise UsageError(f"prompts have two splits to evaluate on, held_out and train, got {split!r}")
         if not aside:
-            raise UsageError("no prompts were set aside to evaluate on: give held_out")
+            raise UsageError(
+                "no prompts were set aside to evaluate on: give held_out (--held-out-prompts N), or ask "
+                "those trained on (--split train)"
+            )
         if n > len(aside):
             raise UsageError(f"{len(aside)} prompts were set aside to evaluate on, not {n}")
         return list(aside[:n] if n else aside)

@@ -1,7 +1,6 @@
 """Tensor worlds with other numbers: their dynamics' fields, as someone types them."""
 
 import dataclasses
-import difflib
 import math
 from typing import Any, get_type_hints
 
@@ -9,6 +8,7 @@ import torch
 from gymnasium.spaces import Discrete
 
 from pgrad.errors import UsageError
+from pgrad.extras import did_you_mean
 from pgrad.worlds.tensors.tensor import Dynamics
 
 OWN = ("name", "noise", "continuous")
@@ -55,9 +55,7 @@ def settings(dynamics: Dynamics) -> dict[str, Any]:
 
 def _value(world: str, name: str, value: Any, hints: dict[str, Any]) -> Any:
     if name not in hints:
-        near = difflib.get_close_matches(name, hints, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"{world} has no {name!r} to set: {hint}(there are: {', '.join(hints) or 'none'})")
+        raise UsageError(f"{world} has no {name!r} to set: {did_you_mean(name, hints)}")
     kind = hints[name]
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind is bool:

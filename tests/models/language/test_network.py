@@ -174,6 +174,34 @@ def test_adapters_begin_as_the_model_which_is_their_reference(kind: str) -> None
     torch.testing.assert_close(net.policy(own).log_prob(actions).detach(), logp, atol=3e-5, rtol=0)
 
 
+def test_adapters_can_keep_what_they_were_as_the_reference() -> None:
+    """Exactly, whatever they are trained to; it is saved, comes back, and is no parameter."""
+    net = network("qwen2", lora=3, critic=True, reference=True)
+    tokens, action = texts(net)
+    stir(net)
+    kept = net.policy(tokens).log_prob(action).detach()
+    net.keep_reference()
+    flat = flatten_parameters(net, RATES, "adam")
+    stir(net)
+    moved = net.policy(tokens).log_prob(action).detach()
+    assert float((moved - kept).abs().max()) > 0.1
+    assert torch.equal(net.reference(tokens).log_prob(action), kept)
+    assert torch.equal(net.policy(tokens).log_prob(action), moved), "the adapters are back in their place"
+    flat.values.mul_(1.5)
+    assert not torch.equal(net.policy(tokens).log_prob(action), moved), "and still views of the flat tensor"
+    assert torch.equal(net.reference(tokens).log_prob(action), kept)
+    trained = [name for name, p in net.named_parameters() if p.requires_grad]
+    assert not any("frozen" in name for name in trained)
+    fresh = network("qwen2", lora=3, critic=True, reference=True, seed=1)
+    loaded = fresh.load_state_dict({name: x.clone() for name, x in net.state_dict().items()})
+    assert not loaded.missing_keys
+    assert not loaded.unexpected_keys
+    assert torch.equal(fresh.reference(tokens).log_prob(action), kept)
+    bare = network("qwen2", lora=3, critic=True, reference=True)
+    fresh.load_state_dict(bare.state_dict())
+    assert fresh.frozen_adapters is None, "a run whose reference is the model without adapters"
+
+
 def test_adapters_of_policy_and_critic_share_the_model_and_nothing_else() -> None:
     net = network(lora=3, critic=True)
     assert net.critic is not None

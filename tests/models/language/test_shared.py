@@ -8,7 +8,7 @@ import transformers
 from torch import Tensor
 
 from pgrad.data import Batch, Tokens
-from pgrad.data.shared import PAIRS, Texts, cost, parted, pieces, sharing, texts_of
+from pgrad.data.shared import PAIRS, TOKENS_AT_ONCE, Texts, cost, parted, pieces, sharing, texts_of
 from pgrad.models.language import LanguageNetwork, LanguageSpec
 from pgrad.models.language.body import body_of, read
 from pgrad.models.language.shared import lay_out, read_shared, width_of_sharing
@@ -98,6 +98,33 @@ def test_hidden_states_and_gradients_in_double_precision(kind: str, how: str) ->
     for x, y in zip(*grads, strict=True):
         if x is not None and y is not None:
             close(x, y, 1e-6)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "bloom"])
+def test_scoring_without_gradients_goes_in_parts(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers in the same places, for models that share prompts and others, and little at once."""
+    net = wide(kind, "eager" if kind == "bloom" else "sdpa", reference=True)
+    assert net.critic is not None
+    tokens, action = texts()
+    seen = watch(net.model.base_model), watch(net.critic.body)
+
+    def scores() -> list[Tensor]:
+        with torch.no_grad():
+            reference, logp = (x.log_prob(action) for x in (net.reference(tokens), net.policy(tokens)))
+            return [reference, logp, torch.where(wanted, net.value(tokens), 0.0)]
+
+    wanted = tokens.decides | tokens.decides.roll(1, 0)
+    whole = scores()
+    assert [len(calls) for calls in seen] == [1, 1]
+    limit = 3 * len(tokens.id)
+    monkeypatch.setitem(TOKENS_AT_ONCE, "cpu", limit)
+    for x, y in zip(scores(), whole, strict=True):
+        torch.testing.assert_close(x, y, atol=1e-5, rtol=1e-5)
+    for calls in seen:
+        assert len(calls) > 3
+        assert max(calls[1:]) <= limit
+    net.policy(tokens)  # of which a gradient is wanted: in parts that the learner makes
+    assert seen[0][-1] == seen[0][0]
 
 
 @pytest.mark.parametrize("spec", [{}, {"gradient_checkpointing": True}, {"lora": 2}])

@@ -155,14 +155,14 @@ def test_rewards_by_name(file: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("exact_match", "did you mean 'exact-match'"),
+        ("exact_match", "did you mean exact-match"),
         ("length:x", "whole number"),
         ("length:9", "between 1 and"),
         ("own_rewards.py", "which function of .*own_rewards.py:NAME .*where, shows, raises"),
         ("own_rewards.py:", "which function"),
-        ("own_rewards.py:wher", "no function 'wher': did you mean 'where'"),
+        ("own_rewards.py:wher", "no function 'wher': did you mean where"),
         ("own_rewards.py:NUMBER", "is a int, not a function"),
-        ("own_reward.py:where", "there is no file .*did you mean 'own_rewards.py'"),
+        ("own_reward.py:where", "there is no file .*did you mean own_rewards.py"),
         ("syntax.py:f", "syntax.py, line 2, cannot be imported: SyntaxError"),
         ("raises.py:f", "raises.py, line 3, cannot be imported: ZeroDivisionError"),
         ("exits.py:f", "exits.py, line 2, cannot be imported: SystemExit"),

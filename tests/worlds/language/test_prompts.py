@@ -66,6 +66,26 @@ def test_lists_of_texts_and_of_conversations() -> None:
     assert load_prompts([{"q": "a", "x": 1}], column="q").rows[0].columns == {"x": 1}
 
 
+def test_messages_are_a_prompt_and_its_answer() -> None:
+    """The last answer is what is demonstrated; a conversation without one has none."""
+    turns = [*CHAT, {"role": "assistant", "content": "4"}, {"role": "user", "content": "3+3?"}]
+    rows = [
+        {"messages": [*turns, {"role": "assistant", "content": "6"}], "level": 1},
+        {"messages": turns, "level": 2},
+    ]
+    found = load_prompts(rows)
+    assert [row.content for row in found.rows] == [turns, turns]
+    assert [row.columns for row in found.rows] == [
+        {"level": 1, "completion": "6"},
+        {"level": 2, "completion": None},
+    ]
+    own = load_prompts([{"prompt": "a", "messages": turns}])
+    assert own.rows[0].columns == {"messages": turns}
+    for wrong, words in (([], "no column 'prompt'.*there are: messages"), (["a"], "no conversation")):
+        with pytest.raises(UsageError, match=words):
+            load_prompts([{"messages": wrong}])
+
+
 def test_a_column_that_a_row_lacks_is_none_there() -> None:
     found = load_prompts([{"prompt": "a", "x": 1}, {"prompt": "b", "y": 2}])
     assert [row.columns for row in found.rows] == [{"x": 1, "y": None}, {"x": None, "y": 2}]
@@ -88,10 +108,10 @@ def test_fingerprints_tell_contents_and_orders_apart() -> None:
         ([{"prompt": 3}], "row 0 is a int: 3"),
         (
             [{"question": "a", "answer": "b"}],
-            "no column 'prompt', it has: question, answer; did you mean 'question'",
+            "no column 'prompt': did you mean question[?] [(]there are: question, answer[)]",
         ),
-        ([{"promt": "a", "question": "b"}], "did you mean 'promt'"),
-        ([{}], "it has: nothing"),
+        ([{"promt": "a", "question": "b"}], "did you mean promt"),
+        ([{}], "no column 'prompt' [(]there are: none[)]"),
         ([{"prompt": "a"}, "b"], "row 1 is a str"),
         (["a", {"prompt": "b"}], "row 1 is a dict"),
         (["a", CHAT], "row 1 is a conversation and row 0 is not"),
@@ -120,7 +140,7 @@ def test_bad_prompts_are_named(source: Any, words: str) -> None:
         ("a.json", '{"prompt": "a"}', "holds a dict"),
         ("a.csv", "prompt,answer\na,1\nb\n", "line 3 does not have the 2 columns"),
         ("a.csv", "prompt,answer\na,1,2\n", "line 2 does not have the 2 columns"),
-        ("a.csv", "question,answer\na,1\n", "did you mean 'question'"),
+        ("a.csv", "question,answer\na,1\n", "did you mean question"),
         ("a.csv", "prompt\n", "no prompts"),
         ("a.jsonl", '{"prompt": NaN}\n', "row 0 is missing"),
         ("a.txt", "a", "none of the files that are read: .jsonl, .json, .csv, .parquet"),

@@ -2,6 +2,7 @@ import asyncio
 import functools
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 from pgrad.errors import TrainingError, UsageError
+from pgrad.stopping import Stopped
+from pgrad.worlds.language.isolated import Isolated
 from pgrad.worlds.language.rewards import Rewards, Scores
 
 TEXTS = ["a", "bb", "ccc", "dddd"]
@@ -286,7 +289,7 @@ def test_a_function_may_do_to_its_lists_what_it_likes() -> None:
 
 def test_functions_say_which_columns_they_need() -> None:
     Rewards([accuracy, lengths, unsure]).require(["answer"])
-    with pytest.raises(UsageError, match="reward accuracy needs a column 'answer': did you mean 'answers'"):
+    with pytest.raises(UsageError, match="reward accuracy needs a column 'answer': did you mean answers"):
         Rewards([lengths, accuracy]).require(["answers"])
 
 
@@ -304,3 +307,38 @@ def test_functions_say_which_columns_they_need() -> None:
 def test_bad_arguments(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         Rewards(**arguments)
+
+
+SLOW = """
+import time
+def slow(completions, **columns):
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("kind", ["function", "coroutine", "process"])
+def test_a_wait_that_is_stopped_leaves_nothing_that_holds_the_program_up(kind: str, tmp_path: Path) -> None:
+    """Of what is still being judged nothing is kept; a process of its own is ended with the rewards."""
+    (tmp_path / "slow.py").write_text(SLOW)
+
+    def slow(completions: list[str]) -> None:
+        time.sleep(60)
+
+    async def slow_too(completions: list[str]) -> None:
+        await asyncio.sleep(60)
+
+    isolated = Isolated(tmp_path / "slow.py", "slow")
+    functions: dict[str, Any] = {"function": slow, "coroutine": slow_too, "process": isolated}
+    rewards, asked = Rewards(functions[kind]), []
+
+    def stop() -> None:
+        asked.append(time.monotonic())
+        if len(asked) == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        rewards.score(["?"], ["a"], [[1]], {}, stop)
+    before = time.monotonic()
+    rewards.close()
+    assert time.monotonic() - before < 30, "it does not wait for an answer"
+    assert max(np.diff(asked)) < 30, "and is asked all the time"

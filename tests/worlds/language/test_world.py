@@ -13,7 +13,7 @@ from pgrad.worlds.language.builtin import exact_match
 from pgrad.worlds.language.rewards import Rewards
 from pgrad.worlds.language.sequences import parity
 from pgrad.worlds.language.tokenizer import character_tokenizer
-from pgrad.worlds.language.world import LanguageWorld
+from pgrad.worlds.language.world import LanguageWorld, usual_length
 
 pytest.importorskip("transformers")
 
@@ -139,9 +139,9 @@ def test_rewards_read_the_text_of_the_very_tokens() -> None:
 
     world = listed(rewards=spy)
     prompts = world.next(2) * 2
-    ids = [torch.tensor([5, 6, 2]), [0, 5, 1], [2], []]
+    ids = [torch.tensor([5, 6, 2]), [0, 5, 1], [2], []]  # an end, special tokens that end nothing, no text
     assert world.score(prompts, ids).tolist() == [0.0] * 4
-    assert seen["completions"] == world.scored.texts == ["12", "1", "", ""]
+    assert seen["completions"] == world.scored.texts == ["12", "<pad>1<bos>", "", ""]
     assert seen["completion_ids"] == [[5, 6, 2], [0, 5, 1], [2], []]
     assert seen["prompts"] == [prompt.content for prompt in prompts]
     assert seen["answer"] == [prompt.columns["answer"] for prompt in prompts]
@@ -161,6 +161,54 @@ def test_a_tokenizer_whose_pad_is_its_eos() -> None:
     right = [world.solution(prompt) for prompt in prompts]
     assert all(ids.count(2) == 1 and ids[-1] == 2 for ids in right)
     assert world.score(prompts, right).tolist() == [1.0] * 20
+
+
+def test_a_special_token_inside_is_no_right_answer() -> None:
+    """Only the token that ends a text is left out, and only there: verifiers see what was written."""
+    world = listed(eos=[10])  # "6" ends too
+    assert world.eos == (10, 2)
+    (prompt,) = [p for p in world.next(20) if p.columns["answer"] == "7"][:1]
+    seven, six, pad = 11, 10, 0
+    answers = [[seven, 2], [seven, six], [seven], [seven, pad], [pad, seven, 2], [seven, 2, seven]]
+    assert world.score([prompt] * 6, answers).tolist() == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+    assert world.scored.texts == ["7", "7", "7", "7<pad>", "<pad>7", "7<eos>7"]
+    assert world.solution(prompt) == [seven, six]  # what was given first
+
+
+def test_ends_of_the_world_the_tokenizer_and_the_model_are_one_set() -> None:
+    world = listed(eos=10)
+    world.fit(None, (1, 2))
+    assert world.eos == (10, 2, 1)
+    assert listed(tokenizer=without_eos(), eos=[5], rows=ROWS[:3]).eos == (5,)
+    assert listed(eos=[]).eos == listed().eos == (2,)
+
+
+def test_lengths_that_nobody_gave() -> None:
+    assert [usual_length(n) for n in (None, 4096, 512, 511, 100, 1)] == [256, 256, 256, 255, 50, 1]
+    world = listed(max_completion_length=0)
+    assert world.max_completion_length == 256
+    world.fit(100)
+    assert world.max_completion_length == 50
+    fixed = listed()
+    fixed.fit(100)
+    assert fixed.max_completion_length == 4
+
+
+def test_without_rewards_there_is_nothing_to_score() -> None:
+    world = listed(rewards=None)
+    assert world.solution(world.next(1)[0])
+    with pytest.raises(UsageError, match=r"no reward of its own: give one, such as file\.py:function"):
+        world.score(world.next(1), [[2]])
+    world.close()
+
+
+def test_prompts_that_were_trained_on_can_be_asked() -> None:
+    world = listed(held_out=5)
+    trained = world.held_out(0, "train")
+    assert world.held_out(3, "train") == trained[:3]
+    assert {p.index for p in trained} == {p.index for p in world.next(15)}
+    task = LanguageWorld("sort", n_prompts=3)
+    assert task.held_out(3, "train") == sorted(task.next(3), key=lambda p: p.index)
 
 
 def test_conversations_go_through_the_template() -> None:
@@ -204,7 +252,7 @@ def test_prompts_set_aside_are_never_trained_on() -> None:
     for world, n, split, words in (
         (listed(), 0, "held_out", "no prompts were set aside"),
         (other, 2, "held_out", "1 prompts were set aside to evaluate on, not 2"),
-        (other, 1, "larger", "one split"),
+        (other, 1, "larger", "two splits"),
     ):
         with pytest.raises(UsageError, match=words):
             world.held_out(n, split)
@@ -248,16 +296,17 @@ def adds_eos() -> Any:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"rows": "parityy"}, "'parityy' is no task and no file of prompts: did you mean 'parity'"),
+        ({"rows": "parityy"}, "'parityy' is no task and no file of prompts: did you mean parity"),
         ({"rows": "no.jsonl"}, "there is no file no.jsonl"),
-        ({"rows": [{"question": "a"}]}, "did you mean 'question'"),
-        ({"rewards": None}, "no reward of its own: give one, such as file.py:function"),
+        ({"rows": [{"question": "a"}]}, "did you mean question"),
         ({"rewards": Rewards(lambda completions, level: 0)}, "reward reward needs a column 'level'"),
-        ({"max_completion_length": 0}, "needs a max_completion_length above 0 .*, got 0"),
         ({"max_completion_length": -1}, "above 0 .*, got -1"),
         ({"tokenizer": without_eos()}, "no EOS token"),
         ({"tokenizer": adds_eos()}, "ends the prompt of row 0 with its EOS"),
-        ({"eos": []}, "no EOS token"),
+        ({"eos": [], "tokenizer": without_eos()}, "no EOS token"),
+        ({"reward_weights": [1.0, 2.0]}, "1 reward functions need as many weights, got 2"),
+        ({"rewards": None, "reward_weights": [1.0]}, "reward_weights and no reward"),
+        ({"rewards": Rewards(exact_match), "reward_weights": [1.0]}, "weights of their own"),
         ({"eos": [2, 99]}, "eos 99 is no token of the tokenizer, which has 19"),
         (
             {"rows": [*ROWS, {"prompt": "2·2=", "answer": "4"}]},

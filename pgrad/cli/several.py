@@ -1,0 +1,68 @@
+"""What is said of several seeds at their end."""
+
+import shlex
+import signal
+import sys
+
+from pgrad.cli.finish import Output
+from pgrad.report.statistics import FEW, over_runs
+from pgrad.run.seeds import Seeds, Shown
+from pgrad.run.seeds_folder import PICTURE, seed_folder
+from pgrad.training.shown import number
+
+
+def shown_of(output: Output) -> Shown:
+    """What to show and log, as the options say."""
+    episodes = 0 if output.quiet else output.final_eval_episodes
+    return Shown(episodes, output.tensorboard, output.wandb, not output.quiet)
+
+
+def finish_several(found: Seeds, output: Output) -> int:
+    """Say what each seed came to, what all of them, and what can be done next; the command's exit code.
+
+    Raises KeyboardInterrupt or SystemExit where a signal stopped them, as the program would have without.
+    """
+    path = shlex.quote(str(found.path))
+    failed = {seed: one for seed, one in found.outcomes.items() if one.state == "failed"}
+    if not output.quiet and found.results:
+        _say(found)
+    for seed, one in failed.items():
+        print(f"seed {seed} failed: {one.error}", file=sys.stderr)
+        if one.traceback:
+            (found.path / f"seed{seed}-error.txt").write_text(one.traceback)
+            print(f"  where: {found.path / f'seed{seed}-error.txt'}", file=sys.stderr)
+    if found.signal is not None:
+        done = f"{len(found.results)} of {len(found.seeds)} seeds are done"
+        print(f"stopped; {done}; continue with: pgrad resume {path}", file=sys.stderr)
+        if found.signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + found.signal)
+    if failed:
+        print(f"the others are done; try again with: pgrad resume {path}", file=sys.stderr)
+        return 1
+    if not output.quiet:
+        more = 2 * max(row["timesteps"] for row in found.results.values())
+        print(f"\nnext           pgrad plot {path}")
+        print(f"               pgrad play {shlex.quote(str(seed_folder(found.path, found.seeds[0])))}")
+        print(f"               pgrad resume {path} --total-timesteps {more}")
+    return 0
+
+
+def _say(found: Seeds) -> None:
+    print(f"\nruns           {found.path}")
+    if (found.path / PICTURE).exists():
+        print(f"curves         {found.path / PICTURE}")
+    for seed, row in sorted(found.results.items()):
+        last = "" if row["return"] is None else f"return {number(row['return'])} in training"
+        print(f"{f'seed {seed}':<15}{row['text'] or last}")
+    values = list(found.values.values())
+    if not values:
+        return
+    over = over_runs(values)
+    (low, high), few = over["interval"], "" if len(values) >= FEW else ", which so few say little of"
+    print(
+        f"{'mean':<15}{number(over['mean'])} (95% interval over {len(values)} seeds "
+        f"{number(low)} … {number(high)}{few})"
+    )
+    if "iqm" in over:
+        print(f"{'middle half':<15}{number(over['iqm'])} (interquartile mean)")

@@ -1,0 +1,76 @@
+"""What training and resuming share: a training that is closed in the end, carried out in a run directory."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pgrad.errors import UsageError
+from pgrad.run.assemble import exists, make_training
+from pgrad.run.conduct import conduct
+from pgrad.run.config import RunConfig
+from pgrad.run.files import FILES, digests
+from pgrad.run.result import Run
+from pgrad.run.sinks import open_sinks, require_installed
+from pgrad.run.telling import Callback
+from pgrad.training.disk.rundir import RunDir, folder_name
+from pgrad.training.loop import Training
+from pgrad.training.versions import versions
+
+
+@dataclass(frozen=True)
+class Watching:
+    """Who looks on while a run trains. Raises UsageError where a package for it is missing."""
+
+    tensorboard: bool = False
+    wandb: str | None = None  # the project
+    progress: bool | None = None  # a live table; None for one on a terminal
+    callback: Callback | None = None
+
+    def __post_init__(self) -> None:
+        require_installed(self.tensorboard, self.wandb)
+
+    @property
+    def shown(self) -> bool:
+        """Whether the live table is shown."""
+        return sys.stdout.isatty() if self.progress is None else self.progress
+
+
+@contextmanager
+def made(config: RunConfig) -> Iterator[Training]:
+    """A training in its first state; what it made itself is closed in the end."""
+    training = make_training(config)
+    try:
+        yield training
+    finally:
+        if not exists(config.world):
+            training.world.close()
+
+
+def carry_out(config: RunConfig, training: Training, directory: RunDir, watching: Watching) -> Run:
+    """Train on in a run directory, whose configuration becomes this one."""
+    directory.write_config({**config.to_json(), FILES: digests(config)})
+    directory.add_command(sys.argv)
+    directory.write_versions(versions())
+    files = open_sinks(config, directory, training.timesteps, watching.tensorboard, watching.wandb)
+    with files as sinks:
+        rows = conduct(config, training, directory, sinks, watching.shown, watching.callback)
+    return Run(config, training.agent, training.timesteps, directory.path, rows)
+
+
+def carry_out_unwritten(config: RunConfig, training: Training, watching: Watching) -> Run:
+    """Train without a run directory. Raises UsageError for what writes into one."""
+    if watching.tensorboard or watching.wandb:
+        raise UsageError("tensorboard and wandb write into a run directory: give run_dir")
+    rows = conduct(config, training, None, [], watching.shown, watching.callback)
+    return Run(config, training.agent, training.timesteps, None, rows)
+
+
+def new_directory(config: RunConfig, run_dir: str | Path, overwrite: bool) -> RunDir:
+    """The folder of a new run: the one that is named, or with "auto" one of its own."""
+    if run_dir != "auto":
+        return RunDir.create(Path(run_dir), overwrite)
+    base = Path("runs") / config.algorithm_name
+    name = folder_name(f"{config.world_name}-seed{config.options.seed}")
+    return RunDir.create(base / name, overwrite) if overwrite else RunDir.default(base, name)

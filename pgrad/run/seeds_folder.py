@@ -1,0 +1,89 @@
+"""The folder of several seeds: seeds.json, a run directory each, and one picture."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from pgrad.errors import CheckpointError, UsageError
+from pgrad.report.plots import TRAINING, compare
+from pgrad.run.config import RunConfig
+from pgrad.training.disk.files import reason, write_atomic
+from pgrad.training.disk.log import read
+from pgrad.training.disk.rundir import RunDir, folder_name
+
+FORMAT, VERSION = "pgrad seeds", 1
+FILE = "seeds.json"
+PICTURE = "learning_curves.png"
+
+
+def holds_seeds(folder: str | Path) -> bool:
+    """Whether `train_seeds` made this folder."""
+    return (Path(folder) / FILE).is_file()
+
+
+def seed_folder(path: Path, seed: int) -> Path:
+    """Where the run of a seed is."""
+    return path / f"seed{seed}"
+
+
+def new_folder(config: RunConfig, folder: str | Path, overwrite: bool) -> Path:
+    """A folder for several seeds. `overwrite` allows one with earlier runs, and deletes them."""
+    if folder == "auto":
+        base = Path("runs") / config.algorithm_name / folder_name(f"{config.world_name}-seeds")
+        path, number = base, 1
+        while path.exists() and not overwrite:
+            number += 1
+            path = base.with_name(f"{base.name}-{number}")
+    else:
+        path = Path(folder)
+    try:
+        if path.exists() and any(path.iterdir()):
+            _require_seeds(path, overwrite)
+            for old in filter(Path.exists, (seed_folder(path, seed) for seed in read_seeds(path)[1])):
+                with RunDir.open(old):  # not while somebody trains in it
+                    shutil.rmtree(old)
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot create the folder {path}: {reason(error)}") from error
+    return path
+
+
+def _require_seeds(path: Path, overwrite: bool) -> None:
+    if not holds_seeds(path):
+        raise UsageError(f"{path} is not empty and holds no seeds: choose another (nothing was deleted)")
+    if not overwrite:
+        raise UsageError(
+            f"{path} already holds runs: resume it, choose another folder, or delete them with --overwrite"
+        )
+
+
+def write(path: Path, config: RunConfig, seeds: Sequence[int]) -> None:
+    """Write seeds.json, from which all of them can be begun. Raises CheckpointError."""
+    content = {"format": FORMAT, "version": VERSION, "seeds": list(seeds), "config": config.to_json()}
+    try:
+        write_atomic(path / FILE, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path / FILE}: {reason(error)}") from error
+
+
+def read_seeds(path: Path) -> tuple[RunConfig, list[int]]:
+    """The configuration and the seeds of a folder. Raises CheckpointError."""
+    try:
+        content = json.loads((path / FILE).read_bytes())
+        if content["format"] != FORMAT or content["version"] != VERSION:
+            raise CheckpointError(f"{path / FILE} was written by another version of pgrad")
+        return RunConfig.from_json(content["config"], None, None, None), [int(x) for x in content["seeds"]]
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path / FILE}: {reason(error)}") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise CheckpointError(f"{path / FILE} is damaged: {error}") from error
+
+
+def draw(path: Path, config: RunConfig, seeds: Sequence[int]) -> None:
+    """All curves in one picture, and the numbers over seeds; nothing where no episode has ended."""
+    files = [seed_folder(path, seed) / "metrics.csv" for seed in seeds]
+    there = [file for file in files if file.exists() and TRAINING in read(file)]
+    if there:
+        title = f"{config.world_name} · {config.options.total_timesteps:,} steps"
+        compare({config.algorithm_name: there}, path / PICTURE, title=title)

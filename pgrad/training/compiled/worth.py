@@ -1,0 +1,21 @@
+"""When a run is long enough for the compiler."""
+
+from typing import Literal
+
+Compile = Literal["auto", "yes", "no"]
+"""After a while, from the start, never."""
+
+COMPILE_AFTER = 20_000
+"""Gradient steps that a run takes as they are written before it waits for the compiler.
+
+They take about as long as the compiler does, so that no run waits twice as long as it would have at best. A
+count and not a clock, and of the run so far, not of what is planned: a run that is repeated, stopped and
+continued, or made longer computes the same.
+"""
+
+
+def compile_after(wanted: Compile, usual: bool) -> int | None:
+    """Gradient steps before machine code; None for never. `usual`: small networks, windows of one shape."""
+    if wanted == "auto":
+        return COMPILE_AFTER if usual else None
+    return 0 if wanted == "yes" else None

@@ -1,0 +1,115 @@
+"""Defaults that are others on text: what is settled, and that what is given wins."""
+
+import copy
+import dataclasses
+from typing import Any
+
+import pytest
+
+import pgrad as pg
+from pgrad.algorithms import ALGORITHMS
+from pgrad.algorithms.usual import (
+    Lengths,
+    Rates,
+    Usual,
+    counts_completions,
+    for_completions,
+    for_steps,
+    for_text,
+)
+
+STEPS: dict[str, dict[str, Any]] = {
+    "ppo": {
+        "learning_rate": 3e-4,
+        "n_steps": 256,
+        "batch_size": 64,
+        "n_epochs": 10,
+        "gamma": 0.99,
+        "ent_coef": 0.01,
+        "critic_learning_rate": None,
+    },
+    "a2c": {"learning_rate": 7e-4, "n_steps": 5, "gamma": 0.99, "ent_coef": 0.01, "optimizer": "rmsprop"},
+    "actor-critic": {
+        "learning_rate": 1e-3,
+        "n_steps": 128,
+        "bootstrap_steps": 1,
+        "n_critic_updates": 10,
+        "gamma": 0.99,
+        "ent_coef": 0.01,
+    },
+    "reinforce": {
+        "learning_rate": 3e-3,
+        "n_episodes": 8,
+        "gamma": 0.99,
+        "baseline": "value",
+        "n_critic_updates": 20,
+    },
+    "grpo": {"learning_rate": 1e-3, "gamma": 1.0},
+    "imitate": {"learning_rate": 1e-3, "batch_size": 64},
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_in_worlds_of_steps_they_are_plain_numbers(name: str) -> None:
+    algorithm: Any = ALGORITHMS[name]()
+    settled = for_steps(algorithm)
+    assert settled == algorithm
+    for field, value in STEPS[name].items():
+        assert getattr(algorithm, field) == value
+        assert type(getattr(settled, field)) is type(value)
+    assert not any(isinstance(getattr(settled, f.name), Usual) for f in dataclasses.fields(settled))
+
+
+@pytest.mark.parametrize("kind", Rates._fields)
+@pytest.mark.parametrize("name", STEPS)
+def test_on_text(name: str, kind: str) -> None:
+    algorithm = for_completions(for_text(ALGORITHMS[name](), kind), 50)
+    rates = {"scratch": 3e-4, "pretrained": 1e-6, "lora": 1e-5}
+    if name == "imitate":
+        rates = {"scratch": 1e-3, "pretrained": 2e-5, "lora": 2e-4}
+    own: Any = algorithm
+    assert own.learning_rate == rates[kind]
+    assert own.gamma == 1.0
+    assert own.optimizer == "adam"
+    assert own.ent_coef == 0.0
+    if own.critic == "value":
+        assert own.critic_learning_rate == pytest.approx(10 * rates[kind])
+        assert own.n_steps == 8 * 50
+    else:
+        assert own.critic_learning_rate is None
+    if name == "reinforce":
+        assert own.baseline == "leave-one-out"
+    assert not any(isinstance(getattr(own, f.name), Usual) for f in dataclasses.fields(own))
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_what_is_given_wins(name: str) -> None:
+    """Though it be the default itself, and after copies."""
+    fresh: Any = ALGORITHMS[name]()
+    open_ = {f.name: getattr(fresh, f.name) for f in dataclasses.fields(fresh)}
+    kinds: dict[type, Any] = {float: float, int: int, str: str}
+    given = {
+        k: next(t for t in kinds if isinstance(x, t))(x) for k, x in open_.items() if isinstance(x, Usual)
+    }
+    assert given
+    algorithm = for_completions(for_text(ALGORITHMS[name](**given), "lora"), 9)
+    for field, value in given.items():
+        assert getattr(algorithm, field) == value, field
+    assert not counts_completions(ALGORITHMS[name](**given))
+    half = dataclasses.replace(fresh, learning_rate=0.5)
+    assert for_text(half, "lora").learning_rate == 0.5
+    assert for_text(half, "lora").gamma == 1.0
+    assert for_text(copy.deepcopy(fresh), "lora") == for_text(fresh, "lora")
+
+
+def test_a_critics_rate_that_is_given_is_kept() -> None:
+    assert for_text(pg.PPO(critic_learning_rate=3e-3), "lora").critic_learning_rate == 3e-3
+    assert for_text(pg.PPO(learning_rate=2e-4), "lora").critic_learning_rate == 2e-3
+
+
+def test_both_are_said() -> None:
+    ppo: Any = pg.PPO()
+    assert str(ppo.gamma) == "0.99, text: 1"
+    assert str(ppo.batch_size) == "64, text: none"
+    assert str(ppo.n_steps) == f"256, text: {Lengths(8)}" == "256, text: 8 completions"
+    assert "text: 0.0003 from scratch, 1e-06 pretrained, 1e-05 LoRA" in str(ppo.learning_rate)

@@ -1,0 +1,139 @@
+"""`--seeds`, and `pgrad bench`."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from pgrad.cli.order import chosen_seeds
+from pgrad.errors import UsageError
+from pgrad.training.disk.log import read
+from tests.cli.test_process import FOREVER
+from tests.cli.tools import cli, start
+
+SMALL = "a2c probe-both --total-timesteps 128 --n-envs 4 --n-steps 16"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("texts", "seeds"),
+    [
+        (("3",), (0, 1, 2)),
+        (("1",), (0,)),
+        (("3", "5"), (3, 5)),
+        (("10-12",), (10, 11, 12)),
+        (("7-7",), (7,)),
+        (("0-1", "9"), (0, 1, 9)),
+    ],
+)
+def test_one_number_is_how_many_and_several_are_the_seeds(
+    texts: tuple[str, ...], seeds: tuple[int, ...]
+) -> None:
+    assert chosen_seeds(texts) == seeds
+
+
+@pytest.mark.parametrize("texts", [(), ("0",), ("x",), ("1", "1"), ("-1",), ("3-1",), ("1-",), ("2.5",)])
+def test_what_names_no_seeds_is_told(texts: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="--seeds"):
+        chosen_seeds(texts)
+
+
+def test_seeds_train_resume_and_plot(here: Path) -> None:
+    answer = cli(f"train {SMALL} --seeds 2 --final-eval-episodes 4")
+    assert (answer.code, answer.err) == (0, "")
+    said = {line[:15].strip(): line[15:] for line in answer.out.splitlines() if line[:1].isalpha()}
+    assert said["runs"] == "runs/a2c/probe-both-seeds"
+    assert (here / said["curves"]).exists()
+    for k in range(2):
+        assert "over 4 deterministic episodes" in said[f"seed {k}"]
+        saved = json.loads((here / f"{said['runs']}/seed{k}/config.json").read_text())["config"]
+        assert saved["options"]["seed"] == k
+    assert "(95% interval over 2 seeds" in said["mean"]
+    assert said["next"] == f"pgrad plot {said['runs']}"
+    again = cli("resume", said["runs"], "--total-timesteps", 256, "--quiet")
+    assert again == (0, "", "")
+    assert (
+        min(
+            max(read(here / said["runs"] / f"seed{k}" / "metrics.csv")["time/total_timesteps"])
+            for k in (0, 1)
+        )
+        >= 256
+    )
+    assert cli("plot", said["runs"]).code == 0
+
+
+def test_seeds_do_not_go_with_everything(here: Path) -> None:
+    for more in ("--seed 3", "--video", "--jobs -1"):
+        answer = cli(f"train {SMALL} --seeds 2 {more}")
+        assert answer.code == 2
+        assert answer.err.count("\n") == 1
+    assert cli("recipe ppo-cartpole --seeds 0").code == 2
+    assert list(here.iterdir()) == []
+
+
+def test_a_seed_that_fails_is_an_exit_code(here: Path) -> None:
+    assert cli(f"train {SMALL} --seeds 2 --quiet --run-dir all") == (0, "", "")
+    for file in (here / "all/seed1/checkpoints").rglob("*.safetensors"):
+        file.write_bytes(b"damaged")
+    code, out, err = cli("resume all --quiet --total-timesteps 200")
+    assert (code, out) == (1, "")
+    assert err.startswith("seed 1 failed: ")
+    assert err.endswith("try again with: pgrad resume all\n")
+    assert max(read(here / "all/seed0/metrics.csv")["time/total_timesteps"]) >= 200
+
+
+def test_ctrl_c_saves_all_and_all_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "all"
+    with start(*FOREVER, "--log-every", "100", "--run-dir", folder, "--seeds", "2") as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "mean" in line and "[" in line:  # both have told something
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == f"stopped; 0 of 2 seeds are done; continue with: pgrad resume {folder}\n"
+    done = [int(sorted((folder / f"seed{k}/checkpoints").iterdir())[-1].name) for k in range(2)]
+    assert min(done) > 0
+    assert cli("resume", folder, "--quiet", "--total-timesteps", max(done) + 1000) == (0, "", "")
+    for k in range(2):
+        steps = read(folder / f"seed{k}/metrics.csv")["time/total_timesteps"]
+        assert steps == sorted(set(steps))
+        assert max(done) + 1000 <= steps[-1] < max(done) + 1100
+
+
+def test_bench_tells_every_stage_and_writes_nothing(here: Path) -> None:
+    answer = cli("bench ppo CartPole-v1 --n-steps 16 --seconds 0.2 --seed 3 --run-dir ignored")
+    assert (answer.code, answer.err) == (0, "")
+    for name in (
+        "world",
+        "act",
+        "credit",
+        "update",
+        "other",
+        "all",
+        "iterations",
+        "gradient steps",
+        "memory",
+    ):
+        assert any(line.startswith(name) for line in answer.out.splitlines()), name
+    record = json.loads(cli("bench sac pendulum --n-envs 1 --learning-starts 8 --seconds 0.2 --json").out)
+    assert record["algorithm"] == "sac"
+    assert sum(stage["share"] for stage in record["stages"].values()) == pytest.approx(1.0)
+    assert list(here.iterdir()) == []
+    assert cli("bench ppo CartPole-v1 --seconds 0").code == 2
+    assert "did you mean --clip-range?" in cli("bench ppo CartPole-v1 --clip-rang 1").err
+
+
+def test_bench_of_a_language_model(here: Path) -> None:
+    pytest.importorskip("transformers")
+    command = "bench grpo parity --model scratch:tiny --n-prompts 2 --num-generations 2 --seconds 0.2 --json"
+    stages = json.loads(cli(command).out)["stages"]
+    assert set(stages) == {"generate", "reward", "credit", "update", "other"}
