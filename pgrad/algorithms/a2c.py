@@ -77,4 +77,4 @@ class A2C:
         """One step on the whole window."""
         batch = learner.compute(self.credit, traj)
         learner.descend(self.loss, batch)
-        return critic_metrics(batch)
+        return critic_metrics(learner, batch)

@@ -84,4 +84,4 @@ class ActorCritic:
             learner.descend(value_loss, batch, "critic")
             batch = self.judged(learner.agent, traj)
         learner.descend(self.loss, replace(batch, logp_ref=logp_ref), "actor")
-        return critic_metrics(before)
+        return critic_metrics(learner, before)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pgrad.algorithms.protocol import Agent, Metrics
+from pgrad.algorithms.protocol import Agent, Learner, Metrics
 from pgrad.data import Batch, Trajectory
 from pgrad.math.credit import gae
 from pgrad.math.objectives import squared_error
@@ -31,9 +31,12 @@ def value_loss(agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:
     return 0.5 * error, {"train/value_loss": error.detach()}
 
 
-@torch.no_grad()
-def critic_metrics(batch: Batch) -> Metrics:
+def critic_metrics(learner: Learner, batch: Batch) -> Metrics:
     """How much of the variance of its targets the critic foresaw, before it learned from them."""
-    assert batch.value is not None
-    assert batch.target is not None
-    return {"train/explained_variance": explained_variance(batch.value, batch.target, batch.mask)}
+    found: Metrics = learner.compute(_foreseen, batch.value, batch.target, batch.mask)
+    return found
+
+
+@torch.no_grad()
+def _foreseen(agent: Agent, value: Tensor, target: Tensor, mask: Tensor) -> Metrics:
+    return {"train/explained_variance": explained_variance(value, target, mask)}

@@ -136,7 +136,7 @@ class OffPolicyActorCritic:
             learner.descend(value_loss, batch, "critic")
             used += batch.mask.sum()
         uses = used / fresh.mask.sum().clamp(min=1.0)
-        return critic_metrics(fresh) | replay_metrics(steps) | {"train/uses_per_decision": uses}
+        return critic_metrics(learner, fresh) | replay_metrics(steps) | {"train/uses_per_decision": uses}
 
 
 def replay_metrics(steps: list[Metrics]) -> Metrics:

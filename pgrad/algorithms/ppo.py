@@ -107,7 +107,7 @@ class PPO:
             metrics = learner.descend(now, minibatch)
             if self.target_kl is not None and metrics["train/approx_kl"] > 1.5 * self.target_kl:
                 break
-        return critic_metrics(batch) | {"train/clip_range": clip_range}
+        return critic_metrics(learner, batch) | {"train/clip_range": clip_range}
 
     def passes(self, learner: Learner, traj: Trajectory, batch: Batch) -> Iterator[Batch]:
         """The minibatches of every pass."""

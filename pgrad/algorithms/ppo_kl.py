@@ -98,4 +98,4 @@ class PPOKL:
                 kl > 1.5 * self.target_kl, 2.0, torch.where(kl < self.target_kl / 1.5, 0.5, 1.0)
             )
             learner.variables["beta"] = (beta * grow.cpu()).clamp(1e-6, 1e6)
-        return critic_metrics(batch) | {"train/beta": beta, "train/kl_after": kl}
+        return critic_metrics(learner, batch) | {"train/beta": beta, "train/kl_after": kl}

@@ -179,7 +179,7 @@ class Reinforce:
             return {}
         for _ in range(self.n_critic_updates):
             learner.descend(value_loss, fresh, "critic")
-        return critic_metrics(fresh)
+        return critic_metrics(learner, fresh)
 
 
 def squared_scores(agent: Agent, traj: Trajectory) -> Tensor:

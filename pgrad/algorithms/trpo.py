@@ -122,7 +122,7 @@ class TRPO:
             "train/policy_grad_norm": gradient.norm(),
             "train/cg_residual": (curvature - gradient).norm() / gradient.norm().clamp_min(1e-38),
         }
-        return metrics | own | critic_metrics(batch)
+        return metrics | own | critic_metrics(learner, batch)
 
 
 def divergence(agent: Agent, batch: Batch) -> Tensor:

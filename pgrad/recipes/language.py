@@ -15,6 +15,8 @@ from pgrad.recipes.recipe import Recipe
 TINY, SMALL = LanguageSpec("scratch:tiny"), LanguageSpec("scratch:small")
 IMITATE = Imitate(batch_size=64, learning_rate=1e-3, ent_coef=0.0, max_grad_norm=0.5)
 TAUGHT = Recipe("imitate-reverse", IMITATE, "reverse", total_timesteps=60_000, agent=TINY)
+FEW = replace(TAUGHT, name="imitate-reverse-few", world_kwargs={"n_prompts": 500})
+"""Problems are without end, answers to them are not: these were shown 500."""
 SUMS = Recipe("imitate-addition", IMITATE, "addition", total_timesteps=150_000, agent=SMALL)
 
 GROUPS = GRPO(
@@ -86,6 +88,10 @@ RECIPES = (
         for name, algorithm in VARIANTS.items()
     ),
     Recipe("imitate-reverse-longer", IMITATE, "reverse", total_timesteps=460_000, agent=TINY),
+    Recipe(
+        "grpo-reverse-few", GROUPS, "reverse", total_timesteps=1_500_000, agent=TINY, warm=FEW, evaluations=30
+    ),
+    replace(FEW, name="imitate-reverse-few-longer", total_timesteps=1_560_000, evaluations=30),
     Recipe("grpo-addition", GROUPS, "addition", total_timesteps=400_000, agent=SMALL, warm=SUMS),
     Recipe("imitate-addition-longer", IMITATE, "addition", total_timesteps=550_000, agent=SMALL),
 )

@@ -210,7 +210,7 @@ class Learner:
         columns |= {key: [value] for key, value in extra.items()}
         first = {key: values[0] for key, values in columns.items() if key == "train/max_log_ratio"}
         device = self._flat.values.device
-        means = [torch.stack(values).to(torch.float32).mean().to(device) for values in columns.values()]
+        means = [_mean(values).to(device) for values in columns.values()]
         means += [value.to(torch.float32) for value in first.values()]
         numbers: list[float] = torch.stack(means).tolist() if means else []
         metrics = dict(zip(columns, numbers, strict=False))
@@ -261,6 +261,12 @@ class Learner:
         self.recent.load_state_dict(state["recent"])
         self.variables = dict(state["variables"])
         self.n_updates = state["n_updates"]
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    if len(values) == 1:
+        return values[0].to(torch.float32)
+    return torch.stack(values).to(torch.float32).mean()
 
 
 def together(parts: list[Metrics], weights: list[Tensor]) -> Metrics:
