@@ -48,6 +48,7 @@ REWARDED = replace(
     every_seed=0.9,
 )
 LONGER = replace(MIXED, name="imitate-parity-longer", total_timesteps=600_000, evaluations=30)
-"""As many tokens as those of the warm start and of GRPO together."""
+"""As many tokens to learn from as the warm start and GRPO together; as its answers are short, with their
+prompts it reads three times as many as GRPO does."""
 
 RECIPES = (REWARDED, LONGER)

@@ -9,7 +9,7 @@ import torch
 import pgrad as pg
 from pgrad.models.language.scratch import scratch_model
 from pgrad.recipes import RECIPES, parity
-from pgrad.recipes.pictures import draw_parity
+from pgrad.recipes.pictures import TITLES, draw
 from pgrad.recipes.recipe import Recipe
 from pgrad.recipes.runner import run_recipes
 from pgrad.report.plots import EVALUATION, compare
@@ -47,10 +47,10 @@ def test_of_the_strings_to_copy_a_fifth_is_never_trained_on() -> None:
     options = {k: v for k, v in recipe.world_kwargs.items() if k != "max_completion_length"}
     task = make_task("copy", **options)
     seen = {one.prompt for one in task.instances("train", 5_000, 0)}
-    held_out = {one.prompt for one in task.instances("held_out", 2_000, 0)}
+    held_out = {one.prompt for one in task.instances("held_out", 3_000, 0)}
     assert not seen & held_out
-    assert len(seen | held_out) == 6**3
-    assert 30 <= len(held_out) <= 55
+    assert len(seen | held_out) == 8**3
+    assert len(held_out) == 99
     assert recipe.warm is None
 
 
@@ -86,12 +86,13 @@ def test_a_run_that_went_on_from_another_is_drawn_after_it(tmp_path: Path) -> No
     assert moved.read_bytes() != compare({"a": [early]}, tmp_path / "early.png").read_bytes()
 
 
-def test_the_picture_of_parity_is_drawn_from_the_curves_of_both(tmp_path: Path) -> None:
-    for recipe in parity.RECIPES:
-        (tmp_path / recipe.name).mkdir()
+@pytest.mark.parametrize("name", TITLES)
+def test_pictures_are_drawn_from_the_curves_of_both(tmp_path: Path, name: str) -> None:
+    for recipe in (f"grpo-{name}", f"imitate-{name}-longer"):
+        (tmp_path / recipe).mkdir()
         for seed in range(2):
-            curve(tmp_path / recipe.name / f"seed-{seed}.csv", 1000)
-    assert draw_parity(tmp_path).stat().st_size > 5_000
+            curve(tmp_path / recipe / f"seed-{seed}.csv", 1000)
+    assert draw(tmp_path, name).stat().st_size > 5_000
 
 
 def test_a_padding_token_that_is_sampled_weighs_as_much_as_any_other() -> None:
