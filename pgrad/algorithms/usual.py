@@ -42,22 +42,23 @@ class Usual:
 
 
 class _Float(Usual, float):
-    def __str__(self) -> str:
-        return _both(self, float.__repr__(self))
+    pass
 
 
 class _Int(Usual, int):
-    def __str__(self) -> str:
-        return _both(self, int.__repr__(self))
+    pass
 
 
 class _Word(Usual, str):
     pass
 
 
-def _both(number: Usual, own: str) -> str:
+def both(number: Any) -> str:
+    """A default in words, with the number that stands in its place on text where that is another."""
+    if not isinstance(number, _Float | _Int):
+        return str(number)
     text = number.text
-    return f"{own}, text: {'none' if text is None else text if isinstance(text, tuple) else f'{text:g}'}"
+    return f"{number}, text: {'none' if text is None else text if isinstance(text, tuple) else f'{text:g}'}"
 
 
 def usual(steps: float | str, *, text: Any) -> Any:

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from pgrad.cli.names import choose
 from pgrad.errors import PgradError
@@ -47,6 +49,7 @@ examples:
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 """128 + the signal's number, as shells count."""
+_AS_PYTHON = warnings.formatwarning
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a terminal without Greek letters still gets the rest
         with contextlib.suppress(AttributeError, OSError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    warnings.formatwarning = _told
     try:
         code = _carry_out([arg for arg in args if arg != "--traceback"])
         sys.stdout.flush()
@@ -79,7 +83,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    finally:
+        warnings.formatwarning = _AS_PYTHON
     return code
+
+
+def _told(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning as Python writes it; one of pgrad's own in one line, whatever line of pgrad it is from."""
+    own = Path(filename).is_relative_to(Path(__file__).parent.parent)
+    return f"pgrad: warning: {message}\n" if own else _AS_PYTHON(message, category, filename, lineno, line)
 
 
 def _carry_out(args: list[str]) -> int:

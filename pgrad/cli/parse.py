@@ -9,6 +9,7 @@ from typing import Any
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from pgrad.algorithms.usual import both
 from pgrad.cli.names import ALIASES, translate, whole
 from pgrad.cli.unread import one_line
 from pgrad.errors import PgradError, UsageError
@@ -27,7 +28,7 @@ def _integers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
         metavar="INT",
         instance_from_str=lambda args: whole(args[0]),
         is_instance=lambda x: isinstance(x, int) and not isinstance(x, bool),
-        str_from_instance=lambda x: str(x).split(),
+        str_from_instance=lambda x: both(x).split(),
     )
 
 
@@ -41,7 +42,7 @@ def _numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[float] | None:
         metavar="FLOAT",
         instance_from_str=lambda args: float(args[0]),
         is_instance=lambda x: isinstance(x, int | float) and not isinstance(x, bool),
-        str_from_instance=lambda x: str(x).split(),
+        str_from_instance=lambda x: both(x).split(),
     )
 
 

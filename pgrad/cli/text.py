@@ -39,9 +39,7 @@ class Text:
     reward_timeout: float = TIMEOUT
     """seconds that a reward may take for a batch"""
     max_completion_length: int = 0
-    """tokens of a completion, its end among them: what is cut there is judged as it stands, without what a
-    critic expects of the rest; 0 for the longest solution of a task, of a file 256 or half of a smaller
-    context"""
+    """tokens of a completion, its end too; 0: the longest solution of a task, else 256 or half the context"""
     column: str = "prompt"
     """the column of a file that the prompts are in"""
     held_out_prompts: int = 0
@@ -73,7 +71,8 @@ def load_language(run_dir: str, checkpoint: Literal["latest", "best"]) -> Run:
     saved = RunDir.open(Path(run_dir), locked=False).config()
     if not isinstance(saved.get("agent"), dict) or "model" not in saved["agent"]:
         raise UsageError(f"{run_dir} is no run of a language model: its world is {saved.get('world')}")
-    return load(run_dir, checkpoint, reward=unjudged if "reward" in saved else None)
+    weights = saved["world_kwargs"].get("reward_weights", [1.0])
+    return load(run_dir, checkpoint, reward=[unjudged] * len(weights) if "reward" in saved else None)
 
 
 def means_text(args: list[str]) -> bool:

@@ -49,7 +49,7 @@ def conduct(
             stack.enter_context(signals)
         console = Console(options.total_timesteps, title, enabled=progress, start=training.timesteps)
         stack.enter_context(console)
-        if told := opening(config):
+        for told in opening(config):
             console.message(told)
         if directory is not None and isinstance(training.world, VectorWorld):
             console.message(f"the state of {training.world.name} cannot be saved: {NOT_CONTINUED}")
@@ -84,7 +84,8 @@ def conduct(
                 saver.save_last()
             learning_curve(directory.metrics, directory.plots / "learning_curve.png", title=title)
     if directory is not None and signals.requested is not None:
-        how = f"continue with: pgrad resume {directory.path}"
+        lost = isinstance(training.world, VectorWorld)
+        how = NOT_CONTINUED if lost else f"continue with: pgrad resume {directory.path}"
         print(f"stopped at {training.timesteps:,} steps; {how}", file=sys.stderr)
         if signals.requested == signal.SIGINT:
             raise KeyboardInterrupt

@@ -112,14 +112,20 @@ def _longest(config: RunConfig) -> int:
     return make_task(config.world, **_options(config, inspect.signature(LanguageWorld).parameters)).longest
 
 
-def opening(config: RunConfig) -> str:
-    """What was settled for prompts and nobody asked for, to be told once; empty where there is nothing."""
-    if not is_language(config.world) or config.world_kwargs.get("max_completion_length") or _longest(config):
-        return ""
-    return (
-        f"completions have at most {completion_length(config)} tokens, as nobody said "
-        "(max_completion_length, --max-completion-length)"
-    )
+def opening(config: RunConfig) -> list[str]:
+    """What was settled for prompts and nobody asked for, and what is probably not meant, to be told once."""
+    if not is_language(config.world):
+        return []
+    told = []
+    if not (config.world_kwargs.get("max_completion_length") or _longest(config)):
+        told.append(
+            f"completions have at most {completion_length(config)} tokens, as nobody said "
+            "(max_completion_length, --max-completion-length)"
+        )
+    spec = language_spec(config)
+    if spec.is_scratch and spec.lora and config.options.init_from is None:
+        told.append(f"the weights of {spec.model} are random and, below adapters, stay so: leave out lora")
+    return told
 
 
 def cannot_be_judged(config: RunConfig) -> str:

@@ -79,7 +79,10 @@ def _require_alike(run: Path, spec: Any, source: str) -> None:
     other = [name for name in here if name in saved and name not in free and saved[name] != here[name]]
     if other:
         wanted = ", ".join(f"{name}={saved[name]!r} (here {here[name]!r})" for name in other)
-        raise UsageError(f"init_from: the agent of {source} was made with {wanted}: give the same")
+        told = f"init_from: the agent of {source} was made with {wanted}: give the same"
+        if other == ["lora"] and isinstance(spec, LanguageSpec) and not spec.is_scratch:
+            told += f", or take what it became: pgrad export {source} FOLDER, and that as the model"
+        raise UsageError(told)
 
 
 def _free(spec: LanguageSpec) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from pgrad.algorithms.usual import (
     Lengths,
     Rates,
     Usual,
+    both,
     counts_completions,
     for_completions,
     for_steps,
@@ -109,7 +110,14 @@ def test_a_critics_rate_that_is_given_is_kept() -> None:
 
 def test_both_are_said() -> None:
     ppo: Any = pg.PPO()
-    assert str(ppo.gamma) == "0.99, text: 1"
-    assert str(ppo.batch_size) == "64, text: none"
-    assert str(ppo.n_steps) == f"256, text: {Lengths(8)}" == "256, text: 8 completions"
-    assert "text: 0.0003 from scratch, 1e-06 pretrained, 1e-05 LoRA" in str(ppo.learning_rate)
+    assert both(ppo.gamma) == "0.99, text: 1"
+    assert both(ppo.batch_size) == "64, text: none"
+    assert both(ppo.n_steps) == f"256, text: {Lengths(8)}" == "256, text: 8 completions"
+    assert "text: 0.0003 from scratch, 1e-06 pretrained, 1e-05 LoRA" in both(ppo.learning_rate)
+    assert both(pg.PPO(gamma=0.99).gamma) == "0.99"
+
+
+def test_elsewhere_they_look_like_numbers() -> None:
+    ppo: Any = pg.PPO()
+    assert [str(ppo.gamma), f"{ppo.n_steps}", repr(ppo.batch_size)] == ["0.99", "256", "64"]
+    assert f"{pg.A2C().optimizer}" == "rmsprop"

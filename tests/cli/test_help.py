@@ -8,6 +8,7 @@ import pytest
 
 import pgrad as pg
 from pgrad.algorithms import ALGORITHMS
+from pgrad.algorithms.usual import both
 from pgrad.cli import COMMANDS
 from pgrad.run.config import RunOptions, default_spec
 from tests.cli.tools import cli
@@ -57,7 +58,7 @@ def test_every_field_is_an_option_with_words_and_its_default(name: str) -> None:
             assert found, option
             default = getattr(source, field.name)
             default = "none" if default is None else default
-            shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+            shown = " ".join(map(str, default)) if isinstance(default, tuple) else both(default)
             assert found[1] == shown, option
             assert len(found[0].split()) >= 5, f"{option} has no words of help"
 

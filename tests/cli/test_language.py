@@ -11,7 +11,7 @@ import transformers
 import pgrad as pg
 from pgrad.cli import COMMANDS
 from pgrad.training.disk.log import read
-from tests.cli.tools import Answer, cli
+from tests.cli.tools import Answer, cli, start
 from tests.run.texts import pretrained
 
 SMALL = "--model scratch:tiny --total-timesteps 200 --n-prompts 4 --num-generations 4 --seed 3"
@@ -100,6 +100,17 @@ def test_a_file_of_demonstrations_and_several_rewards(here: Path) -> None:
     assert (answer.code, answer.err) == (0, "")
     assert "completions have at most 256 tokens, as nobody said" in answer.out
     assert config(here / "b")["world_kwargs"] == {"reward_weights": [1.0, 0.5], "reward_timeout": 9.0}
+    assert cli("chat --prompt ab= --max-completion-length 3 b")[::2] == (0, "")  # none of both is needed
+    assert cli("export b model") == (0, "model\n", "")
+
+
+def test_rewards_that_changed_are_told_in_one_line(here: Path) -> None:
+    Path("r.py").write_text("def two(completions, **_):\n    return [2.0] * len(completions)\n")
+    assert cli(f"train grpo copy {SMALL} --reward r.py:two --quiet --run-dir a").code == 0
+    Path("r.py").write_text("def two(completions, **_):\n    return [1.0] * len(completions)\n")
+    told = f"{here / 'r.py'} has changed since this run was saved: it goes on with other rewards"
+    process = start("resume", "a", "--total-timesteps", 300, "--quiet")
+    assert process.communicate(timeout=120) == ("", f"pgrad: warning: {told}\n")
 
 
 def test_adapters_of_the_usual_rank(spoken: Path, here: Path) -> None:
@@ -109,6 +120,9 @@ def test_adapters_of_the_usual_rank(spoken: Path, here: Path) -> None:
         assert cli(f"train grpo --model ./model {options} {short} --run-dir {number}") == (0, "", "")
         agent = config(here / str(number))["agent"]
         assert agent["lora"] == rank  # type: ignore[index]
+    begin = "train grpo copy --model ./model --lora --init-from"
+    assert "pgrad export 3 FOLDER, and that as the model" in cli(f"{begin} 3").err
+    assert "stay so: leave out lora" in cli(f"train grpo {SMALL} copy --lora 2").out
 
 
 def test_larger_problems_can_be_asked(spoken: Path) -> None:

@@ -145,12 +145,12 @@ class TestLength:
 
     def test_tasks_know_and_files_take_the_usual_one(self, tmp_path: Path) -> None:
         config = made_config("copy", **TASK["world_kwargs"])
-        assert (completion_length(config), opening(config)) == (9, "")
+        assert (completion_length(config), opening(config)) == (9, [])
         config = made_config("copy", max_completion_length=3, **TASK["world_kwargs"])
-        assert (completion_length(config), opening(config)) == (3, "")
+        assert (completion_length(config), opening(config)) == (3, [])
         config = made_config(ROWS)
         assert completion_length(config) == made(GRPO, ROWS, reward=length).world.max_completion_length == 256
-        assert opening(config).startswith("completions have at most 256 tokens, as nobody said")
+        assert opening(config)[0].startswith("completions have at most 256 tokens, as nobody said")
 
     def test_half_of_a_small_context(self, tmp_path: Path) -> None:
         folder = pretrained(tmp_path / "model")

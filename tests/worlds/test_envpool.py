@@ -14,6 +14,7 @@ import pgrad as pg
 from pgrad.errors import UsageError, WorldError
 from pgrad.worlds import World, make
 from pgrad.worlds.gym.envpool import EnvPool
+from tests.cli.tools import cli
 from tests.worlds.conformance import check_world
 from tests.worlds.tools import advance, copy, same, sampler
 
@@ -179,3 +180,11 @@ def test_a_run_says_that_it_cannot_be_continued(tmp_path: Path, capsys: pytest.C
     assert len(pg.load(tmp_path / "a").evaluate(episodes=2).returns) == 2
     with pytest.raises(pg.CheckpointError, match="this run can be loaded, not continued"):
         pg.resume(tmp_path / "a", 200)
+
+
+def test_no_command_is_suggested_that_cannot_work(tmp_path: Path) -> None:
+    for world, goes_on in (("envpool:CartPole-v1", False), ("cartpole", True)):
+        folder = tmp_path / world.replace(":", "-")
+        answer = cli(f"train a2c {world} --total-timesteps 40 --final-eval-episodes 0 --run-dir", folder)
+        assert answer.code == 0
+        assert ("pgrad resume" in answer.out) is goes_on

@@ -30,8 +30,7 @@ class Train(Generic[A, Own]):
     """Everything a training can be told, and what the command has of its own."""
 
     world: Annotated[Positional[str], arg(metavar="WORLD", help_behavior_hint="(required)")] = ""
-    """a Gymnasium id (CartPole-v1, ALE/Pong-v5, module:Name-v0), a tensor world (cartpole), or what language
-    models are trained on: a task (parity) or a file of prompts: pgrad list"""
+    """a Gymnasium id (CartPole-v1, module:Name-v0), a tensor world, a task or file of prompts: pgrad list"""
     run: OmitArgPrefixes[RunOptions]
     folder: OmitArgPrefixes[Folder]
     own: OmitArgPrefixes[Own]

@@ -217,7 +217,10 @@ def _eos(tokenizer: Any, eos: int | Sequence[int] | None) -> tuple[int, ...]:
     own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     ids = tuple(dict.fromkeys(given + own))
     if not ids:
-        raise UsageError("the tokenizer has no EOS token: a completion could not end; give one with eos=[id]")
+        raise UsageError(
+            "the tokenizer has no EOS token: a completion could not end; give one with eos=[id] "
+            "(--world-kwargs eos=ID)"
+        )
     if bad := [one for one in ids if not 0 <= one < len(tokenizer)]:
         raise UsageError(f"eos {bad[0]} is no token of the tokenizer, which has {len(tokenizer)}")
     return ids
