@@ -27,10 +27,13 @@ HALF_TOLERANCE = 1.0
 
 
 class Learner:
-    """Holds the agent's parameters as one flat tensor and walks it down the gradients of losses."""
+    """Holds the agent's parameters as one flat tensor and walks it down the gradients of losses.
+
+    one_shape: whether it learns from windows, for whose shapes there can be machine code.
+    """
 
     def __init__(
-        self, agent: Agent, algorithm: Algorithm, generator: Generator, compiles: bool = False
+        self, agent: Agent, algorithm: Algorithm, generator: Generator, one_shape: bool = True
     ) -> None:
         self.agent = agent
         self.generator = generator
@@ -59,8 +62,9 @@ class Learner:
             raise UsageError(
                 "critic_learning_rate is set, but no parameter's name has a part that begins with critic"
             )
-        self.machine = Machine(agent, compiles)
-        self._loops = getattr(agent, "has_memory", False)  # over time, which machine code would unroll
+        self.machine = Machine(agent)
+        # A loop over time would be unrolled.
+        self._by_machine = one_shape and not getattr(agent, "has_memory", False)
         self._steps: dict[str | None, CompiledStep] = {}
         self._records: list[Metrics] = []
         self.stages = Stages()  # where time is counted
@@ -83,7 +87,7 @@ class Learner:
         """
         self.stop()
         metrics = None
-        if self.machine.compiles and not self._loops:
+        if self.machine.compiles and self._by_machine:
             metrics = self._compiled_step(group)(Call(loss, batch), self._share)
         if metrics is None:
             metrics = self._step(loss, batch, group)
@@ -124,9 +128,9 @@ class Learner:
     def compute(self, function: Callable[..., Any], *inputs: Any) -> Any:
         """function(agent, *inputs), of which no gradient is wanted: trees, and perhaps a generator."""
         with self.stages.within("credit"):
-            if self._loops:
-                return function(self.agent, *inputs)
-            return self.machine.run(function, *inputs)
+            if self._by_machine:
+                return self.machine.run(function, *inputs)
+            return function(self.agent, *inputs)
 
     @torch.no_grad()
     def follow(self, tau: float) -> None:

@@ -11,7 +11,7 @@ from torch import Generator
 
 from pgrad.algorithms import Algorithm
 from pgrad.algorithms.sampler import with_ess
-from pgrad.data import Demonstrations, Trajectory, map_tree
+from pgrad.data import Demonstrations, Episodes, Trajectory, map_tree
 from pgrad.data.plain import as_plain, from_plain
 from pgrad.errors import WorldError
 from pgrad.models import Agent
@@ -76,7 +76,8 @@ class Training:
         self.request = algorithm.collects(n_envs)
         self.stages = Stages()
         self._check = SamplerCheck(agent, algorithm)
-        self.learner = Learner(agent, algorithm, generator(seeds.learning))
+        one_shape = not isinstance(self.request, Episodes)
+        self.learner = Learner(agent, algorithm, generator(seeds.learning), one_shape)
         self.learner.stages = self.stages
         self.collector: Any = self._source(seeds, device, n_envs)
         self.averages = Averages()

@@ -1,6 +1,12 @@
 """Machine code computes what the functions do: same random numbers, same steps up to rounding."""
 
-from collections.abc import Iterator
+import copy
+import inspect
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,9 +16,17 @@ import torch
 from torch import Generator, Tensor, nn
 
 import pgrad as pg
+from pgrad.data import map_tree
+from pgrad.errors import TrainingError
+from pgrad.math.distributions import Categorical
+from pgrad.models.normalizer import RunningMoments
+from pgrad.stopping import Stopped
+from pgrad.training.acting import likeliest
 from pgrad.training.compiled import Call, Machine, compile_after, package
+from pgrad.training.compiled.describe import describe
 from pgrad.training.compiled.graph import Draw, Draws, trace
 from pgrad.training.loop import Training
+from pgrad.training.optimizers import Adam
 from tests.training.tools import NORMALIZED, training
 
 SMALL = pg.AgentSpec(net_arch=(8,))
@@ -30,8 +44,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The traced graph itself in place of machine code, which takes the compiler seconds."""
-    monkeypatch.setattr(package, "load", lambda *_: None)
-    monkeypatch.setattr(package, "build", lambda module, *_: lambda tensors: module(*tensors))
+    kept: dict[str, package.Code] = {}
+
+    def build(module: Any, inputs: Any, key: str, device: Any) -> package.Code:
+        kept[key] = lambda tensors: module(*tensors)
+        return kept[key]
+
+    monkeypatch.setattr(package, "load", lambda key, _: kept.get(key))
+    monkeypatch.setattr(package, "build", build)
 
 
 class Scale(nn.Module):
@@ -55,6 +75,12 @@ def noisy(agent: Scale, x: Tensor, generator: Generator) -> Tensor:
     second = torch.empty_like(x).normal_(generator=generator)
     third = torch.empty_like(x).uniform_(-1.0, 1.0, generator=generator)
     return agent.factor * (first.log() + second * third)
+
+
+def zeroed(raw: bytes) -> bytes:
+    """A package of the same length whose code is no code."""
+    begin = raw.index(b"\x7fELF")
+    return raw[: begin + 64] + bytes(4096) + raw[begin + 64 + 4096 :]
 
 
 def compiled(agent: nn.Module) -> tuple[Machine, list[str]]:
@@ -109,6 +135,82 @@ def test_answers_keep_their_structure_and_inputs_may_be_views() -> None:
 
 
 @pytest.mark.usefixtures("interpreted")
+def test_what_an_answer_depends_on_beside_shapes_is_told_apart() -> None:
+    """Numbers, the order and the structure of inputs; those of one call are never used for another."""
+    machine, told = compiled(Scale())
+
+    def weighed(agent: Scale, parts: Any, factor: float = 1.0, **more: Tensor) -> Tensor:
+        first = parts["x"] if isinstance(parts, dict) else parts[0]
+        return agent.factor * first * factor - more.get("less", torch.zeros(2))
+
+    one, two, less = torch.ones(2), torch.full((2,), 5.0), torch.full((2,), 0.5)
+    calls: list[tuple[Any, ...]] = [
+        (weighed, {"x": one, "y": two}),
+        (weighed, {"y": two, "x": one}),
+        (weighed, (two, one)),
+        (partial(weighed, factor=2.0), (one, two)),
+        (partial(weighed, factor=True), (one, two)),
+        (partial(weighed, factor=3.0, less=less), (one, two)),
+        (partial(weighed, less=less, other=two), (one, two)),
+        (partial(weighed, other=two, less=less), (one, two)),
+    ]
+    for function, *inputs in calls:
+        assert torch.equal(machine.run(function, *inputs), function(machine.agent, *inputs))
+    assert not [line for line in told if "cannot" in line]
+    assert len(machine._programs) == len(calls)
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_a_tensor_that_is_no_input_is_not_frozen_into_a_program() -> None:
+    """It may be written to: what reads one runs as it is written."""
+    machine, told = compiled(Scale())
+    hidden = torch.ones(2)
+
+    def secret(agent: Scale, x: Tensor) -> Tensor:
+        return agent.factor * x * hidden
+
+    def beside(agent: Scale, x: Tensor, more: Any) -> Tensor:
+        return agent.factor * x * more["tensor"] * more["number"]
+
+    for value in (1.0, 2.0):
+        hidden.fill_(value)
+        expected = torch.tensor([2.0, 3.0]) * value
+        assert torch.equal(machine.run(secret, torch.ones(2)), expected)
+        assert torch.equal(machine.run(beside, torch.ones(2), {"tensor": hidden, "number": 1.0}), expected)
+    assert len(told) == 2
+    assert all("cannot be compiled" in line for line in told)
+
+
+def test_numbers_in_a_graph_are_part_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two settings of somebody's own agent that give one graph with other constants."""
+    names: list[str] = []
+    monkeypatch.setattr(package, "load", lambda key, _: names.append(key))
+    monkeypatch.setattr(package, "build", lambda module, *_: lambda tensors: module(*tensors))
+
+    def shifted(agent: Any, x: Tensor) -> Tensor:
+        return agent.factor * x + torch.tensor([agent.shift, 1.0])
+
+    for shift in (1.0, 2.0):
+        agent = Scale()
+        agent.shift = shift  # type: ignore[assignment]
+        machine, _ = compiled(agent)
+        assert torch.equal(machine.run(shifted, torch.ones(2)), torch.tensor([2.0 + shift, 4.0]))
+    assert len(set(names)) == 2
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_inputs_that_a_function_writes_to_are_written_once() -> None:
+    machine, _ = compiled(Scale())
+    x = torch.zeros(2)
+
+    def counted(agent: Scale, x: Tensor) -> Tensor:
+        return agent.factor * x.add_(1.0)
+
+    assert torch.equal(machine.run(counted, x), torch.tensor([2.0, 3.0]))
+    assert torch.equal(x, torch.ones(2))
+
+
+@pytest.mark.usefixtures("interpreted")
 def test_other_shapes_are_other_programs() -> None:
     machine, _ = compiled(Scale())
     for n in (1, 3):
@@ -125,7 +227,7 @@ def test_what_decides_by_values_runs_as_it_is_written() -> None:
     assert told[0].startswith("by_value cannot be compiled")
 
 
-def test_without_a_compiler_functions_run_as_they_are_written(
+def test_what_the_compiler_refuses_runs_as_it_is_written(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PGRAD_CACHE", str(tmp_path))
@@ -133,6 +235,44 @@ def test_without_a_compiler_functions_run_as_they_are_written(
     machine, told = compiled(Scale())
     assert torch.equal(machine.run(product, torch.ones(2))["product"], torch.tensor([2.0, 3.0]))
     assert "no compiler" in told[-1]
+
+
+@pytest.mark.parametrize("lacks", ["compiler", "folder"])
+def test_where_nothing_can_be_compiled_it_is_said_once(
+    lacks: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    if lacks == "compiler":
+        monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", _no_compiler)
+        monkeypatch.setenv("PGRAD_CACHE", str(tmp_path / "cache"))
+    else:
+        monkeypatch.setenv("PGRAD_CACHE", str(tmp_path / "file" / "cache"))
+    made = training(pg.PPO(n_steps=8, batch_size=8, n_epochs=2), "cartpole", agent=SMALL)
+    plain = training(pg.PPO(n_steps=8, batch_size=8, n_epochs=2), "cartpole", agent=SMALL)
+    made.compile_after = 0
+    told: list[str] = []
+    machine = made.learner.machine
+    machine.tell = machine.warn = told.append
+    assert run(made, 2) == run(plain, 2)
+    assert len(told) == 1
+    assert told[0].startswith("nothing can be compiled here")
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-200], lambda raw: b"", zeroed])
+def test_a_damaged_package_is_compiled_again(damage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One bit is enough: the loader itself looks at no checksum."""
+    x = torch.ones(2)
+    machine, told = compiled(Scale())
+    expected = machine.run(product, x)["product"]
+    path = max(package.folder().glob("*.pt2"), key=lambda path: path.stat().st_mtime)
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    again, told = compiled(Scale())
+    monkeypatch.setattr(
+        package, "build", lambda *_: (path.write_bytes(whole), package._open(path, x.device))[1]
+    )
+    assert torch.equal(again.run(product, x)["product"], expected)
+    assert [line for line in told if "compiling product" in line]
 
 
 def _no_compiler(*_: Any) -> Any:
@@ -209,14 +349,50 @@ def test_a_setting_of_the_loss_names_another_program_and_a_step_size_does_not() 
     made = training(pg.PPO(n_steps=8, batch_size=8))
 
     def key(**settings: Any) -> str:
-        from pgrad.training.compiled.describe import describe
-
         loss = pg.PPO(n_steps=8, batch_size=8, **settings).loss
         return package.key_of(describe(Call(loss, {"x": torch.ones(1)}), made.agent))
 
     assert key() == key(learning_rate=1.0) == key(n_epochs=3)
     assert key() != key(clip_range=0.1)
     assert key() != key(ent_coef=0.0)
+
+
+SPECS = [
+    SMALL,
+    pg.AgentSpec(net_arch=(8,), activation="relu"),
+    pg.AgentSpec(net_arch=(8,), normalize_obs=True),
+    pg.AgentSpec(net_arch=(8,), learn_std=False),
+]
+
+
+def test_other_agents_name_other_programs() -> None:
+    """Also where no shape tells them apart: what is trained of it, a clip, a hook."""
+    loss = pg.PPO(n_steps=8, batch_size=8).loss
+
+    def key(agent: nn.Module, function: Any = loss) -> str:
+        return package.key_of(describe(Call(function, {"x": torch.ones(1)}), agent))
+
+    agents = [training(pg.PPO(n_steps=8, batch_size=8), "pendulum", agent=spec).agent for spec in SPECS]
+    assert len({key(agent) for agent in agents}) == len(agents)
+    first, second, normalized = agents[0], agents[1], agents[2]
+    before, clipped = key(first), key(normalized)
+    next(first.network.parameters()).requires_grad_(False)
+    assert key(first) != before
+    assert normalized.normalizer is not None
+    normalized.normalizer.clip = 5.0
+    assert key(normalized) != clipped
+    kl = pg.PPOKL(n_steps=8, batch_size=8)
+    assert key(second, kl.loss) != key(second, loss)
+    second.register_forward_hook(lambda *_: None)
+    assert describe(Call(loss, {"x": torch.ones(1)}), second) is None
+
+
+def test_packages_are_named_by_all_that_is_compiled() -> None:
+    """A change of any source that a graph is made of must not meet an old package."""
+    home = Path(package.__file__).parents[2]
+    found = {path for pattern in package.COMPILED for path in home.glob(pattern)}
+    for part in (pg.PPO.loss, likeliest, Adam, trace, RunningMoments, Categorical):
+        assert Path(inspect.getfile(part)) in found
 
 
 @pytest.mark.usefixtures("interpreted")
@@ -236,8 +412,6 @@ def test_the_oldest_packages_make_room(monkeypatch: pytest.MonkeyPatch, tmp_path
     for k in range(4):
         path = tmp_path / f"{k}.pt2"
         path.touch()
-        import os
-
         os.utime(path, (k, k))
     package._make_room(tmp_path)
     assert sorted(path.stem for path in tmp_path.glob("*.pt2")) == ["2", "3"]
@@ -263,3 +437,157 @@ def test_a_draw_repeats_the_operation() -> None:
     draw = Draw("normal_", (1.0, 2.0), torch.empty(3))
     expected = torch.empty(3).normal_(1.0, 2.0, generator=Generator().manual_seed(0))
     assert torch.equal(draw(Generator().manual_seed(0)), expected)
+
+
+LINEAR: dict[str, Any] = {"learning_rate_schedule": "linear"}
+RESUMED = [
+    (
+        pg.PPO(n_steps=8, batch_size=8, n_epochs=2, recompute_advantage=True, **LINEAR),
+        "pendulum",
+        NORMALIZED,
+    ),
+    (pg.PPOKL(n_steps=8, batch_size=8, n_epochs=2, **LINEAR), "cartpole", NORMALIZED),
+    (pg.A2C(), "cartpole", NORMALIZED),
+    (pg.TRPO(n_steps=8, batch_size=8, n_critic_updates=2), "pendulum", NORMALIZED),
+    (pg.OffPolicyActorCritic(n_steps=8, replay_ratio=2), "cartpole", NORMALIZED),
+    (
+        pg.SAC(learning_starts=10, batch_size=8, buffer_size=30),
+        "pendulum",
+        pg.AgentSpec(net_arch=(8,), normalize_obs=True),
+    ),
+]
+
+
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize(("algorithm", "world", "agent"), RESUMED)
+def test_stops_anywhere_change_nothing(algorithm: Any, world: str, agent: Any) -> None:
+    """In the middle of windows and of updates that are undone, before and after the switch: bit for bit.
+
+    Machine code reads and writes the tensors that are there, so these must be put back in place.
+    """
+    stop_and_go_on(algorithm, world, agent, after=5, every=(3, 8, 11))
+
+
+def test_stops_change_nothing_of_what_the_compiler_made() -> None:
+    stop_and_go_on(pg.PPO(n_steps=8, batch_size=8, n_epochs=2), "cartpole", NORMALIZED, after=0, every=(9,))
+
+
+def stop_and_go_on(algorithm: Any, world: str, agent: Any, after: int, every: tuple[int, ...]) -> None:
+    iterations = 7
+
+    def begun() -> Training:
+        made = training(algorithm, world, agent=agent)
+        made.compile_after, made.patience = after, -1.0  # every update can be undone
+        made.learner.machine.tell = lambda _: None
+        return made
+
+    whole = begun()
+    run(whole, iterations)
+    assert any(program is not None for program in whole.learner.machine._programs.values())
+    for n in every:
+        made, stops = stopped_every(n, begun, iterations)
+        assert stops > 1
+        expected, found = (dict(numbered(one.state_dict())) for one in (whole, made))
+        assert expected.keys() == found.keys()
+        for name, number in expected.items():
+            same = torch.equal(number, found[name]) if isinstance(number, Tensor) else number == found[name]
+            assert same, name
+
+
+def stopped_every(n: int, begin: Callable[[], Training], iterations: int) -> tuple[Training, int]:
+    """A run that the n-th chance stops, five times; in turn it goes on anew and where it is."""
+    made, asked, stops = begin(), 0, 0
+
+    def stop() -> None:
+        nonlocal asked
+        asked += 1
+        if asked % n == 0 and asked <= 5 * n:
+            raise Stopped
+
+    while made.iterations < iterations:
+        try:
+            made.iterate(stop)
+        except Stopped:
+            state = copy.deepcopy(detached(made.state_dict()))
+            made = made if stops % 2 else begin()
+            made.load_state_dict(state)
+            stops += 1
+    return made, stops
+
+
+def detached(state: Any) -> Any:
+    if isinstance(state, list):
+        return [detached(part) for part in state]
+    return map_tree(lambda x: x.detach() if isinstance(x, Tensor) else x, state)
+
+
+def numbered(state: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf of a state with where it is."""
+    if isinstance(state, dict | list | tuple):
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        for key, part in items:
+            yield from numbered(part, f"{name}/{key}")
+    else:
+        yield name, state
+
+
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("after", [None, 0])
+def test_a_gradient_that_is_not_finite_moves_nothing_and_is_told(after: int | None) -> None:
+    made = training(pg.PPO(n_steps=8, batch_size=16, n_epochs=1), "cartpole", agent=SMALL)
+    made.compile_after = after
+    before = {name: p.detach().clone() for name, p in made.agent.named_parameters()}
+    step = made.world.step  # type: ignore[union-attr]
+    infinite = torch.full((2,), float("inf"))
+    made.world.step = lambda *x: step(*x)._replace(reward=infinite)  # type: ignore[union-attr, method-assign]
+    with pytest.raises(
+        TrainingError, match="grad_norm not finite after 1 gradient steps; they moved nothing"
+    ):
+        made.iterate()
+    assert all(torch.equal(p, before[name]) for name, p in made.agent.named_parameters())
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_whole_episodes_are_only_acted_by_machine_code() -> None:
+    """Their lengths differ every time: there would be a program for each, compiled anew."""
+    plain, quick = (training(pg.Reinforce(n_episodes=2), "cartpole", agent=SMALL) for _ in range(2))
+    quick.compile_after = 0
+    told: list[str] = []
+    quick.learner.machine.tell = told.append
+    for one, other in zip(run(plain, 4), run(quick, 4), strict=True):
+        assert other == pytest.approx(one, rel=1e-3, abs=1e-4)
+    assert [line.split(",")[0] for line in told] == ["compiling sampled"]
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_a_group_that_a_loss_does_not_reach_stays() -> None:
+    made = training(pg.A2C(), "cartpole", agent=SMALL)
+    made.learner.machine.compiles = True
+    made.learner.machine.warn = pytest.fail
+    before = {name: p.detach().clone() for name, p in made.agent.named_parameters()}
+    batch = made.algorithm.credit(made.agent, made.collector.collect(made.request))
+    made.learner.descend(actor_only, batch)
+    for name, p in made.agent.named_parameters():
+        assert torch.equal(p, before[name]) == ("critic" in name), name
+
+
+def actor_only(agent: Any, batch: Any) -> Any:
+    loss = (agent.policy(batch.obs).log_prob(batch.action) * batch.advantage).mean()
+    return loss, {"train/loss": loss.detach()}
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals cannot be kept here")
+def test_ctrl_c_reaches_the_compiler_as_little_as_the_run() -> None:
+    """Without its compiler a step would be taken by the function as it is written, and rounded otherwise."""
+    tells = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
+    told = ""
+
+    def interrupted() -> None:
+        nonlocal told
+        with package.signals_later():
+            os.kill(os.getpid(), signal.SIGINT)
+            told = subprocess.run([sys.executable, "-c", tells], capture_output=True, text=True).stdout
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert told.strip() == "True"

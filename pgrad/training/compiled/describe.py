@@ -3,57 +3,56 @@
 import dataclasses
 from typing import Any
 
-from torch import Generator, Tensor, nn
+from torch import nn
 
-from pgrad.data import Tree
 from pgrad.training.compiled.call import Call
 
 ELSEWHERE = {"learning_rate", "critic_learning_rate", "learning_rate_schedule", "n_steps", "n_epochs"}
-"""Settings of algorithms that no loss and no credit reads: a search over them compiles once."""
+"""Settings of algorithms that no loss and no credit reads, but as the length of the window that it is given:
+a search over them compiles once."""
 
 PLAIN = (bool, int, float, str, tuple, type(None))
 
 
 def describe(call: Call, agent: nn.Module) -> Any | None:
-    """Everything but the shapes that decides what the call computes, as JSON.
+    """Everything but the strides that decides what the call computes, as JSON.
 
-    None where a part is not pgrad's or torch's own: what that does only its trace can tell.
+    None where a part is not pgrad's or torch's own, or was changed: what that does only its trace can tell.
     """
     owner = getattr(call.function, "__self__", None)
     modules = list(agent.named_modules())
     parts: list[Any] = [call.function, *(type(module) for _, module in modules)]
     parts += [] if owner is None else [type(owner)]
-    if not all(one.__module__.split(".")[0] in ("pgrad", "torch") for one in parts):
+    if not all(map(_is_ours, parts)) or any(_is_changed(module) for _, module in modules):
         return None
     return {
-        "function": f"{call.function.__module__}.{call.function.__qualname__}",
-        "owner": None if owner is None else _fields(owner),
-        "agent": [(name, type(module).__qualname__, _settings(module)) for name, module in modules],
-        "inputs": [_static(one) for one in call.inputs],
-        "keywords": {name: _static(one) for name, one in call.keywords.items()},
+        "function": _name(call.function),
+        "owner": None if owner is None else [_name(type(owner)), _fields(owner)],
+        "agent": [(name, _name(type(module)), _settings(module)) for name, module in modules],
+        "trained": [name for name, p in agent.named_parameters() if p.requires_grad],
+        "call": call.form,
     }
 
 
-def _static(tree: Tree) -> Any:
-    """The structure of a tree, and what in it is no tensor."""
-    if isinstance(tree, Tensor | Generator):
-        return type(tree).__name__
-    if isinstance(tree, dict):
-        return {str(key): _static(part) for key, part in tree.items()}
-    if isinstance(tree, tuple):
-        return [_static(part) for part in tree]
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        return {type(tree).__qualname__: {name: _static(part) for name, part in _parts(tree)}}
-    return repr(tree)
+def _is_ours(part: Any) -> bool:
+    return part.__module__.split(".")[0] in ("pgrad", "torch") and "<locals>" not in part.__qualname__
 
 
-def _parts(record: Any) -> list[tuple[str, Any]]:
-    return [(field.name, getattr(record, field.name)) for field in dataclasses.fields(record)]
+def _is_changed(module: nn.Module) -> bool:
+    """Whether a module does something else than its class says: by a hook, or a method of its own."""
+    kept = vars(module)
+    hooks = kept["_forward_hooks"] or kept["_forward_pre_hooks"]
+    return bool(hooks) or any(map(callable, kept.values()))
+
+
+def _name(part: Any) -> str:
+    return f"{part.__module__}.{part.__qualname__}"
 
 
 def _fields(owner: Any) -> Any:
     """The settings of an algorithm that may be part of its mathematics."""
-    return {name: repr(x) for name, x in _parts(owner) if name not in ELSEWHERE}
+    names = [field.name for field in dataclasses.fields(owner)]
+    return {name: repr(getattr(owner, name)) for name in names if name not in ELSEWHERE}
 
 
 def _settings(module: nn.Module) -> dict[str, str]:

@@ -63,6 +63,12 @@ def trace(
         with Draws(iter(tensors[split:])):
             return function(*tensors[:split])
 
-    # torch's tanh takes longer than the matrix products around it; this is off by one unit in the last place
+    # torch's tanh takes longer than the matrix products around it; this is off by 1e-7, whatever x is
     cheaper = {torch.ops.aten.tanh.default: lambda x: 2.0 * torch.sigmoid(2.0 * x) - 1.0}
     return make_fx(without_chance, decomposition_table=cheaper, tracing_mode="fake")(*inputs)
+
+
+def text(graph: GraphModule) -> list[Any]:
+    """What a graph computes, as JSON: its code, and the values of the tensors that are written into it."""
+    names = [str(node.target) for node in graph.graph.nodes if node.op == "get_attr"]
+    return [graph.code, [(name, getattr(graph, name).tolist()) for name in names]]

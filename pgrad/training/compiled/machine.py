@@ -13,7 +13,7 @@ from pgrad.data import Tree, leaves, map_tree
 from pgrad.training.compiled import package
 from pgrad.training.compiled.call import Call
 from pgrad.training.compiled.describe import describe
-from pgrad.training.compiled.graph import Draw, Draws, trace
+from pgrad.training.compiled.graph import Draw, Draws, text, trace
 
 Mathematics = Callable[[Call, Sequence[Tensor], Sequence[Tensor], Generator | None], Tree]
 """From what is kept between calls and the tensors of a call to an answer."""
@@ -56,7 +56,8 @@ class Machine:
 
     The first call of a function with new shapes compiles it, or loads what an earlier run compiled. Results
     are those of the function up to rounding, random numbers the very same. What cannot be compiled runs as it
-    is written, which is told once.
+    is written, which is told once. A function may depend on its inputs, the agent's parameters and buffers,
+    and on what else of agent and algorithm never changes: numbers are those of its first call.
     """
 
     def __init__(self, agent: nn.Module, compiles: bool = False) -> None:
@@ -66,6 +67,7 @@ class Machine:
         self.warn: Callable[[str], None] = warnings.warn  # one line on what did not go as asked
         self._called = Called(agent)
         self._programs: dict[Any, Program | None] = {}
+        self._can_compile = True  # as far as is known
         self._names = list(self.tensors())
 
     def run(self, function: Callable[..., Tree], *inputs: Any) -> Tree:
@@ -117,10 +119,13 @@ class Machine:
         try:
             with warnings.catch_warnings(action="ignore"):  # the compiler's own
                 return self._compiled(call, mathematics, kept, around)
-        except Exception as error:  # a compiler's errors are of every kind
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-            self.warn(f"{call.name} cannot be compiled and runs as it is written ({reason})")
-            return None
+        except package.NoCompilerError as error:
+            if self._can_compile:
+                self.warn(f"nothing can be compiled here: the run goes on as it is written ({error})")
+            self._can_compile = False
+        except Exception as error:
+            self.warn(f"{call.name} cannot be compiled and runs as it is written ({package.reason(error)})")
+        return None
 
     def _compiled(self, call: Call, mathematics: Mathematics, kept: list[Tensor], around: Any) -> Program:
         given = [x.contiguous() for x in call.tensors]
@@ -132,17 +137,18 @@ class Machine:
             return list(leaves(mathematics(call, own, rest, scratch)))
 
         with Draws() as inside:  # on copies: a step moves its parameters
-            answer = mathematics(call, [x.clone() for x in kept], given, scratch)
+            answer = mathematics(call, [x.clone() for x in kept], [x.clone() for x in given], scratch)
         draws = tuple(inside.noted)
         inputs = [*kept, *given, *(draw(Generator(device)) for draw in draws)]
-        forms = [(list(x.shape), str(x.dtype), str(x.device)) for x in inputs]
+        forms = [(x.shape, x.stride(), str(x.dtype), str(x.device)) for x in inputs]
         described, module = describe(call, self.agent), None
         if described is None:
             module = trace(function, inputs, len(draws))
-            described = module.code
+            described = text(module)
         key = package.key_of([described, around, forms])
         code = package.load(key, device)
         if code is None:
+            package.prepare()
             self.tell(f"compiling {call.name}, once for these shapes: it is kept in {package.folder()}")
             code = package.build(module or trace(function, inputs, len(draws)), inputs, key, device)
         return Program(code, kept, draws, map_tree(torch.detach, answer), call)

@@ -4,11 +4,14 @@ import hashlib
 import json
 import os
 import platform
+import signal
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from torch import Tensor
@@ -17,11 +20,19 @@ from torch.fx import GraphModule
 Code = Callable[[list[Tensor]], list[Tensor]]
 """Machine code: tensors in, tensors out; some of those that go in may be written to."""
 
-COMPILED = ("math", "data", "models", "algorithms", "training/compiled")
-"""Where the sources are of what is compiled."""
+COMPILED = (
+    *(f"{room}/**/*.py" for room in ("math", "data", "models", "algorithms", "training/compiled")),
+    "training/acting.py",
+    "training/optimizers.py",
+)
+"""The sources of what is compiled, and of what compiles it."""
 
 KEPT = 400
 """Packages in the folder; the ones that were not used for longest make room."""
+
+
+class NoCompilerError(Exception):
+    """Nothing can be compiled here, whatever it is."""
 
 
 def folder() -> Path:
@@ -41,7 +52,7 @@ def _surroundings(threads: int) -> list[Any]:
     """What decides the machine code beside the function: versions, sources, processor, threads."""
     sources = hashlib.sha256()
     home = Path(__file__).parents[2]
-    for path in sorted(one for room in COMPILED for one in (home / room).rglob("*.py")):
+    for path in sorted(path for pattern in COMPILED for path in home.glob(pattern)):
         sources.update(path.read_bytes())
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else []
@@ -57,21 +68,46 @@ def _surroundings(threads: int) -> list[Any]:
 
 
 def load(key: str, device: torch.device) -> Code | None:
-    """The package of that name, or None where there is none."""
+    """The package of that name, or None where there is none, or one that is damaged."""
     path = folder() / f"{key}.pt2"
     if not path.is_file():
         return None
-    os.utime(path)  # used now
-    return _open(path, device)
+    with suppress(OSError):  # in a folder that may only be read
+        os.utime(path)  # used now
+    try:
+        return _open(path, device)
+    except (OSError, RuntimeError, BadZipFile):
+        return None
+
+
+def prepare() -> None:
+    """Raise NoCompilerError unless there are a compiler and a folder to keep packages in."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+        get_cpp_compiler()
+    except Exception as error:
+        raise NoCompilerError(reason(error)) from error
+    if not os.access(folder(), os.W_OK):
+        raise NoCompilerError(f"{folder()} may not be written to")
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in one line: a compiler's errors are of every kind and of any length."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 def build(module: GraphModule, inputs: Sequence[Tensor], key: str, device: torch.device) -> Code:
-    """Compile a graph, keep it under that name, and return it. Raises whatever the compiler raises."""
+    """Compile a graph, keep it under that name, and return it. Raises whatever the compiler raises.
+
+    Signals wait until that is done: one that ends the compiler, as Ctrl-C does, would let the run go on
+    otherwise than it would have.
+    """
     import torch._inductor
 
     home = folder()
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=home) as scratch, torch.no_grad():
+    with signals_later(), tempfile.TemporaryDirectory(dir=home) as scratch, torch.no_grad():
         program = torch.export.export(module, tuple(inputs))
         made = torch._inductor.aoti_compile_and_package(program, package_path=f"{scratch}/{key}.pt2")
         os.replace(made, home / f"{key}.pt2")
@@ -79,7 +115,23 @@ def build(module: GraphModule, inputs: Sequence[Tensor], key: str, device: torch
     return _open(home / f"{key}.pt2", device)
 
 
+@contextmanager
+def signals_later() -> Iterator[None]:
+    """Keep signals that ask to stop from this thread, and from the programs that it starts, until the end."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _open(path: Path, device: torch.device) -> Code:
+    with ZipFile(path) as packed:  # the loader does not look at the checksums
+        if (damaged := packed.testzip()) is not None:
+            raise BadZipFile(f"{damaged} in {path}")
     # Not by torch._inductor.aoti_load_package: that loads the whole compiler first, for two seconds.
     index = -1 if device.index is None else device.index
     loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, index)

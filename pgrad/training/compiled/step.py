@@ -66,7 +66,7 @@ class CompiledStep:
             for name, group in self._flat.groups.items():
                 own |= views(group, moving.get(name, values[name]))
             loss, metrics = self._machine.call_with(own, call, tensors, generator)
-            grads = torch.autograd.grad(loss, list(moving.values()))
+            grads = torch.autograd.grad(loss, list(moving.values()), materialize_grads=True)
         with torch.no_grad():
             whole = torch.cat(grads) if len(grads) > 1 else grads[0]
             norm = clip(whole, self._max_grad_norm)
