@@ -24,12 +24,16 @@ def draw_growth(result: dict[str, Any], path: Path) -> None:
                 axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
             found = [x for curve in curves for _, numbers in curve["points"] for x in numbers]
             axes.set_xscale("log", base=2)
-            axes.set_xticks(ticks := [x for x, _ in curves[0]["points"]], [f"{x:g}" for x in ticks])
+            axes.set_xticks(ticks := [x for x, _ in curves[0]["points"]], [_short(x) for x in ticks])
             axes.set_yscale("log")
             axes.set_ylim(10 ** floor(log10(min(found))), 10 ** ceil(log10(max(found))))
             axes.yaxis.set_major_formatter("{x:,.0f}")
             axes.yaxis.set_minor_formatter("")
             axes.set_xlabel(by)
-            axes.legend(frameon=False, fontsize=7, loc="lower right" if len(curves) > 1 else "lower left")
+            axes.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0.0, 1.0))
         figure.axes[0].set_ylabel("steps/s")
         save(figure, path)
+
+
+def _short(x: float) -> str:
+    return f"{x / 1024:g}k" if x >= 1024 else f"{x:g}"
