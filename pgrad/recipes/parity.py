@@ -11,36 +11,21 @@ Source: Tsilivis et al. 2025, arXiv 2510.11495 (the task, the mixture, and the b
 
 from dataclasses import replace
 
-from pgrad.algorithms import GRPO, Imitate
-from pgrad.models.language.spec import LanguageSpec
+from pgrad.recipes.language import GROUPS, IMITATE, TINY
 from pgrad.recipes.recipe import Recipe
 
 MIXED = Recipe(
     "imitate-parity",
-    Imitate(
-        batch_size=64, learning_rate=1e-3, learning_rate_schedule="linear", ent_coef=0.0, max_grad_norm=0.5
-    ),
+    replace(IMITATE, learning_rate_schedule="linear"),
     "parity",
     total_timesteps=300_000,
-    agent=LanguageSpec("scratch:tiny"),
+    agent=TINY,
     world_kwargs={"sizes": (50, 50), "larger": (51, 52), "chain": 0.1},
 )
 REWARDED = replace(
     MIXED,
     name="grpo-parity",
-    algorithm=GRPO(
-        n_prompts=32,
-        num_generations=8,
-        n_epochs=1,
-        clip_range=0.2,
-        scale_rewards="group",
-        average="token",
-        learning_rate=3e-4,
-        max_grad_norm=1.0,
-        beta=0.0,
-        ent_coef=0.0,
-        gamma=1.0,
-    ),
+    algorithm=GROUPS,
     total_timesteps=300_000,
     warm=MIXED,
     evaluations=20,
