@@ -86,9 +86,7 @@ class Scoreboard:
             self._screen.line("  ".join(x for x in (counts, self._mean(), self._left()) if x))
 
     def __enter__(self) -> Self:
-        if self.title and not self._screen.live:
-            self._screen.line(self.title)
-        self._screen.start()
+        self._screen.start(self.title)
         return self
 
     def __exit__(

@@ -98,9 +98,7 @@ class Console:
         self._screen.stop()
 
     def __enter__(self) -> Self:
-        if self.title and not self._screen.live:
-            self._screen.line(self.title)
-        self._screen.start()
+        self._screen.start(self.title)
         return self
 
     def __exit__(

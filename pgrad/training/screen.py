@@ -32,11 +32,13 @@ class Screen:
         """Characters of a line."""
         return self._console.width
 
-    def start(self) -> None:
-        """Draw the first picture."""
+    def start(self, title: str) -> None:
+        """Draw the first picture; where there are lines instead, `title` is the first, unless it is empty."""
         if self.live:
             self._live = Live(console=self._console, auto_refresh=False, get_renderable=self._picture)
             self._safely(self._live.start, True)
+        elif title:
+            self.line(title)
 
     def refresh(self) -> None:
         """Draw the picture as it is now."""
