@@ -54,6 +54,10 @@ class Measurement:
     busy: float
     """cores that this process kept busy, on average"""
     device: str
+    compiled: bool
+    """machine code was measured, not the functions as they are written"""
+    compile_after: int | None
+    """gradient steps after which a run goes over to machine code; None for never"""
     advice: str
     """what would help, where that is evident; else empty"""
 
@@ -97,7 +101,8 @@ def _measured(config: RunConfig, training: Training, seconds: float, began: floa
     first = training.timesteps, training.iterations, training.learner.n_updates
     stages.take()
     started, busy = stages.clock(), time.process_time()
-    while stages.clock() - started < seconds:
+    compiled = training.compiles
+    while stages.clock() - started < seconds and training.compiles == compiled:
         training.iterate()
     spent = stages.take()
     elapsed, busy = sum(spent.values()), time.process_time() - busy
@@ -120,6 +125,8 @@ def _measured(config: RunConfig, training: Training, seconds: float, began: floa
         threads=torch.get_num_threads(),
         busy=busy / elapsed,
         device=str(device),
+        compiled=compiled,
+        compile_after=training.compile_after,
         advice="",
     )
     return replace(found, advice=advice(config, found))

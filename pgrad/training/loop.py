@@ -106,6 +106,11 @@ class Training:
         noise, machine = generator(seeds.acting, device), self.learner.machine
         return Collector(self.world, self.agent, noise, stages=self.stages, machine=machine)
 
+    @property
+    def compiles(self) -> bool:
+        """Whether the next iteration is by machine code."""
+        return self.compile_after is not None and self.learner.n_updates >= self.compile_after
+
     def iterate(self, stop: Stop = go_on) -> dict[str, float]:
         """Collect once and learn from it once. Counts decisions, not rows: resets and padding are free.
 
@@ -113,9 +118,7 @@ class Training:
         What was collected is kept, for worlds and rewards may be random or dear; an update is begun again.
         """
         self.begun = True
-        self.learner.machine.compiles = (
-            self.compile_after is not None and self.learner.n_updates >= self.compile_after
-        )
+        self.learner.machine.compiles = self.compiles
         if self._collected is None:
             with self.stages.within(self.collector.stage):
                 traj = self.collector.collect(self.request, stop)

@@ -8,6 +8,7 @@ import pgrad as pg
 from pgrad.run.config import RunOptions
 from pgrad.run.measure import Measurement, Stage, advice, measure
 from pgrad.run.start import configured
+from pgrad.training.compiled.worth import COMPILE_AFTER
 
 PPO = pg.PPO(n_steps=8, batch_size=16, n_epochs=3)
 
@@ -35,10 +36,21 @@ def test_replay_is_measured_once_it_is_used() -> None:
     assert found.timesteps == 2 * found.iterations
 
 
+def test_machine_code_and_what_is_written_are_not_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    never = measure(configured(PPO, "pendulum", None, RunOptions(n_envs=4, compile="no")), 0.1)
+    assert (never.compiled, never.compile_after) == (False, None)
+    auto = measure(configured(PPO, "pendulum", None, RunOptions(n_envs=4)), 0.1)
+    assert (auto.compiled, auto.compile_after) == (False, COMPILE_AFTER)
+    monkeypatch.setattr("pgrad.training.compiled.worth.COMPILE_AFTER", 30)
+    short = measure(configured(PPO, "pendulum", None, RunOptions(n_envs=4)), 60.0)
+    assert not short.compiled
+    assert short.gradient_steps == 30 - 2 * 6  # two iterations are warm-up; then to where it would change
+
+
 def measured(world: float, act: float, update: float) -> Measurement:
     shares = {"world": world, "act": act, "update": update}
     stages = {name: Stage(1.0, share, 1.0) for name, share in shares.items()}
-    return Measurement(1.0, 1, 1, 1, stages, 0.0, 1.0, 0.0, 1, 1.0, "cpu", "")
+    return Measurement(1.0, 1, 1, 1, stages, 0.0, 1.0, 0.0, 1, 1.0, "cpu", False, None, "")
 
 
 def test_advice_is_given_where_it_is_evident(monkeypatch: pytest.MonkeyPatch) -> None:

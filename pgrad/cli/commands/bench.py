@@ -77,5 +77,16 @@ def as_text(config: RunConfig, found: Measurement) -> str:
         f"gradient steps {number(found.gradient_steps_per_second)}/s",
         f"memory         {memory}",
         f"threads        {threads}",
+        f"code           {_code(found)}",
     ]
     return "\n".join([*lines, *([f"\nadvice         {found.advice}"] if found.advice else [])])
+
+
+def _code(found: Measurement) -> str:
+    """Machine code or not, and how to measure the other where a run would change to it."""
+    if found.compiled or found.compile_after is None:
+        return "compiled" if found.compiled else "as it is written"
+    return (
+        f"as it is written; runs compile theirs after {whole(found.compile_after)} gradient steps: "
+        "--compile yes measures that"
+    )
