@@ -64,7 +64,9 @@ class A2C:
         objective = weighted(score_function(logp, advantage), batch)
         value_error = squared_error(value, batch.target)
         entropy = policy.entropy()
-        total = self.vf_coef * value_error - objective - self.ent_coef * entropy
+        total = self.vf_coef * value_error - objective
+        if self.ent_coef:  # else a gradient would be computed, to be multiplied by 0
+            total = total - self.ent_coef * entropy
         loss = mean(total, batch.mask, batch.decisions)
         metrics = {
             "train/policy_gradient_loss": -objective,

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from pgrad.algorithms.protocol import Critic, Learner, Metrics, Optimizer, Schedule, SoftAgent
+from pgrad.algorithms.protocol import Critic, Descent, Learner, Metrics, Optimizer, Schedule, SoftAgent
 from pgrad.algorithms.soft import alpha, check_replay, due, temper
 from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Masked, Steps, Trajectory, Transition, Tree
@@ -97,13 +97,17 @@ class DiscreteSAC:
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """Store the window; then, once there is enough, gradient steps on replayed transitions."""
         for replayed in due(learner, traj, self.learning_starts, self.gradient_steps, self.batch_size):
-            batch = learner.compute(self.credit, replayed)
-            learner.descend(self.loss, batch, "critic")
-            actor = learner.descend(self.actor_loss, batch, "actor")
-            if self.ent_coef == "auto":
-                temper(learner, batch, actor)
-            learner.follow(self.tau)
+            learner.perform(self.gradient_step, replayed)
         return {}
+
+    def gradient_step(self, learner: Descent, replayed: Transition) -> None:
+        """The critics, then the actor by the new critics, then the temperature, then the slow copies."""
+        batch = learner.compute(self.credit, replayed)
+        learner.descend(self.loss, batch, "critic")
+        actor = learner.descend(self.actor_loss, batch, "actor")
+        if self.ent_coef == "auto":
+            temper(learner, batch, actor)
+        learner.follow(self.tau)
 
 
 def log_probabilities(agent: SoftAgent, obs: Tree) -> Tensor:

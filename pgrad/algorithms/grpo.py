@@ -9,7 +9,7 @@ from torch import Tensor
 from pgrad.algorithms.metrics import decision_metrics
 from pgrad.algorithms.protocol import Critic, Learner, Metrics, Optimizer, ReferenceAgent, Schedule
 from pgrad.algorithms.sampler import rescored, weighted
-from pgrad.algorithms.usual import POLICY, usual
+from pgrad.algorithms.usual import GROUPS, POLICY, usual
 from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Episodes, Trajectory, unequal
 from pgrad.errors import UsageError
@@ -37,7 +37,7 @@ class GRPO:
     """
 
     learning_rate: float = usual(1e-3, text=POLICY)  # step size
-    n_prompts: int = 8  # groups per update: prompts, or first states
+    n_prompts: int = usual(8, text=GROUPS)  # groups per update: prompts, or first states
     num_generations: int = 8  # G, episodes in a group
     batch_size: int | None = None  # episodes per gradient step; none: all of an update
     n_epochs: int = 1  # passes over each batch, π_old staying what it was
@@ -47,7 +47,7 @@ class GRPO:
     objective: Literal["clipped", "truncated"] = "clipped"  # PPO's, or a score weighted by the clipped ratio
     baseline: Literal["mean", "leave-one-out"] = "mean"  # of the group, the episode itself included or not
     scale_rewards: Scale = "group"  # divide by the deviation of the returns in the group, the batch, or not
-    average: Average = "sequence"  # over episodes of their means, over all decisions, or by max_length
+    average: Average = usual("sequence", text="token")  # of episodes' means, or as said; text: token
     max_length: int | None = None  # decisions an episode can have, for average="constant"; none: the world's
     beta: float = 0.0  # β, weight of the KL to the reference policy
     kl: Divergence = "k3-corrected"  # estimator: k1-in-reward of whole episodes, the others of each decision

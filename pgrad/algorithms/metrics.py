@@ -29,11 +29,13 @@ def decision_metrics(batch: Batch, logp: Tensor, decisions: Metrics) -> Metrics:
     """The mean of each number per decision, the KL to the policy that acted, and the largest |log ratio|.
 
     approx_kl is mean((r − 1) − log r) with r = π/π_old (k3, Schulman 2020). The log ratio is 0 on fresh data.
-    Where there is a reference the KL to it is told by its k1 and its k3; on tokens, how the sampler differs.
+    Where there is a reference the KL to it is told by its k1 and its k3, of the policy that acted: k1 of a
+    policy that has moved since, on decisions that it did not take, is KL(π_old‖π_ref) − KL(π_old‖π), which
+    may be anything. On tokens, how the sampler differs.
     """
     decisions = {"train/approx_kl": approx_kl(logp, batch.logp)} | decisions
     if batch.logp_ref is not None:
-        decisions |= {"kl": k1(logp, batch.logp_ref), "kl/k3": k3(logp, batch.logp_ref)}
+        decisions |= {"kl": k1(batch.logp, batch.logp_ref), "kl/k3": k3(batch.logp, batch.logp_ref)}
     each = means(torch.stack(list(decisions.values())), batch.mask).unbind()
     log_ratio = (logp - batch.logp).masked_fill(batch.mask == 0, 0.0)
     metrics = dict(zip(decisions, each, strict=True)) | {"train/max_log_ratio": log_ratio.abs().max()}
@@ -54,16 +56,23 @@ def weight_metrics(weight: Tensor, mask: Tensor, rho_max: float = math.inf) -> M
 
 
 @torch.no_grad()
-def reuse_metrics(batch: Batch, logp: Tensor, n_fresh: int) -> Metrics:
+def reuse_metrics(batch: Batch, n_fresh: int) -> Metrics:
     """What the weights leave of the columns after the first `n_fresh`, or of all if there are no others.
 
-    The largest |log ratio|, by which a learner checks that π is the policy that acted, is of the fresh ones.
+    The largest |log ratio|, by which a learner checks that π is the policy that acted, is of the fresh ones,
+    and so is the KL to a reference, for which π must have acted. Of a whole batch: columns of a part of one
+    may stand in any order.
     """
     assert batch.weight is not None
+    assert batch.logp_now is not None
+    logp, fresh = batch.logp_now, batch.mask[:, :n_fresh]
     first = n_fresh if batch.mask.shape[1] > n_fresh else 0
     kl, weight, mask = (x[:, first:] for x in (approx_kl(logp, batch.logp), batch.weight, batch.mask))
-    log_ratio = (logp - batch.logp).masked_fill(batch.mask == 0, 0.0)[:, :n_fresh]
+    log_ratio = (logp - batch.logp)[:, :n_fresh].masked_fill(fresh == 0, 0.0)
     own = weight_metrics(weight, mask)
+    if batch.logp_ref is not None:
+        ratios = batch.logp[:, :n_fresh], batch.logp_ref[:, :n_fresh]
+        own |= {"kl": mean(k1(*ratios), fresh), "kl/k3": mean(k3(*ratios), fresh)}
     return own | {
         "train/ess_collapsed": (own["train/ess"] < COLLAPSE).to(weight.dtype),
         "train/kl_behaviour": mean(kl, mask),

@@ -77,10 +77,12 @@ class PPO:
         objective = clipped(logp, batch.logp, advantage, epsilon, epsilon)
         value_error = self.value_error(value, batch)
         entropy = policy.entropy()
-        total = self.vf_coef * value_error - weighted(objective, batch) - self.ent_coef * entropy
+        total = self.vf_coef * value_error - weighted(objective, batch)
+        if self.ent_coef:  # else a gradient would be computed, to be multiplied by 0
+            total = total - self.ent_coef * entropy
         loss = mean(total, batch.mask, batch.decisions)
 
-        outside = ((logp - batch.logp).exp() - 1.0).abs() > epsilon
+        outside = ((logp.detach() - batch.logp).exp() - 1.0).abs() > epsilon
         metrics = {
             "train/policy_gradient_loss": -objective,
             "train/value_loss": value_error,
@@ -101,7 +103,7 @@ class PPO:
         """Epochs of shuffled minibatches over one rollout."""
         batch = learner.compute(self.credit, traj).flatten()
         left = 1.0 - learner.progress if self.clip_range_schedule == "linear" else 1.0
-        clip_range = torch.tensor(max(self.clip_range * left, 1e-8), device=batch.mask.device)
+        clip_range = torch.full((), max(self.clip_range * left, 1e-8), device=batch.mask.device)
         now = partial(self.loss, clip_range=clip_range)
         for minibatch in self.passes(learner, traj, batch):
             metrics = learner.descend(now, minibatch)

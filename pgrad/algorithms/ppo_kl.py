@@ -12,6 +12,7 @@ from pgrad.algorithms.metrics import decision_metrics, normalized
 from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import check_batch_size, validate
 from pgrad.data import Batch, Steps, Trajectory, map_tree
+from pgrad.data.handover import hand_over
 from pgrad.math.objectives import importance_weighted, squared_error
 from pgrad.math.reduce import mean
 
@@ -86,7 +87,7 @@ class PPOKL:
         """Epochs of shuffled minibatches over one rollout, then β for the next."""
         batch = learner.compute(self.credit, traj).flatten()
         beta = learner.variables.setdefault("beta", torch.tensor(self.beta))
-        now = partial(self.loss, beta=beta.to(batch.mask.device))
+        now = partial(self.loss, beta=hand_over(beta, batch.mask.device))
         for _ in range(self.n_epochs):
             for minibatch in learner.minibatches(batch, self.batch_size):
                 learner.descend(now, minibatch)

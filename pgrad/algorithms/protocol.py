@@ -1,6 +1,6 @@
 """What an algorithm is, and what it may ask of the agent and the learner."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Generator, Tensor
@@ -13,6 +13,12 @@ Metrics = dict[str, Tensor]
 
 Loss = Callable[[Any, Batch], tuple[Tensor, Metrics]]
 """A scalar to descend, and what to report about it."""
+
+Bend = tuple[Sequence[Tensor], Sequence[Tensor], Tensor]
+"""What an agent puts out, in the graph of its parameters; copies cut from it; a divergence of the copies."""
+
+Outputs = Callable[[Any, Batch], Bend]
+"""What a curvature is made of."""
 
 Schedule = Literal["constant", "linear"]
 """Stay, or fall linearly to zero at the end of training."""
@@ -78,7 +84,35 @@ class SoftAgent(Protocol):
         ...
 
 
-class Learner(Protocol):
+class Derivatives(Protocol):
+    """Derivatives in the parameters of a group, which do not move."""
+
+    def gradient(self, loss: Loss, batch: Batch) -> tuple[Tensor, Metrics]:
+        """∇ of a loss [P], and what the loss reports."""
+        ...
+
+    def curvature(self, outputs: Outputs, batch: Batch) -> Callable[[Tensor], Tensor]:
+        """v ↦ F·v [P], F the Hessian of a divergence at its minimum, where the outputs are."""
+        ...
+
+
+class Descent(Protocol):
+    """What may become one program: steps of groups, and what is computed for them."""
+
+    def descend(self, loss: Loss, batch: Batch, group: str | None = None) -> Metrics:
+        """One step down the gradient of `loss` on `batch`, for one parameter group or all of them."""
+        ...
+
+    def compute(self, function: Callable[..., Any], *inputs: Any) -> Any:
+        """function(agent, *inputs), of which no gradient is wanted: trees, and perhaps a generator."""
+        ...
+
+    def follow(self, tau: float) -> None:
+        """Move the target networks a share τ of the way to the critics."""
+        ...
+
+
+class Learner(Descent, Protocol):
     """The only place where parameters move."""
 
     agent: Any
@@ -89,24 +123,16 @@ class Learner(Protocol):
     generator: Generator  # for drawing rows
     noise: Generator  # for drawing actions, on the agent's device
 
-    def descend(self, loss: Loss, batch: Batch, group: str | None = None) -> Metrics:
-        """One step down the gradient of `loss` on `batch`, for one parameter group or all of them."""
+    def perform(self, function: Callable[..., None], *inputs: Any) -> None:
+        """function(learner, *inputs): steps that belong together, of each group at most one."""
         ...
 
-    def compute(self, function: Callable[..., Any], *inputs: Any) -> Any:
-        """function(agent, *inputs), of which no gradient is wanted: trees, and perhaps a generator."""
-        ...
-
-    def parameters(self, group: str) -> list[Tensor]:
-        """The parameters of a group, in the order of its flat vectors."""
+    def derivatives(self, group: str) -> Derivatives:
+        """First and second derivatives in the parameters of a group, as one vector [P]."""
         ...
 
     def attempt(self, step: Tensor, group: str, accept: Callable[[], Tensor]) -> bool:
         """Move a group by `step` [P]; unless `accept()` is then true, move it back exactly."""
-        ...
-
-    def follow(self, tau: float) -> None:
-        """Move the target networks a share τ of the way to the critics."""
         ...
 
     def minibatches(self, batch: Batch, batch_size: int) -> Iterator[Batch]:

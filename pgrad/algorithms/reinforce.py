@@ -131,7 +131,8 @@ class Reinforce:
         if self.discount_decisions:
             advantage = advantage * discount_weight(traj.done, self.gamma, ret.dtype)
         own = (traj.decisions, traj.action, traj.logp, traj.mask)
-        return Batch(*own, advantage, value, target, weight=weight, logp_ref=logp_ref)
+        logp_now = now if self.reuse else None
+        return Batch(*own, advantage, value, target, weight=weight, logp_ref=logp_ref, logp_now=logp_now)
 
     def baseline_of(self, agent: Agent, traj: Trajectory, ret: Tensor, value: Tensor) -> Tensor:
         """b for every decision, [T, N] or broadcastable to it: per step, or per episode for whole returns.
@@ -165,21 +166,22 @@ class Reinforce:
         bonus = self.ent_coef * mean(entropy, batch.mask, batch.decisions)
         loss = -constant(objective, batch.mask, batch.sequences) - bonus
         metrics = {"train/policy_gradient_loss": -objective, "train/entropy_loss": -entropy}
-        metrics = decision_metrics(batch, logp, metrics) | {"train/loss": loss.detach()}
-        return loss, metrics | reuse_metrics(batch, logp, self.n_episodes) if self.reuse else metrics
+        return loss, decision_metrics(batch, logp, metrics) | {"train/loss": loss.detach()}
 
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """One step of the policy; the learned baseline follows, so that it never saw what it judges."""
+        told: Metrics = {}
         fresh = batch = learner.compute(self.credit, traj)
         if self.reuse:
             batch = learner.compute(self.credit, learner.recent.beside(traj))
             learner.recent.add(traj)
+            told = reuse_metrics(batch, traj.mask.shape[1])
         learner.descend(self.loss, batch, "actor")
         if self.baseline != "value":
-            return {}
+            return told
         for _ in range(self.n_critic_updates):
             learner.descend(value_loss, fresh, "critic")
-        return critic_metrics(learner, fresh)
+        return told | critic_metrics(learner, fresh)
 
 
 def squared_scores(agent: Agent, traj: Trajectory) -> Tensor:

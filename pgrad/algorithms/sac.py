@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Generator, Tensor
 
-from pgrad.algorithms.protocol import Critic, Learner, Metrics, Optimizer, Schedule, SoftAgent
+from pgrad.algorithms.protocol import Critic, Descent, Learner, Metrics, Optimizer, Schedule, SoftAgent
 from pgrad.algorithms.soft import alpha, check_replay, due, temper
 from pgrad.algorithms.validate import validate
 from pgrad.data import Batch, Steps, Trajectory, Transition
@@ -85,10 +85,14 @@ class SAC:
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """Store the window; then, once there is enough, gradient steps on replayed transitions."""
         for replayed in due(learner, traj, self.learning_starts, self.gradient_steps, self.batch_size):
-            batch = learner.compute(self.credit, replayed, learner.noise)
-            learner.descend(self.loss, batch, "critic")
-            actor = learner.descend(partial(self.actor_loss, noise=learner.noise), batch, "actor")
-            if self.ent_coef == "auto":
-                temper(learner, batch, actor)
-            learner.follow(self.tau)
+            learner.perform(self.gradient_step, replayed, learner.noise)
         return {}
+
+    def gradient_step(self, learner: Descent, replayed: Transition, noise: Generator) -> None:
+        """The critics, then the actor by the new critics, then the temperature, then the slow copies."""
+        batch = learner.compute(self.credit, replayed, noise)
+        learner.descend(self.loss, batch, "critic")
+        actor = learner.descend(partial(self.actor_loss, noise=noise), batch, "actor")
+        if self.ent_coef == "auto":
+            temper(learner, batch, actor)
+        learner.follow(self.tau)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from pgrad.algorithms.protocol import Learner, Metrics, SoftAgent
+from pgrad.algorithms.protocol import Descent, Learner, Metrics, SoftAgent
 from pgrad.data import Batch, Trajectory, Transition
 from pgrad.errors import UsageError
 
@@ -25,7 +25,7 @@ def temperature_loss(agent: SoftAgent, batch: Batch, surplus: Tensor) -> tuple[T
     return log_alpha * surplus, {"train/ent_coef": log_alpha.detach().exp()}
 
 
-def temper(learner: Learner, batch: Batch, actor: Metrics) -> None:
+def temper(learner: Descent, batch: Batch, actor: Metrics) -> None:
     """A step of the temperature, by the entropy that the actor's step found."""
     learner.descend(partial(temperature_loss, surplus=actor["train/entropy_surplus"]), batch, "temperature")
 

@@ -8,16 +8,13 @@ from torch import Generator, Tensor
 
 from pgrad.algorithms.critic import critic_metrics, gae_credit, value_loss
 from pgrad.algorithms.metrics import decision_metrics
-from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
+from pgrad.algorithms.protocol import Agent, Bend, Critic, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import check_batch_size, validate
-from pgrad.data import Batch, Steps, Trajectory, map_tree
+from pgrad.data import Batch, Steps, Trajectory, leaves, map_tree
+from pgrad.data.handover import hand_over
 from pgrad.errors import UsageError
-from pgrad.math.natural import (
-    conjugate_gradient,
-    fisher_vector_product,
-    flat_gradient,
-    trust_region_scale,
-)
+from pgrad.math.distributions import Distribution
+from pgrad.math.natural import conjugate_gradient, trust_region_scale
 from pgrad.math.objectives import importance_weighted
 from pgrad.math.reduce import mean, standardize
 
@@ -74,58 +71,93 @@ class TRPO:
     def loss(self, agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:
         """−E[ r·Â ]: the surrogate, to be descended within the trust region."""
         policy = agent.policy(batch.obs)
-        logp = policy.log_prob(batch.action)
-        advantage = standardize(batch.advantage, batch.mask) if self.normalize_advantage else batch.advantage
-        objective = importance_weighted(logp, batch.logp, advantage)
+        logp, objective = self.objective(policy, batch)
         loss = -mean(objective, batch.mask)
         metrics = {"train/policy_gradient_loss": -objective, "train/entropy_loss": -policy.entropy()}
         return loss, decision_metrics(batch, logp, metrics) | {"train/loss": loss.detach()}
 
+    def objective(self, policy: Distribution, batch: Batch) -> tuple[Tensor, Tensor]:
+        """log π(a|s) and r·Â of every decision."""
+        logp = policy.log_prob(batch.action)
+        advantage = standardize(batch.advantage, batch.mask) if self.normalize_advantage else batch.advantage
+        return logp, importance_weighted(logp, batch.logp, advantage)
+
+    @torch.no_grad()
+    def standing(self, agent: Agent, batch: Batch) -> tuple[Tensor, Tensor]:
+        """E[ r·Â ] and E[KL(π_old‖π)] of the policy as it is now."""
+        policy = agent.policy(batch.obs)
+        return mean(self.objective(policy, batch)[1], batch.mask), divergence(policy, batch)
+
     def sub_sample(self, batch: Batch, generator: Generator) -> Batch:
         """The decisions, or whole sequences, that the Fisher matrix sees: at least one, wherever they are."""
         n = batch.mask.shape[batch.axis]
-        order = torch.randperm(n, generator=generator, device=generator.device).to(batch.mask.device)
+        order = torch.randperm(n, generator=generator, device=generator.device)
+        order = hand_over(order, batch.mask.device)
         weight = batch.mask.sum(0) if batch.axis else batch.mask
         order = order[(weight[order] == 0).to(torch.int8).argsort(stable=True)]  # rows that only reset: last
         return batch.select(order[: max(1, n // self.sub_sampling_factor)])
 
     def update(self, learner: Learner, traj: Trajectory) -> Metrics:
         """One constrained step of the policy, then epochs of the critic."""
-        batch, agent = learner.compute(self.credit, traj).flatten(), learner.agent
-        parameters = learner.parameters("actor")
-        loss, metrics = self.loss(agent, batch)
-        gradient = -flat_gradient(loss, parameters)
-        seen = batch if self.sub_sampling_factor == 1 else self.sub_sample(batch, learner.generator)
-        fisher = fisher_vector_product(divergence(agent, seen), parameters, self.cg_damping)
-        direction = conjugate_gradient(fisher, gradient, self.cg_max_steps)
-        curvature = fisher(direction)
-        step = trust_region_scale(direction, curvature, self.target_kl) * direction
+        batch = learner.compute(self.credit, traj).flatten()
+        metrics = self.climb(learner, batch)
+        fit = replace(batch, policy=None, value=None)  # what the critic does not read is not shuffled
+        for _ in range(self.n_critic_updates):
+            for minibatch in learner.minibatches(fit, self.batch_size):
+                learner.descend(value_loss, minibatch, "critic")
+        return metrics | critic_metrics(learner, batch)
 
-        @torch.no_grad()
+    def climb(self, learner: Learner, batch: Batch) -> Metrics:
+        """One step along F⁻¹g, as long as the trust region allows."""
+        actor = learner.derivatives("actor")
+        slope, metrics = actor.gradient(self.loss, batch)
+        seen = batch if self.sub_sampling_factor == 1 else self.sub_sample(batch, learner.generator)
+        fisher = actor.curvature(policy_and_divergence, seen)
+
+        def product(v: Tensor) -> Tensor:
+            return fisher(v) + self.cg_damping * v
+
+        direction = conjugate_gradient(product, -slope, self.cg_max_steps)
+        curvature = product(direction)
+        step = trust_region_scale(direction, curvature, self.target_kl) * direction
+        return metrics | {
+            **self.search(learner, batch, step),
+            "train/policy_grad_norm": slope.norm(),
+            "train/cg_residual": (curvature + slope).norm() / slope.norm().clamp_min(1e-38),
+        }
+
+    def search(self, learner: Learner, batch: Batch, step: Tensor) -> Metrics:
+        """Take the first fraction of a step [P] that is accepted, and tell what it gained and cost."""
+        before, kl = learner.compute(self.standing, batch)
+        found = [(before - before, kl)]
+
         def accept() -> Tensor:
+            after, kl = learner.compute(self.standing, batch)
+            found.append((after - before, kl))
             if not self.line_search_max_iter:
                 return step.isfinite().all()
-            return (self.loss(agent, batch)[0] < loss) & (divergence(agent, batch) <= self.target_kl)
+            return (after > before) & (kl <= self.target_kl)
 
         fractions = [self.line_search_shrinking_factor**k for k in range(max(self.line_search_max_iter, 1))]
         taken = next((c for c in fractions if learner.attempt(c * step, "actor", accept)), 0.0)
-        with torch.no_grad():
-            kl, gain = divergence(agent, batch), loss - self.loss(agent, batch)[0]
-        for _ in range(self.n_critic_updates):
-            for minibatch in learner.minibatches(batch, self.batch_size):
-                learner.descend(value_loss, minibatch, "critic")
-        own = {
+        gain, kl = found[-1 if taken else 0]
+        return {
             "train/kl": kl,
             "train/surrogate_gain": gain,
             "train/step_fraction": torch.tensor(taken),
             "train/line_search_failed": torch.tensor(float(taken == 0.0)),
-            "train/policy_grad_norm": gradient.norm(),
-            "train/cg_residual": (curvature - gradient).norm() / gradient.norm().clamp_min(1e-38),
         }
-        return metrics | own | critic_metrics(learner, batch)
 
 
-def divergence(agent: Agent, batch: Batch) -> Tensor:
-    """E[KL(π_old ‖ π)] over the decisions, exact from the whole distributions."""
+def policy_and_divergence(agent: Agent, batch: Batch) -> Bend:
+    """The tensors that π(·|s) is made of, and E[KL(π_old‖π)] as a function of copies of them."""
+    policy = agent.policy(batch.obs)
+    cut = map_tree(lambda x: x.detach().requires_grad_(x.requires_grad), policy)
+    made, copies = ([x for x in leaves(tree) if x.requires_grad] for tree in (policy, cut))
+    return made, copies, divergence(cut, batch)
+
+
+def divergence(policy: Distribution, batch: Batch) -> Tensor:
+    """E[KL(π_old‖π)] over the decisions, exact from the whole distributions."""
     assert batch.policy is not None
-    return mean(batch.policy.kl(agent.policy(batch.obs)), batch.mask)
+    return mean(batch.policy.kl(policy), batch.mask)

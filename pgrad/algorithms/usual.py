@@ -10,7 +10,7 @@ CRITIC_TIMES = 10.0
 
 
 class Rates(NamedTuple):
-    """Step sizes by how the model is trained: from random weights, whole as it was read, or by adapters."""
+    """Numbers by how the model is trained: from random weights, whole as it was read, or by adapters."""
 
     scratch: float
     pretrained: float
@@ -29,6 +29,8 @@ class Lengths(NamedTuple):
         return f"{self.n} completions"
 
 
+GROUPS = Rates(scratch=32, pretrained=8, lora=8)
+"""Prompts of an update: small models that know little are right rarely, and cheap to ask."""
 POLICY = Rates(scratch=3e-4, pretrained=1e-6, lora=1e-5)
 """Of learning by reward."""
 IMITATION = Rates(scratch=1e-3, pretrained=2e-5, lora=2e-4)

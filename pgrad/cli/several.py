@@ -7,8 +7,11 @@ import sys
 from pgrad.cli.finish import Output
 from pgrad.report.statistics import FEW, over_runs
 from pgrad.run.seeds import Seeds, Shown
-from pgrad.run.seeds_folder import PICTURE, seed_folder
+from pgrad.run.seeds_folder import PICTURE, can_go_on, error_file, seed_folder
 from pgrad.training.shown import number
+
+LOST = "their states cannot be saved, so that none goes on: train anew, with --overwrite or elsewhere"
+"""Said where runs cannot be continued."""
 
 
 def shown_of(output: Output) -> Shown:
@@ -24,27 +27,32 @@ def finish_several(found: Seeds, output: Output) -> int:
     """
     path = shlex.quote(str(found.path))
     failed = {seed: one for seed, one in found.outcomes.items() if one.state == "failed"}
+    goes_on = can_go_on(found.path)
     if not output.quiet and found.results:
         _say(found)
     for seed, one in failed.items():
         print(f"seed {seed} failed: {one.error}", file=sys.stderr)
         if one.traceback:
-            (found.path / f"seed{seed}-error.txt").write_text(one.traceback)
-            print(f"  where: {found.path / f'seed{seed}-error.txt'}", file=sys.stderr)
+            error_file(found.path, seed).write_text(one.traceback)
+            print(f"  where: {error_file(found.path, seed)}", file=sys.stderr)
     if found.signal is not None:
         done = f"{len(found.results)} of {len(found.seeds)} seeds are done"
-        print(f"stopped; {done}; continue with: pgrad resume {path}", file=sys.stderr)
+        how = f"continue with: pgrad resume {path}" if goes_on else LOST
+        print(f"stopped; {done}; {how}", file=sys.stderr)
         if found.signal == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + found.signal)
     if failed:
-        print(f"the others are done; try again with: pgrad resume {path}", file=sys.stderr)
+        others = "the others are done; " if found.results else ""
+        how = f"try again with: pgrad resume {path}" if goes_on else LOST
+        print(f"{others}{how}", file=sys.stderr)
         return 1
     if not output.quiet:
         more = 2 * max(row["timesteps"] for row in found.results.values())
         print(f"\nnext           pgrad plot {path}")
         print(f"               pgrad play {shlex.quote(str(seed_folder(found.path, found.seeds[0])))}")
-        print(f"               pgrad resume {path} --total-timesteps {more}")
+        if goes_on:
+            print(f"               pgrad resume {path} --total-timesteps {more}")
     return 0
 
 

@@ -13,9 +13,11 @@ from pgrad.cli.order import Order
 from pgrad.cli.parse import parse
 from pgrad.cli.summary import summary
 from pgrad.errors import UsageError
+from pgrad.models.language.sizes import SCRATCH
 from pgrad.models.language.spec import LanguageSpec
 from pgrad.run import Run, load
-from pgrad.run.config import RunOptions
+from pgrad.run.config import CUSTOM, RunOptions
+from pgrad.run.language_agent import ALPHABET
 from pgrad.run.speak import unjudged
 from pgrad.training.disk.rundir import RunDir
 from pgrad.worlds.language.isolated import TIMEOUT
@@ -64,15 +66,16 @@ class TrainOnText(Generic[A, Own]):
 
 
 def load_language(run_dir: str, checkpoint: Literal["latest", "best"]) -> Run:
-    """The run of a language model, to write with: its rewards are not needed, nor looked for.
+    """The run of a language model, to write with: its prompts and rewards are not needed, nor looked for.
 
     Raises UsageError for a run of another kind, CheckpointError where there is none.
     """
     saved = RunDir.open(Path(run_dir), locked=False).config()
     if not isinstance(saved.get("agent"), dict) or "model" not in saved["agent"]:
         raise UsageError(f"{run_dir} is no run of a language model: its world is {saved.get('world')}")
-    weights = saved["world_kwargs"].get("reward_weights", [1.0])
-    return load(run_dir, checkpoint, reward=[unjudged] * len(weights) if "reward" in saved else None)
+    known = ALPHABET in saved or not saved["agent"]["model"].startswith(SCRATCH)
+    world: list[str] | None = [] if saved.get("world") == CUSTOM and known else None
+    return load(run_dir, checkpoint, world=world, reward=unjudged if "reward" in saved else None)
 
 
 def means_text(args: list[str]) -> bool:

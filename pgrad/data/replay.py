@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from pgrad.data.handover import hand_over
 from pgrad.data.trajectory import Trajectory
 from pgrad.data.tree import Tree, leaves, map_tree
 from pgrad.errors import UsageError
@@ -78,16 +79,20 @@ class Replay:
         store = self._stored()
         slots, B = store.reward.shape
         draw = torch.randint(self.rows * B, (n,), generator=generator, device=generator.device)
-        draw = draw.to(store.reward.device)
-        row, column = (self._oldest + draw // B) % slots, draw % B
+        row = (hand_over(draw, store.reward.device) + self._oldest * B) % (slots * B)
+        successor = (row + B) % (slots * B)
+
+        def take(tree: Tree, rows: Tensor) -> Tree:
+            return map_tree(lambda x: x.flatten(0, 1).index_select(0, rows), tree)
+
         return Transition(
-            obs=map_tree(lambda x: x[row, column], store.obs),
-            action=map_tree(lambda x: x[row, column], store.action),
-            logp=store.logp[row, column],
-            reward=store.reward[row, column],
-            terminated=store.terminated[row, column],
-            next_obs=map_tree(lambda x: x[(row + 1) % slots, column], store.obs),
-            mask=store.mask[row, column],
+            obs=take(store.obs, row),
+            action=take(store.action, row),
+            logp=take(store.logp, row),
+            reward=take(store.reward, row),
+            terminated=take(store.terminated, row),
+            next_obs=take(store.obs, successor),
+            mask=take(store.mask, row),
         )
 
     def windows(self, n: int, length: int, generator: Generator) -> Trajectory:
@@ -101,7 +106,7 @@ class Replay:
             raise UsageError(f"windows of {length} rows were asked for, {self.rows} are stored")
         starts = (self.rows - length + 1) * B
         draw = torch.randint(starts, (n,), generator=generator, device=generator.device)
-        draw = draw.to(store.reward.device)
+        draw = hand_over(draw, store.reward.device)
         offset = torch.arange(length + 1, device=draw.device).unsqueeze(1)
         row, column = (self._oldest + draw // B + offset) % slots, (draw % B).expand(length + 1, n)
         facts = (store.action, store.logp, store.reward, store.terminated, store.done, store.mask)

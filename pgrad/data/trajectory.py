@@ -1,5 +1,6 @@
 """The two records that flow from worlds to parameters: what happened, and how good it was."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from pgrad.data.sequence import Sequence, sequence_rows
 from pgrad.data.shared import parted, texts_of
 from pgrad.data.tokens import Tokens
-from pgrad.data.tree import Tree, map_tree
+from pgrad.data.tree import Tree, is_tree, map_tree, names, split_tree
 from pgrad.math.reduce import deviation, mean
 
 
@@ -69,6 +70,7 @@ class Batch:
     policy: Tree | None = None  # π_old(·|s), for exact KL penalties
     weight: Tensor | None = None  # the importance weight, of the objective or in the advantage
     logp_ref: Tensor | None = None  # log π_ref(a|s), of the policy not to stray from
+    logp_now: Tensor | None = None  # log π(a|s) before the update, where others than π acted too
     whole: "Whole | None" = None  # of what this is a part, where a gradient is summed over parts
 
     @property
@@ -101,10 +103,12 @@ class Batch:
         """The decisions, or sequences, at `index` of a flattened batch."""
         return self._map(lambda x: x.index_select(self.axis, index))
 
-    def rows(self, start: int, stop: int) -> "Batch":
-        """Decisions, or sequences, start..stop-1 of a flattened batch, as views."""
-        where = (slice(None),) * self.axis + (slice(start, stop),)
-        return self._map(lambda x: x[where])
+    def split(self, n: int) -> "Iterator[Batch]":
+        """All decisions, or sequences, of a flattened batch, `n` at a time, as views."""
+        fields = {name: part for name in names(Batch) if is_tree(part := getattr(self, name))}
+        pieces = [split_tree(part, n, self.axis) for part in fields.values()]
+        for parts in zip(*pieces, strict=True):
+            yield replace(self, **dict(zip(fields, parts, strict=True)))
 
     def columns(self, index: Tensor) -> "Batch":
         """The columns at `index` [n] of a batch that is not flattened."""

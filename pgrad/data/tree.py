@@ -1,9 +1,11 @@
 """Trees: a tensor, or a dict, tuple or dataclass of trees; so are observations, actions, distributions."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Tree = Any
@@ -18,19 +20,22 @@ def map_tree(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
     if isinstance(tree, Tensor):  # first, because most are
         return function(tree, *others)
     if isinstance(tree, dict):
-        return {key: map_tree(function, tree[key], *(other[key] for other in others)) for key in tree}
+        return {key: map_tree(function, part, *[x[key] for x in others]) for key, part in tree.items()}
     if isinstance(tree, tuple):
         return tuple(map_tree(function, *parts) for parts in zip(tree, *others, strict=True))
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        changed = {
-            field.name: map_tree(
-                function, getattr(tree, field.name), *(getattr(other, field.name) for other in others)
-            )
-            for field in dataclasses.fields(tree)
-            if is_tree(getattr(tree, field.name))
-        }
-        return dataclasses.replace(tree, **changed)
+        parts = {name: getattr(tree, name) for name in names(type(tree))}
+        for name, part in parts.items():
+            if is_tree(part):
+                parts[name] = map_tree(function, part, *[getattr(x, name) for x in others])
+        return type(tree)(**parts)
     return function(tree, *others)
+
+
+@cache
+def names(kind: type) -> tuple[str, ...]:
+    """The names of the fields of a dataclass."""
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 def is_tree(value: Any) -> bool:
@@ -55,11 +60,25 @@ def leaves(tree: Tree) -> Iterator[Any]:
         for part in tree:
             yield from leaves(part)
     elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        for field in dataclasses.fields(tree):
-            part = getattr(tree, field.name)
+        for name in names(type(tree)):
+            part = getattr(tree, name)
             if isinstance(part, Tensor):
                 yield part
             elif is_tree(part):
                 yield from leaves(part)
     else:
         yield tree
+
+
+def split_tree(tree: Tree, n: int, axis: int) -> list[Tree]:
+    """All of a tree's rows along an axis, `n` at a time, as views."""
+    if isinstance(tree, Tensor):
+        return list(torch.split(tree, n, axis))
+    pieces = zip(*[torch.split(x, n, axis) for x in leaves(tree)], strict=True)
+    return [like(tree, piece) for piece in pieces]
+
+
+def like(tree: Tree, parts: Iterable[Any]) -> Tree:
+    """A tree of that structure with other leaves, in the order of `leaves`."""
+    left = iter(parts)
+    return map_tree(lambda _: next(left), tree)

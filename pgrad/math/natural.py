@@ -1,6 +1,7 @@
 """Natural gradients: products with the Fisher matrix, conjugate gradients, and the step to a trust region.
 
-The matrix is never built: a product with it is a derivative of a derivative of the divergence.
+The matrix is never built: a product with it is a derivative of a derivative of the divergence. Through a
+network it is cheaper by the derivative of the network's outputs, back and forth.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,14 +15,7 @@ def flat_gradient(
     scalar: Float[Tensor, ""], parameters: Sequence[Tensor], create_graph: bool = False
 ) -> Float[Tensor, " P"]:
     """∇ of a scalar in all parameters as one vector, 0 for those it does not depend on."""
-    grads = torch.autograd.grad(
-        scalar, list(parameters), create_graph=create_graph, retain_graph=True, allow_unused=True
-    )
-    parts = [
-        torch.zeros_like(p).flatten() if g is None else g.flatten()
-        for p, g in zip(parameters, grads, strict=True)
-    ]
-    return torch.cat(parts)
+    return _flat([scalar], parameters, None, create_graph)
 
 
 def fisher_vector_product(
@@ -39,6 +33,29 @@ def fisher_vector_product(
         return flat_gradient((gradient * v).sum(), parameters) + damping * v
 
     return product
+
+
+def pulled_back(
+    product: Callable[[Tensor], Tensor], outputs: Sequence[Tensor], parameters: Sequence[Tensor]
+) -> Callable[[Tensor], Tensor]:
+    """v ↦ Jᵀ·M·J·v, J = ∂`outputs`/∂`parameters`, M known by its products with the outputs as one vector.
+
+    Where M is the Hessian of E[KL(π_old‖π)] in the outputs of π, at π = π_old, this is the Hessian in the
+    parameters, exactly: it lacks the second derivatives of the outputs, which ∇KL = 0 multiplies there.
+    Jᵀw is linear in w, so that J·v = ∇_w(Jᵀw · v): its graph is kept, and each v [P] takes one backward pass
+    through it and one through that of the outputs.
+    Schraudolph 2002, "Fast Curvature Matrix-Vector Products for Second-Order Gradient Descent".
+    """
+    seeds = [torch.zeros_like(x, requires_grad=True) for x in outputs]
+    transposed = _flat(outputs, parameters, seeds, create_graph=True)
+    sizes = [x.numel() for x in outputs]
+
+    def pulled(v: Tensor) -> Tensor:
+        moved = product(_flat([transposed], seeds, [v]))
+        parts = [part.view(x.shape) for part, x in zip(torch.split(moved, sizes), outputs, strict=True)]
+        return _flat(outputs, parameters, parts)
+
+    return pulled
 
 
 def conjugate_gradient(
@@ -77,3 +94,22 @@ def trust_region_scale(
     square = direction @ curvature
     scale = (2 * max_kl / square.clamp_min(torch.finfo(square.dtype).tiny)).sqrt()
     return torch.where(square > 0, scale, 0.0)
+
+
+def _flat(
+    outputs: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    weights: Sequence[Tensor] | None,
+    create_graph: bool = False,
+) -> Tensor:
+    """∇ of Σ weights·outputs in all inputs as one vector, 0 for those that play no part; the graph stays."""
+    grads = torch.autograd.grad(
+        outputs,
+        inputs,
+        weights,
+        create_graph=create_graph,
+        retain_graph=True,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    return torch.cat([g.flatten() for g in grads])

@@ -55,8 +55,11 @@ def clipped(
     """
     advantage = advantage.detach()
     ratio = torch.exp(logp - logp_old.detach())
-    clipped_ratio = torch.clamp(ratio, 1.0 - clip_low, 1.0 + clip_high)  # type: ignore[arg-type]
-    return torch.minimum(ratio * advantage, clipped_ratio * advantage)
+    clipped_ratio = torch.clamp(ratio.detach(), 1.0 - clip_low, 1.0 + clip_high)  # type: ignore[arg-type]
+    surrogate, bound = ratio * advantage, clipped_ratio * advantage
+    return torch.where(
+        surrogate > bound, bound, surrogate
+    )  # where both are equal the gradient is the first's
 
 
 def truncated_score(

@@ -72,15 +72,16 @@ def standardize(
     torch's default by √((N−1)/N). A single decision has no spread and is returned as it is, as
     Stable-Baselines3 does.
     """
-    centred = _centred(x, mask / _positive(mask.sum()))
-    scaled = centred / (deviation(x, mask) + eps)
+    weight = mask / _positive(mask.sum())
+    centred = _centred(x, weight)
+    scaled = centred / (_spread(centred, weight) + eps)
     return torch.where(mask.count_nonzero() > 1, scaled, x).masked_fill(mask.logical_not(), 0.0)
 
 
 def deviation(x: Float[Tensor, "*batch"], mask: Float[Tensor, "*batch"]) -> Float[Tensor, ""]:
     """√(Σ m·(x − mean)² / Σ m), the population's standard deviation of what has weight."""
     weight = mask / _positive(mask.sum())
-    return _sum(_centred(x, weight).square(), weight).sqrt()
+    return _spread(_centred(x, weight), weight)
 
 
 def explained_variance(
@@ -95,6 +96,11 @@ def explained_variance(
     residual = _sum(_centred(target - prediction, weight).square(), weight)
     rounding = _sum(target.square(), weight) * torch.finfo(target.dtype).eps ** 2
     return torch.where(variance > rounding, 1.0 - residual / _positive(variance), 0.0)
+
+
+def _spread(centred: Tensor, weight: Tensor) -> Tensor:
+    """√(Σ weight·centred²)."""
+    return (centred.square() * weight).sum().sqrt()
 
 
 def _sum(x: Tensor, weight: Tensor) -> Tensor:

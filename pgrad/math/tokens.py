@@ -5,6 +5,7 @@ made of what they are computed from, the last hidden states and the head, and ev
 is computed in chunks of tokens, forward and backward; between the two only one number per token is kept.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,8 @@ class TokenPolicy:
 
     z is `Shape`'s, so that temperature divides the logits. Matrices are multiplied in the precision of
     `hidden` and summed in float32; everything after that is float32. Tokens are int64 [...]; results are
-    float32 [...] and 0 where the agent does not decide.
+    float32 [...] and 0 where the agent does not decide. `stop` is called before every chunk whose gradient
+    nobody asks for, and may raise.
     """
 
     hidden: Float[Tensor, "*batch H"]
@@ -30,6 +32,7 @@ class TokenPolicy:
     temperature: float = 1.0
     scale: float = 1.0
     softcap: float | None = None
+    stop: Callable[[], None] | None = None
 
     @property
     def mode(self) -> Int[Tensor, "*batch"]:
@@ -83,7 +86,14 @@ class TokenPolicy:
     def _score(self, action: Tensor | None, entropy: bool) -> tuple[Tensor, Tensor]:
         index, rows = self._rows()
         chosen = torch.zeros_like(index) if action is None else action.flatten().index_select(0, index)
-        logp, spread = score(rows, self.weight, self.bias, chosen, self._shape, entropy)
+        if self.stop is None or torch.is_grad_enabled():
+            logp, spread = score(rows, self.weight, self.bias, chosen, self._shape, entropy)
+        else:
+            found = []
+            for part, tokens in zip(chunks(rows, self.weight), chunks(chosen, self.weight), strict=True):
+                self.stop()
+                found.append(score(part, self.weight, self.bias, tokens, self._shape, entropy))
+            logp, spread = (torch.cat(x) for x in zip(*found, strict=True))
         return self._spread(logp, index), self._spread(spread, index)
 
     def _spread(self, x: Tensor, index: Tensor) -> Tensor:

@@ -18,6 +18,27 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
+class Body(nn.Sequential):
+    """Layers of which `half` multiplies matrices in bfloat16; weights, input and output are float32.
+
+    Sums are float32 in either case, and so is what comes after: heads, log-probabilities and losses.
+    """
+
+    def __init__(self, *layers: nn.Module, half: bool = False) -> None:
+        super().__init__(*layers)
+        self.in_half = half
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One layer after the other."""
+        y: Tensor
+        if self.in_half:
+            with torch.autocast(x.device.type, torch.bfloat16):
+                y = super().forward(x)  # type: ignore[no-untyped-call]
+            return y.float()
+        y = super().forward(x)  # type: ignore[no-untyped-call]
+        return y
+
+
 def linear(n_in: int, n_out: int, gain: float, generator: Generator) -> nn.Linear:
     """A linear layer with an orthogonal weight of the given gain and zero bias (Saxe et al. 2014)."""
     return _orthogonal(nn.Linear(n_in, n_out, device="meta"), gain, generator)
@@ -30,14 +51,14 @@ def conv(n_in: int, n_out: int, kernel: int, stride: int, padding: int, generato
 
 
 def mlp(
-    n_in: int, net_arch: Sequence[int], activation: str, generator: Generator
-) -> tuple[nn.Sequential, int]:
+    n_in: int, net_arch: Sequence[int], activation: str, generator: Generator, half: bool = False
+) -> tuple[Body, int]:
     """Hidden layers of the given widths, each followed by the activation; returns them and the last width."""
     layers: list[nn.Module] = []
     for width in net_arch:
         layers += [linear(n_in, width, math.sqrt(2), generator), ACTIVATIONS[activation]()]
         n_in = width
-    return nn.Sequential(*layers), n_in
+    return Body(*layers, half=half), n_in
 
 
 class ImageBody(nn.Module):
@@ -49,7 +70,7 @@ class ImageBody(nn.Module):
 
     size = 512
 
-    def __init__(self, shape: tuple[int, int, int], generator: Generator) -> None:
+    def __init__(self, shape: tuple[int, int, int], generator: Generator, half: bool = False) -> None:
         super().__init__()
         self.channels_last = shape[2] <= shape[0]
         channels, height, width = (shape[2], *shape[:2]) if self.channels_last else shape
@@ -64,7 +85,7 @@ class ImageBody(nn.Module):
             width = (width + 2 * padding - kernel) // stride + 1
         flat = channels * height * width
         parts += [nn.Flatten(), linear(flat, self.size, math.sqrt(2), generator), nn.ReLU()]
-        self.layers = nn.Sequential(*parts)
+        self.layers = Body(*parts, half=half)
 
     def forward(self, image: Tensor) -> Tensor:
         """Features [..., 512] of images [..., H, W, C] or [..., C, H, W]."""

@@ -10,13 +10,15 @@ Shapes: T steps, B columns, N cells side by side, H units, G gates. `x` [T, B, n
 their biases b, d [G·H]. Gradients reach `x` and the weights; a first state is data.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
+
+from pgrad.models.loop import Taken, loop
 
 Weights = tuple[Tensor, Tensor, Tensor, Tensor]
 Step = Callable[..., Tensor]
@@ -71,48 +73,43 @@ class GRUSequence(Function):
     def forward(ctx: Any, x: Tensor, keep: Tensor, state: Tensor, *weights: Tensor) -> Tensor:
         """[N, T, B, H]."""
         W, U, b, d = map(torch.stack, kinds(weights))
-        H, inputs = U.shape[2], project(x, W, b)
-        a, bias, Ut = torch.empty_like(inputs), d.unsqueeze(1), U.mT
-        before, n, y = (a.new_empty(*a.shape[:3], H) for _ in range(3))
-        h = state
-        for k, old, all_a, x_rz, x_n, rz, r, z, a_n, new, out in rows(
-            *(keep.unsqueeze(0), before, a, inputs[..., : 2 * H], inputs[..., 2 * H :], a[..., : 2 * H]),
-            *(*a.chunk(3, -1), n, y),
-        ):
-            torch.mul(h, k, out=old)
-            torch.baddbmm(bias, old, Ut, out=all_a)
-            rz.add_(x_rz).sigmoid_()
-            torch.addcmul(x_n, r, a_n, out=new).tanh_()
-            h = torch.lerp(new, old, z, out=out)
-        ctx.save_for_backward(x, keep, state, *weights, W, U, before, a, n)
+        rows = project(x, W, b), keep.unsqueeze(0)
+        y, rz, a_n, n = loop(GRUSequence.step, (state,), rows, (d.unsqueeze(1), U.mT))
+        ctx.save_for_backward(x, keep, state, *weights, W, U, y, rz, a_n, n)
         return y
+
+    @staticmethod
+    def step(h: Tensor, x: Tensor, k: Tensor, d: Tensor, Ut: Tensor) -> Taken:
+        """As `gru_step` does it, of inputs that are W·x + b."""
+        parts, h = [2 * h.shape[-1], h.shape[-1]], h * k
+        (x_rz, x_n), (a_rz, a_n) = (torch.split(part, parts, -1) for part in (x, torch.baddbmm(d, h, Ut)))
+        rz = (x_rz + a_rz).sigmoid()
+        r, z = rz.chunk(2, -1)
+        n = torch.addcmul(x_n, r, a_n).tanh()
+        h = torch.lerp(n, h, z)
+        return (h,), (h, rz, a_n, n)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Gradients:
         """Those of x and the weights."""
-        x, keep, state, *weights, W, U, before, a, n = ctx.saved_tensors
+        x, keep, state, *weights, W, U, y, rz, a_n, n = ctx.saved_tensors
         if torch.is_grad_enabled():
             return differentiable(gru_step, x, keep, state, *weights, grad=grads[0])
-        r, z, a_n = a.chunk(3, -1)
-        to_n = (1.0 - z).mul_(1.0 - n * n)  # ∂h'/∂ what is under the tanh
-        da = grads[0].new_empty(a.shape)  # first ∂h'/∂ each of U·h + d; of many gradients where grads is
-        to_r, to_z, to_a = da.chunk(3, -1)
-        to_r.copy_(slope(r)).mul_(a_n).mul_(to_n)
-        to_z.copy_(slope(z)).mul_(before - n)
-        to_a.copy_(to_n).mul_(r)
-        carried, goes_on = torch.zeros_like(grads[0][:, 0]), keep[0]
-        each = []
-        for dy, z_t, k, da_t, by_gate in rows(
-            grads[0], z, keep.unsqueeze(0), da, da.view(*n.shape[:3], 3, -1), backwards=True
-        ):
-            dh = torch.addcmul(dy, carried, goes_on)
-            by_gate.mul_(dh.unsqueeze(-2))
-            carried, goes_on = torch.baddbmm(dh * z_t, da_t, U), k
-            each.append(dh)
-        dU, dd = hidden_gradients(before, da)
-        to_a.copy_(to_n).mul_(torch.stack(each[::-1], 1))  # its part of W·x + b
-        dx, dW = input_gradients(ctx, x, da, W)
-        return dx, None, None, *by_cell(dW, dU, da.sum((1, 2)), dd)
+        r, z = rz.chunk(2, -1)
+        h = before(state, y, keep)
+        to_n = (1.0 - z) * (1.0 - n * n)  # ∂h'/∂ what is under the tanh
+        to_a = torch.cat([slope(r) * a_n * to_n, slope(z) * (h - n), to_n * r], -1)  # ∂h'/∂(U·h + d)
+        rows = grads[0], after(keep), to_a, z
+        da, dh = loop(GRUSequence.back, (torch.zeros_like(grads[0][:, 0]),), rows, (U,), backwards=True)
+        dp = torch.cat([da.narrow(-1, 0, 2 * z.shape[-1]), to_n * dh], -1)  # of W·x + b
+        return gradients(ctx, x, h, da, dp, W)
+
+    @staticmethod
+    def back(dh: Tensor, dy: Tensor, goes_on: Tensor, to_a: Tensor, z: Tensor, U: Tensor) -> Taken:
+        """From the gradient of the next step's h to that of this one's, and those inside the step."""
+        dh = torch.addcmul(dy, dh, goes_on)
+        da = torch.cat([dh, dh, dh], -1) * to_a
+        return (torch.baddbmm(dh * z, da, U),), (da, dh)
 
 
 class LSTMSequence(Function):
@@ -122,56 +119,54 @@ class LSTMSequence(Function):
     def forward(ctx: Any, x: Tensor, keep: Tensor, state: Tensor, *weights: Tensor) -> Tensor:
         """[N, T, B, H]."""
         W, U, b, d = map(torch.stack, kinds(weights))
-        H, Ut, gates = U.shape[2], U.mT, project(x, W, b + d)
-        before, after = (gates.new_empty(*gates.shape[:3], 2 * H) for _ in range(2))
-        squashed = gates.new_empty(*gates.shape[:3], H)
-        now = state
-        for k, old, old_h, old_c, a, i_f, i, f, g, o, new, h, c, tanh_c in rows(
-            keep.unsqueeze(0),
-            *(before, *before.chunk(2, -1)),
-            *(gates, gates[..., : 2 * H], *gates.chunk(4, -1)),
-            *(after, *after.chunk(2, -1), squashed),
-        ):
-            torch.mul(now, k, out=old)
-            a.baddbmm_(old_h, Ut)
-            i_f.sigmoid_()
-            g.tanh_()
-            o.sigmoid_()
-            torch.mul(f, old_c, out=c).addcmul_(i, g)
-            torch.mul(o, torch.tanh(c, out=tanh_c), out=h)
-            now = new
-        ctx.save_for_backward(x, keep, state, *weights, W, U, before, gates, squashed)
-        return after[..., :H]
+        rows = project(x, W, b + d), keep.unsqueeze(0)
+        y, c, i_f, g, o, squashed = loop(LSTMSequence.step, state.chunk(2, -1), rows, (U.mT,))
+        ctx.save_for_backward(x, keep, state, *weights, W, U, y, c, i_f, g, o, squashed)
+        return y
+
+    @staticmethod
+    def step(h: Tensor, c: Tensor, x: Tensor, k: Tensor, Ut: Tensor) -> Taken:
+        """As `lstm_step` does it, of inputs that are W·x + b + d."""
+        H = h.shape[-1]
+        a_if, a_g, a_o = torch.split(torch.baddbmm(x, h * k, Ut), [2 * H, H, H], -1)
+        i_f, g, o = a_if.sigmoid(), a_g.tanh(), a_o.sigmoid()
+        i, f = i_f.chunk(2, -1)
+        c = torch.addcmul(f * (c * k), i, g)
+        squashed = c.tanh()
+        h = o * squashed
+        return (h, c), (h, c, i_f, g, o, squashed)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Gradients:
         """Those of x and the weights."""
-        x, keep, state, *weights, W, U, before, gates, squashed = ctx.saved_tensors
+        x, keep, state, *weights, W, U, y, c, i_f, g, o, squashed = ctx.saved_tensors
         if torch.is_grad_enabled():
             return differentiable(lstm_step, x, keep, state, *weights, grad=grads[0])
-        i, f, g, o = gates.chunk(4, -1)
-        h_before, c_before = before.chunk(2, -1)
-        to_c = (1.0 - squashed * squashed).mul_(o)
-        da = grads[0].new_empty(gates.shape)  # first ∂c'/∂ and, of the last gate, ∂h'/∂; else as for the GRU
-        to_i, to_f, to_g, to_o = da.chunk(4, -1)
-        for part, gate, other in ((to_i, i, g), (to_f, f, c_before), (to_o, o, squashed)):
-            part.copy_(slope(gate)).mul_(other)
-        to_g.copy_(1.0 - g * g).mul_(i)
-        by_gate = da.view(*squashed.shape[:3], 4, -1)
-        carried, goes_on = torch.zeros_like(grads[0][:, 0]), keep[0]
-        dc = carried
-        for dy, to_c_t, by_c, by_o, da_t, f_t, k in rows(
-            *(grads[0], to_c, by_gate[..., :3, :], by_gate[..., 3, :], da, f * keep, keep.unsqueeze(0)),
-            backwards=True,
-        ):
-            dh = torch.addcmul(dy, carried, goes_on)
-            dc = torch.addcmul(dc, dh, to_c_t)
-            by_c.mul_(dc.unsqueeze(-2))
-            by_o.mul_(dh)
-            carried, goes_on, dc = torch.bmm(da_t, U), k, dc * f_t
-        dU, dd = hidden_gradients(h_before, da)
-        dx, dW = input_gradients(ctx, x, da, W)
-        return dx, None, None, *by_cell(dW, dU, dd, dd)
+        (i, f), (first_h, first_c) = i_f.chunk(2, -1), state.chunk(2, -1)
+        of_i, of_f = slope(i) * g, slope(f) * before(first_c, c, keep)
+        to_a = torch.cat([of_i, of_f, (1.0 - g * g) * i, slope(o) * squashed], -1)  # ∂c'/∂ and, last, ∂h'/∂
+        to_c = (1.0 - squashed * squashed) * o
+        rows = grads[0], after(keep), to_a, to_c, f * keep
+        none = torch.zeros_like(grads[0][:, 0])
+        (da,) = loop(LSTMSequence.back, (none, none), rows, (U,), backwards=True)
+        return gradients(ctx, x, before(first_h, y, keep), da, da, W)
+
+    @staticmethod
+    def back(
+        dh: Tensor,
+        dc: Tensor,
+        dy: Tensor,
+        goes_on: Tensor,
+        to_a: Tensor,
+        to_c: Tensor,
+        f: Tensor,
+        U: Tensor,
+    ) -> Taken:
+        """From the gradients of the next step's h and c to those of this one's, and those inside the step."""
+        dh = torch.addcmul(dy, dh, goes_on)
+        dc = torch.addcmul(dc, dh, to_c)
+        da = torch.cat([dc, dc, dc, dh], -1) * to_a
+        return (torch.bmm(da, U), dc * f), (da,)
 
 
 def slope(s: Tensor) -> Tensor:
@@ -179,23 +174,22 @@ def slope(s: Tensor) -> Tensor:
     return torch.addcmul(s, s, s, value=-1.0)
 
 
-def rows(*parts: Tensor, backwards: bool = False) -> Iterator[tuple[Tensor, ...]]:
-    """The rows of several tensors [N, T, ...] together."""
-    each = [part.unbind(1) for part in parts]
-    return zip(*(part[::-1] for part in each) if backwards else each, strict=True)
+def before(state: Tensor, out: Tensor, keep: Tensor) -> Tensor:
+    """What every step found in the memory [N, T, B, H], from what the steps left there."""
+    return torch.cat([state.unsqueeze(1), out[:, :-1]], 1) * keep
 
 
-def hidden_gradients(before: Tensor, da: Tensor) -> tuple[Tensor, Tensor]:
-    """Those of U and d, from those of U·h + d [N, T, B, G·H] and every h [N, T, B, H]."""
-    flat = da.view(len(before), -1, da.shape[-1])
-    return flat.mT @ before.flatten(1, 2), flat.sum(1)
+def after(keep: Tensor) -> Tensor:
+    """Of every step, whether the next one goes on with its memory [1, T, B, 1]; of the last, anything."""
+    return keep.roll(-1, 0).unsqueeze(0)
 
 
-def input_gradients(ctx: Any, x: Tensor, da: Tensor, W: Tensor) -> tuple[Tensor | None, Tensor]:
-    """Those of x and W, from those of W·x + b [N, T, B, G·H]."""
-    da = da.view(len(W), -1, da.shape[-1])
-    dx = (da @ W).sum(0).view_as(x) if ctx.needs_input_grad[0] else None
-    return dx, (x.flatten(0, 1).mT @ da).mT  # in this order few inputs are quick
+def gradients(ctx: Any, x: Tensor, h: Tensor, da: Tensor, dp: Tensor, W: Tensor) -> Gradients:
+    """Those of x and the weights, from those of U·h + d and of W·x + b [N, T, B, G·H]."""
+    da, dp, h = (part.reshape(len(W), -1, part.shape[-1]) for part in (da, dp, h))
+    dW = (x.flatten(0, 1).mT @ dp).mT  # in this order few inputs are quick
+    dx = (dp @ W).sum(0).view_as(x) if ctx.needs_input_grad[0] else None
+    return dx, None, None, *by_cell(dW, da.mT @ h, dp.sum(1), da.sum(1))
 
 
 def by_cell(*kinds: Tensor) -> list[Tensor]:

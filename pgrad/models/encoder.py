@@ -19,16 +19,16 @@ class Encoder(nn.Module):
     vectors, MultiBinary is cast, Dict and Tuple are concatenated. Only images have parameters.
     """
 
-    def __init__(self, space: spaces.Space[Any], generator: Generator) -> None:
+    def __init__(self, space: spaces.Space[Any], generator: Generator, half: bool = False) -> None:
         super().__init__()
         self.space = space
         self.parts = nn.ModuleList()  # by place: a key may be any string, a module's name may not
         self.image: ImageBody | None = None
         if isinstance(space, spaces.Dict | spaces.Tuple):
-            self.parts.extend(Encoder(part, generator) for _, part in _parts(space))
+            self.parts.extend(Encoder(part, generator, half) for _, part in _parts(space))
             self.size: int = sum(part.size for part in self.parts)  # type: ignore[misc]
         elif is_image(space):
-            self.image = ImageBody(tuple(space.shape), generator)  # type: ignore[arg-type]
+            self.image = ImageBody(tuple(space.shape), generator, half)  # type: ignore[arg-type]
             self.size = ImageBody.size
         elif isinstance(space, spaces.Box | spaces.MultiBinary):
             self.size = math.prod(space.shape)

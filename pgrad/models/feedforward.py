@@ -28,14 +28,15 @@ class Network(nn.Module):
         generator: Generator,
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(observation_space, generator)
+        self.rounds_apart = spec.half
+        self.encoder = Encoder(observation_space, generator, spec.half)
         net_arch = () if self.encoder.has_parameters else spec.net_arch
-        body, n = mlp(self.encoder.size, net_arch, spec.activation, generator)
+        body, n = mlp(self.encoder.size, net_arch, spec.activation, generator, spec.half)
         head = make_head(action_space, n, spec.log_std_init, spec.learn_std, generator)
         self.actor = nn.Sequential(body, head)
         self.critic: nn.Module | None = None
         if critic:
-            body, n = mlp(self.encoder.size, net_arch, spec.activation, generator)
+            body, n = mlp(self.encoder.size, net_arch, spec.activation, generator, spec.half)
             self.critic = nn.Sequential(body, linear(n, 1, 1.0, generator))
 
     def policy(self, obs: Tree) -> Any:

@@ -77,13 +77,14 @@ class RecurrentNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.sequence_length = spec.sequence_length
-        self.encoder = Encoder(observation_space, generator)
+        self.rounds_apart = spec.half
+        self.encoder = Encoder(observation_space, generator, spec.half)
         net_arch = () if self.encoder.has_parameters else spec.net_arch
         n_in = self.encoder.size
 
         def parts() -> tuple[Recurrence, nn.Module, int]:
             memory = Recurrence(spec.memory, n_in, spec.memory_size, generator)
-            return memory, *mlp(n_in + spec.memory_size, net_arch, spec.activation, generator)
+            return memory, *mlp(n_in + spec.memory_size, net_arch, spec.activation, generator, spec.half)
 
         memory, body, n = parts()
         head = make_head(action_space, n, spec.log_std_init, spec.learn_std, generator)

@@ -28,9 +28,16 @@ class TwinMLP(nn.Module):
     """
 
     def __init__(
-        self, n_in: int, net_arch: tuple[int, ...], n_out: int, activation: str, generator: Generator
+        self,
+        n_in: int,
+        net_arch: tuple[int, ...],
+        n_out: int,
+        activation: str,
+        generator: Generator,
+        half: bool = False,
     ) -> None:
         super().__init__()
+        self.in_half = half  # multiplies the matrices of hidden layers in bfloat16
         self.activation = ACTIVATIONS[activation]()
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for width in net_arch:
@@ -43,9 +50,18 @@ class TwinMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[2, N, n_out] from [N, n_in]."""
         x = x.expand(TWINS, *x.shape)
+        if self.in_half:
+            with torch.autocast(x.device.type, torch.bfloat16):
+                x = self._hidden(x)
+            x = x.float()
+        else:
+            x = self._hidden(x)
+        return torch.baddbmm(self.last_bias, x, self.last_weight.mT)
+
+    def _hidden(self, x: Tensor) -> Tensor:
         for weight, bias in zip(self.weights, self.biases, strict=True):
             x = self.activation(torch.baddbmm(bias, x, weight))
-        return torch.baddbmm(self.last_bias, x, self.last_weight.mT)
+        return x
 
 
 def _twins(n_in: int, n_out: int, gain: float, generator: Generator) -> Tensor:
@@ -64,13 +80,13 @@ class QFunction(nn.Module):
         generator: Generator,
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(observation_space, generator)
+        self.encoder = Encoder(observation_space, generator, spec.half)
         n_in, n_out = self.encoder.size, 1
         if isinstance(action_space, spaces.Box):
             n_in += math.prod(action_space.shape)
         else:
             n_out = int(action_space.n)
-        self.twins = TwinMLP(n_in, tuple(spec.net_arch), n_out, spec.activation, generator)
+        self.twins = TwinMLP(n_in, tuple(spec.net_arch), n_out, spec.activation, generator, spec.half)
 
     def forward(self, obs: Tree, action: Tensor | None) -> Tensor:
         """[2, N] for continuous actions [N, d]; [2, N, A], every action's, without one."""
@@ -122,7 +138,7 @@ class SoftNetwork(nn.Module):
             _require_width(action_space)
         self.critic = QFunction(observation_space, action_space, spec, generator)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        body, n = mlp(self.critic.encoder.size, spec.net_arch, spec.activation, generator)
+        body, n = mlp(self.critic.encoder.size, spec.net_arch, spec.activation, generator, spec.half)
         head: nn.Module = (
             SquashedHead(n, action_space, spec.log_std_init, generator)
             if isinstance(action_space, spaces.Box)

@@ -32,6 +32,13 @@ class AgentSpec:
     """units of the memory"""
     sequence_length: int = 16
     """decisions in a row through which minibatches teach the memory; shorter is faster"""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """precision of the matrix products in hidden layers and convolutions; all else stays float32"""
+
+    @property
+    def half(self) -> bool:
+        """Whether matrices are multiplied in half precision."""
+        return self.dtype == "bfloat16"
 
     def __post_init__(self) -> None:
         widths = self.net_arch
@@ -41,6 +48,8 @@ class AgentSpec:
             raise UsageError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         if self.memory not in ("none", *CELLS):
             raise UsageError(f"memory must be one of none, {', '.join(CELLS)}, got {self.memory!r}")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise UsageError(f"dtype must be float32 or bfloat16, got {self.dtype!r}")
         for name in ("memory_size", "sequence_length"):
             number = getattr(self, name)
             if not isinstance(number, int) or isinstance(number, bool) or number < 1:

@@ -19,7 +19,7 @@ from pgrad.run import Run, resume, train
 from pgrad.run.config import settled
 from pgrad.run.scoreboard import Scoreboard
 from pgrad.run.side_by_side import Job, Tell, at_once, side_by_side
-from pgrad.training.disk.checkpoint import checkpoints
+from pgrad.training.disk.checkpoint import checkpoints, steps_of
 from pgrad.training.disk.log import STEP, read
 from pgrad.training.signals import StopOnSignal
 from pgrad.training.versions import cores, versions
@@ -60,6 +60,7 @@ def run_recipes(
         [job.name for job in work],
         [job.total_timesteps for job in work],
         ", ".join(recipe.name for recipe in recipes),
+        before=[_before(recipe, seed, runs) for recipe, seed in pairs],
         together=len(recipes) == 1,
         enabled=progress,
     )
@@ -79,6 +80,15 @@ def run_recipes(
         raise KeyboardInterrupt if signals.requested == SIGINT else SystemExit(signals.exit_code)
     if failed:
         raise failed[0]
+
+
+def _before(recipe: Recipe, seed: int, runs: Path | None) -> int:
+    """Steps of a seed that were done earlier."""
+    return 0 if runs is None else steps_of(_directory(recipe, seed, runs) / "checkpoints")
+
+
+def _directory(recipe: Recipe, seed: int, runs: Path) -> Path:
+    return runs / f"{recipe.name}-seed-{seed}"
 
 
 def _summarize(recipe: Recipe, rows: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
@@ -109,7 +119,7 @@ def _summarize(recipe: Recipe, rows: list[dict[str, Any]], folder: Path) -> dict
 
 
 def _one_seed(tell: Tell, recipe: Recipe, seed: int, folder: Path, runs: Path | None) -> dict[str, Any]:
-    directory = None if runs is None else runs / f"{recipe.name}-seed-{seed}"
+    directory = None if runs is None else _directory(recipe, seed, runs)
     run, before = _trained(tell, recipe, seed, directory)
     evaluation = run.evaluate(EPISODES)
     digits = 3 if isinstance(recipe.agent, LanguageSpec) else 2  # rewards of texts are often within [0, 1]

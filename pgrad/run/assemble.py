@@ -18,14 +18,15 @@ from pgrad.models.language.load import read_width
 from pgrad.models.language.spec import LanguageSpec
 from pgrad.report.evaluate import Evaluation, eval_mode, evaluate
 from pgrad.run.config import RunConfig, RunOptions, resolve_device
-from pgrad.run.language import (
-    evaluate_language,
-    make_language_agent,
-    make_language_world,
-    require_judged,
-    require_tokens,
+from pgrad.run.language import evaluate_language, make_language_world, require_judged
+from pgrad.run.language_agent import make_language_agent, require_tokens
+from pgrad.run.require import (
+    require_actions,
+    require_one_scale,
+    require_precision,
+    require_sequences,
+    require_steps,
 )
-from pgrad.run.require import require_actions, require_one_scale, require_sequences, require_steps
 from pgrad.run.room import require_room
 from pgrad.stopping import Stop, go_on
 from pgrad.training.collect import Collector
@@ -37,7 +38,7 @@ from pgrad.worlds.language.kind import is_language
 from pgrad.worlds.language.world import LanguageWorld
 from pgrad.worlds.make import plays_atari, usual_stack
 from pgrad.worlds.spaces import space_leaves
-from pgrad.worlds.tensors.tensor import TENSOR_WORLDS
+from pgrad.worlds.tensors.tensor import TENSOR_WORLDS, Dynamics
 
 LARGE_BATCH = 1024
 """From this many environments on, a tensor world is worth a GPU."""
@@ -56,10 +57,12 @@ def make_world(config: RunConfig, *, n_envs: int, seed: int, workers: int = 0) -
     if is_language(config.world):
         return make_language_world(config, seed)
     require_steps(config)
-    large = (
-        config.world in TENSOR_WORLDS and n_envs >= LARGE_BATCH if isinstance(config.world, str) else False
+    of_tensors = isinstance(config.world, Dynamics) or (
+        isinstance(config.world, str) and config.world in TENSOR_WORLDS
     )
-    device = resolve_device(config.options.device, large) if large else torch.device("cpu")
+    device = torch.device("cpu")
+    if of_tensors:  # all others compute on the CPU, wherever the agent is
+        device = resolve_device(config.options.device, n_envs >= LARGE_BATCH)
     return make(
         config.world,
         n_envs=n_envs,
@@ -112,6 +115,7 @@ def make_training(config: RunConfig) -> Training:
     if isinstance(config.agent, AgentSpec) and config.agent.memory != "none":
         require_sequences(config.algorithm, config.agent, request)
     require_one_scale(config)
+    require_precision(config)
     if getattr(config.algorithm, "learning_starts", 0) >= options.total_timesteps:
         raise UsageError(
             f"learning_starts must be less than total_timesteps, {options.total_timesteps}, or nothing is "
@@ -137,10 +141,15 @@ def make_training(config: RunConfig) -> Training:
 
 
 def _compiles(config: RunConfig, request: Any, agent: Agent, device: torch.device) -> bool:
-    """Whether machine code is much faster, and known to be right: small networks of pgrad's own, on a CPU."""
+    """Whether machine code is much faster, and known to be right: small networks of pgrad's own."""
     small = isinstance(config.agent, AgentSpec) and not has_images(agent.observation_space)
     own = type(config.algorithm).__module__.startswith("pgrad.")
-    return isinstance(request, Steps) and small and own and not agent.has_memory and device.type == "cpu"
+    return (
+        isinstance(request, Steps)
+        and small
+        and own
+        and device.type in (("cpu",) if agent.has_memory else ("cpu", "cuda"))
+    )
 
 
 def evaluate_fresh(

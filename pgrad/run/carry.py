@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from pgrad.run.assemble import exists, make_training
 from pgrad.run.conduct import conduct
 from pgrad.run.config import RunConfig
 from pgrad.run.files import FILES, digests
+from pgrad.run.language_agent import kept_alphabet
 from pgrad.run.result import Run
 from pgrad.run.sinks import open_sinks, require_installed
 from pgrad.run.telling import Callback
@@ -50,7 +51,8 @@ def made(config: RunConfig) -> Iterator[Training]:
 
 def carry_out(config: RunConfig, training: Training, directory: RunDir, watching: Watching) -> Run:
     """Train on in a run directory, whose configuration becomes this one."""
-    directory.write_config({**config.to_json(), FILES: digests(config)})
+    kept = {FILES: digests(config), **kept_alphabet(training.agent, config.agent)}
+    directory.write_config({**config.to_json(), **kept})
     directory.add_command(sys.argv)
     directory.write_versions(versions())
     files = open_sinks(config, directory, training.timesteps, watching.tensorboard, watching.wandb)
@@ -67,8 +69,26 @@ def carry_out_unwritten(config: RunConfig, training: Training, watching: Watchin
     return Run(config, training.agent, training.timesteps, None, rows)
 
 
-def new_directory(config: RunConfig, run_dir: str | Path, overwrite: bool) -> RunDir:
-    """The folder of a new run: the one that is named, or with "auto" one of its own."""
+@contextmanager
+def new_directory(config: RunConfig, run_dir: str | Path, overwrite: bool) -> Iterator[RunDir]:
+    """The folder of a new run: the one that is named, or with "auto" one of its own.
+
+    Nothing of it stays where an error ends the run before there is anything to keep.
+    """
+    directory = _created(config, run_dir, overwrite)
+    try:
+        with directory:
+            try:
+                yield directory
+            except BaseException:
+                directory.discard()
+                raise
+    finally:
+        with suppress(OSError):  # there is something in it
+            directory.path.rmdir()
+
+
+def _created(config: RunConfig, run_dir: str | Path, overwrite: bool) -> RunDir:
     if run_dir != "auto":
         return RunDir.create(Path(run_dir), overwrite)
     base = Path("runs") / config.algorithm_name

@@ -86,6 +86,7 @@ def conduct(
     if directory is not None and signals.requested is not None:
         lost = isinstance(training.world, VectorWorld)
         how = NOT_CONTINUED if lost else f"continue with: pgrad resume {directory.path}"
+        how = how if training.begun else "nothing was begun, and nothing is kept"
         print(f"stopped at {training.timesteps:,} steps; {how}", file=sys.stderr)
         if signals.requested == signal.SIGINT:
             raise KeyboardInterrupt

@@ -73,6 +73,18 @@ def require_files(config: RunConfig, saved: Mapping[str, str]) -> None:
         warnings.warn(told, stacklevel=3)
 
 
+def warn_of_changes(config: RunConfig, saved: Mapping[str, str]) -> None:
+    """Warn of every file of a run that is another than when it was trained."""
+    now = digests(config)
+    for path in sorted(saved.keys() & now.keys()):
+        if saved[path] != now[path]:
+            warnings.warn(
+                f"{path} has changed since this run was trained (SHA-256 {saved[path][:8]} then, "
+                f"{now[path][:8]} now): answers are to what it is now",
+                stacklevel=3,
+            )
+
+
 def _named(config: RunConfig, missing: bool = False) -> set[str]:
     """Every file that is named, unless it is not there and `missing` ones are not asked for."""
     rewards = config.reward if isinstance(config.reward, list | tuple) else [config.reward]

@@ -1,25 +1,20 @@
-"""Language runs: what the world, the agent and an evaluation are where decisions are tokens."""
+"""Language runs: what the world and an evaluation are where decisions are tokens."""
 
 import dataclasses
 import inspect
 from collections.abc import Collection
 from typing import Any
 
-from gymnasium.spaces import Discrete
-
-from pgrad.algorithms import PPOKL, TRPO, Algorithm
 from pgrad.algorithms.usual import counts_completions, for_completions
 from pgrad.data import Demonstrations
 from pgrad.errors import UsageError, WorldError
 from pgrad.models import Agent
 from pgrad.models.language.load import load_tokenizer, read_context, read_ends
-from pgrad.models.language.network import build_network
 from pgrad.models.language.spec import LanguageSpec
 from pgrad.report.evaluate import Evaluation
-from pgrad.run.config import RunConfig, resolve_device
+from pgrad.run.config import RunConfig
 from pgrad.stopping import Stop, go_on
 from pgrad.training.completions import Completer
-from pgrad.training.loop import Seeds, generator
 from pgrad.worlds.language.isolated import TIMEOUT
 from pgrad.worlds.language.kind import is_language, names_task
 from pgrad.worlds.language.load import load_reward
@@ -31,10 +26,11 @@ from pgrad.worlds.language.world import LanguageWorld, usual_length
 NO_REWARD = "there is no reward"
 
 
-def make_language_world(config: RunConfig, seed: int) -> LanguageWorld:
+def make_language_world(config: RunConfig, seed: int, tokenizer: Any = None) -> LanguageWorld:
     """The prompts of a configuration and their rewards, for the tokenizer of its model.
 
-    Rewards given as "file.py:function" are loaded. Raises UsageError.
+    tokenizer: of an agent that is there; None for the model's own, or one of the prompts' characters. Rewards
+    given as "file.py:function" are loaded. Raises UsageError.
     """
     spec = language_spec(config)
     given = {**config.world_kwargs}
@@ -48,10 +44,9 @@ def make_language_world(config: RunConfig, seed: int) -> LanguageWorld:
             f"{', '.join(name for name in own if name not in ('source', 'tokenizer', 'rewards', 'seed'))}"
         )
     given = {name: x for name, x in given.items() if name in own}
-    tokenizer = None
     if not spec.is_scratch:
-        tokenizer = load_tokenizer(spec.model)
-        given["eos"] = _ends(given.get("eos"), tokenizer, spec.model)
+        tokenizer = load_tokenizer(spec.model) if tokenizer is None else tokenizer
+        given["eos"] = ends_of(given.get("eos"), tokenizer, spec.model)
     rewards = _rewards(
         given_rewards if config.reward is None else config.reward,
         completion_length(config),
@@ -66,7 +61,7 @@ def _options(config: RunConfig, own: Collection[str]) -> dict[str, Any]:
     return {name: tuple(x) if isinstance(x, list) else x for name, x in given.items()}
 
 
-def _ends(given: Any, tokenizer: Any, model: str) -> list[int]:
+def ends_of(given: Any, tokenizer: Any, model: str) -> list[int]:
     """What ends a text: as given, then the tokenizer's, then the model's where the tokenizer has them."""
     chosen = [given] if isinstance(given, int) else list(given or ())
     own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
@@ -125,6 +120,11 @@ def opening(config: RunConfig) -> list[str]:
     spec = language_spec(config)
     if spec.is_scratch and spec.lora and config.options.init_from is None:
         told.append(f"the weights of {spec.model} are random and, below adapters, stay so: leave out lora")
+    if spec.engine == "vllm":
+        told.append(
+            "vLLM writes the completions: a run that is repeated, or stopped and continued, is the same up "
+            "to rounding; bit for bit it is with engine own"
+        )
     return told
 
 
@@ -137,18 +137,10 @@ def cannot_be_judged(config: RunConfig) -> str:
     return "" if config.world_kwargs.get("held_out") else "no prompts were set aside"
 
 
-def make_language_agent(config: RunConfig, world: LanguageWorld) -> Agent:
-    """The agent for a world of prompts, on its device, with what is drawn from the run's seed."""
-    algorithm, spec = config.algorithm, language_spec(config)
-    require_tokens(algorithm)
-    spec = dataclasses.replace(spec, reference=bool(getattr(algorithm, "reference", False)))
-    noise = generator(Seeds.spawn(config.options.seed).agent)
-    critic = algorithm.critic == "value"
-    network = build_network(spec, world.tokenizer, critic=critic, generator=noise, eos=world.eos)
-    words = Discrete(network.model.config.vocab_size)
-    agent = Agent(network, words, words).to(resolve_device(config.options.device, not spec.is_scratch))
-    fit(world, agent)
-    return agent
+def language_world_of(config: RunConfig, agent: Agent, seed: int) -> LanguageWorld:
+    """The world of a configuration as an agent that is there reads it."""
+    network: Any = agent.network
+    return make_language_world(config, seed, network.tokenizer)
 
 
 def language_spec(config: RunConfig) -> LanguageSpec:
@@ -161,22 +153,6 @@ def language_spec(config: RunConfig) -> LanguageSpec:
             "command line --model"
         )
     return config.agent
-
-
-def require_tokens(algorithm: Algorithm) -> None:
-    """Raise UsageError for algorithms that are not for tokens."""
-    name = type(algorithm).__name__
-    why = ""
-    if algorithm.critic == "q" or hasattr(algorithm, "buffer_size"):
-        why = "replays single decisions, which tokens are not"
-    elif isinstance(algorithm, TRPO):
-        why = "needs second derivatives, which a model's attention does not have"
-    elif isinstance(algorithm, PPOKL):
-        why = "keeps all probabilities of the policy that acted, which are too many over a vocabulary"
-    if why:
-        raise UsageError(f"{name} {why}: use GRPO, PPO, A2C, ActorCritic or Reinforce for tokens")
-    if getattr(algorithm, "baseline", None) == "optimal":
-        raise UsageError(f"{name}: the baseline 'optimal' takes a backward pass per text: use leave-one-out")
 
 
 def evaluate_language(
@@ -197,7 +173,7 @@ def evaluate_language(
     prompts stays as it was. Raises UsageError where no prompts were set aside, WorldError where none could be
     judged.
     """
-    world = make_language_world(config, seed) if ready is None else ready
+    world = language_world_of(config, agent, seed) if ready is None else ready
     try:
         fit(world, agent)
         world.require_rewards()

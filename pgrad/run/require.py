@@ -1,6 +1,6 @@
 """What a configuration must be before anything of it is made: told in one line with what is allowed."""
 
-from pgrad.algorithms import Algorithm
+from pgrad.algorithms import TRPO, Algorithm
 from pgrad.data import Demonstrations, Episodes, Steps
 from pgrad.data.sequence import sequence_rows, sequences_per_batch
 from pgrad.errors import UsageError
@@ -42,6 +42,15 @@ def require_one_scale(config: RunConfig) -> None:
                 f"normalize_reward does not go with {type(algorithm).__name__} and its {name}: old rewards "
                 "would keep the scale of the time when they came; leave it out, or scale them in the world"
             )
+
+
+def require_precision(config: RunConfig) -> None:
+    """Raise UsageError where half of the digits are too few."""
+    if isinstance(config.agent, AgentSpec) and config.agent.half and isinstance(config.algorithm, TRPO):
+        raise UsageError(
+            "TRPO solves equations with second derivatives, for which bfloat16 has too few digits: leave out "
+            "dtype, or take PPO"
+        )
 
 
 def require_steps(config: RunConfig) -> None:

@@ -2,17 +2,19 @@
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pgrad.errors import UsageError
+from pgrad.errors import CheckpointError, UsageError
 from pgrad.models import Agent
 from pgrad.report import video
 from pgrad.report.evaluate import Evaluation
 from pgrad.run.assemble import episodes_of, evaluate_fresh, exists, torch_threads
 from pgrad.run.config import RunConfig
 from pgrad.run.export import export
+from pgrad.run.files import FILES, warn_of_changes
 from pgrad.run.language import language_spec
 from pgrad.run.speak import answers, complete
 from pgrad.training.disk.demonstrations import Recording, save_demonstrations
@@ -64,6 +66,8 @@ class Run:
         config = self.config
         if world is not None:
             config = dataclasses.replace(config, world=world, world_kwargs={})
+        else:
+            self._warn_of_changes()
         with torch_threads(config, self.agent.observation_space):
             return evaluate_fresh(
                 config,
@@ -170,6 +174,7 @@ class Run:
     ) -> list[dict[str, Any]]:
         """The first prompts that `evaluate` asks, each with the completion and its reward."""
         seed = self._evaluation_seed if seed is None else seed
+        self._warn_of_changes()
         with torch_threads(self.config, self.agent.observation_space):
             return answers(self.config, self.agent, n=n, deterministic=deterministic, seed=seed)
 
@@ -180,6 +185,11 @@ class Run:
         UsageError where the folder holds something, or there is no such model.
         """
         return export(self.agent.network, language_spec(self.config), Path(folder), adapter=adapter)
+
+    def _warn_of_changes(self) -> None:
+        if self.path is not None and is_language(self.config.world):
+            with suppress(CheckpointError):  # the folder was moved away since
+                warn_of_changes(self.config, RunDir(self.path).config().get(FILES, {}))
 
     @property
     def _evaluation_seed(self) -> int:

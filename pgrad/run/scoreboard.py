@@ -30,8 +30,8 @@ ROWS = 16
 class Scoreboard:
     """Shows the progress of several runs, between `with` and its end.
 
-    names, totals: what the runs are called, and their steps. together: whether they differ in their seed
-    only, so that they have a mean.
+    names, totals: what the runs are called, and their steps. before: of those, the steps that were done
+    earlier; none if not given. together: whether they differ in their seed only, so that they have a mean.
     """
 
     def __init__(
@@ -40,17 +40,18 @@ class Scoreboard:
         totals: Sequence[int],
         title: str = "",
         *,
+        before: Sequence[int] = (),
         together: bool = True,
         enabled: bool = True,
         file: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.names, self.totals, self.title, self.together = names, totals, title, together
+        self._before = list(before) or [0] * len(names)
         self._states = ["waits"] * len(names)
         self._rows: list[dict[str, float]] = [{} for _ in names]  # the newest of each
         self._clock = clock
         self._began = self._shown_at = clock()
-        self._first: float | None = None  # the share that was done when the first news came
         self._shown_part = -1.0
         self._screen = Screen(self._picture, enabled, file)
 
@@ -98,19 +99,23 @@ class Scoreboard:
         return self._states.count(state)
 
     def _share(self, k: int) -> float:
-        return 1.0 if self._states[k] == "done" else min(self._rows[k].get(STEPS, 0.0) / self.totals[k], 1.0)
+        steps = self._rows[k].get(STEPS, self._before[k])
+        return 1.0 if self._states[k] == "done" else min(steps / self.totals[k], 1.0)
+
+    def _steps(self) -> float:
+        """How many of all steps are done."""
+        return sum(self._share(k) * total for k, total in enumerate(self.totals))
 
     def _part(self) -> float:
-        """Share of all steps that are done."""
-        shares = [self._share(k) * total for k, total in enumerate(self.totals)]
-        return sum(shares) / max(sum(self.totals), 1)
+        """The share of all steps that are done."""
+        return self._steps() / max(sum(self.totals), 1)
 
     def _left(self) -> str:
-        elapsed, part = self._clock() - self._began, self._part()
-        if self._first is None and any(self._rows):
-            self._first = min(part, 0.999)
-        done = part - (self._first or 0.0)
-        return f"left {duration((1.0 - part) * elapsed / done)}" if done > 0 else ""
+        """The time that what is left takes, if it takes as long as what was done since the beginning here."""
+        steps = self._steps()
+        done = steps - sum(map(min, self._before, self.totals))
+        rest = (sum(self.totals) - steps) * (self._clock() - self._began)
+        return f"left {duration(rest / done)}" if done > 0 else ""
 
     def _value(self, k: int) -> tuple[str, float] | None:
         """What run k has come to: the name and the number."""

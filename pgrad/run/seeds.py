@@ -14,14 +14,15 @@ from pgrad.run.assemble import make_training, threads_for
 from pgrad.run.config import CUSTOM, RunConfig
 from pgrad.run.result import Run
 from pgrad.run.scoreboard import Scoreboard
-from pgrad.run.seeds_folder import draw, new_folder, read_seeds, seed_folder, write
+from pgrad.run.seeds_folder import can_go_on, draw, new_folder, read_seeds, seed_folder, write
 from pgrad.run.side_by_side import Job, Outcome, Tell, at_once, side_by_side
 from pgrad.run.start import resume, train
 from pgrad.run.warm import begin_with
-from pgrad.training.disk.checkpoint import checkpoints
+from pgrad.training.disk.checkpoint import checkpoints, steps_of
 from pgrad.training.disk.log import read
 from pgrad.training.signals import StopOnSignal
 from pgrad.training.versions import cores
+from pgrad.worlds.gym.vector import NOT_CONTINUED
 from pgrad.worlds.language.kind import is_language
 
 
@@ -96,10 +97,12 @@ def resume_seeds(
 ) -> Seeds:
     """Continue all that `train_seeds` began in `folder`, those too that had no checkpoint yet.
 
-    Raises CheckpointError for a folder that is damaged.
+    Raises CheckpointError for a folder that is damaged, UsageError where one that was begun cannot go on.
     """
     path = Path(folder)
     config, seeds = read_seeds(path)
+    if not can_go_on(path) and any(checkpoints(seed_folder(path, seed) / "checkpoints") for seed in seeds):
+        raise UsageError(f"{path}: the state of {config.world_name} cannot be saved: {NOT_CONTINUED}")
     if total_timesteps is not None:
         options = dataclasses.replace(config.options, total_timesteps=total_timesteps)
         config = dataclasses.replace(config, options=options)
@@ -121,7 +124,9 @@ def _run(
         for seed in seeds
     ]
     title = f"{config.algorithm_name} · {config.world_name} · {len(seeds)} seeds"
-    board = Scoreboard([job.name for job in jobs], [total] * len(jobs), title, enabled=shown.progress)
+    before = [steps_of(seed_folder(path, seed) / "checkpoints") for seed in seeds]
+    names = [job.name for job in jobs]
+    board = Scoreboard(names, [total] * len(jobs), title, before=before, enabled=shown.progress)
     found: dict[int, Outcome] = {}
     with StopOnSignal() as signals, board:
         for k, outcome in side_by_side(jobs, limit or at_once(len(jobs), cores()), board, signals):

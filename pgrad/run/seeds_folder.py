@@ -11,6 +11,7 @@ from pgrad.run.config import RunConfig
 from pgrad.training.disk.files import reason, write_atomic
 from pgrad.training.disk.log import read
 from pgrad.training.disk.rundir import RunDir, folder_name
+from pgrad.worlds.gym.envpool import PREFIX
 
 FORMAT, VERSION = "pgrad seeds", 1
 FILE = "seeds.json"
@@ -27,8 +28,16 @@ def seed_folder(path: Path, seed: int) -> Path:
     return path / f"seed{seed}"
 
 
+def error_file(path: Path, seed: int) -> Path:
+    """Where it is told how a seed failed that nobody expected to fail."""
+    return path / f"seed{seed}-error.txt"
+
+
 def new_folder(config: RunConfig, folder: str | Path, overwrite: bool) -> Path:
-    """A folder for several seeds. `overwrite` allows one with earlier runs, and deletes them."""
+    """A folder for several seeds. `overwrite` allows one with earlier runs, and deletes them.
+
+    Runs that ended before there was anything to keep are no reason to ask for that.
+    """
     if folder == "auto":
         base = Path("runs") / config.algorithm_name / folder_name(f"{config.world_name}-seeds")
         path, number = base, 1
@@ -39,23 +48,26 @@ def new_folder(config: RunConfig, folder: str | Path, overwrite: bool) -> Path:
         path = Path(folder)
     try:
         if path.exists() and any(path.iterdir()):
-            _require_seeds(path, overwrite)
-            for old in filter(Path.exists, (seed_folder(path, seed) for seed in read_seeds(path)[1])):
+            if not holds_seeds(path):
+                raise UsageError(
+                    f"{path} is not empty and holds no seeds: choose another (nothing was deleted)"
+                )
+            seeds = read_seeds(path)[1]
+            folders = [one for seed in seeds if (one := seed_folder(path, seed)).exists()]
+            if not overwrite and not all(RunDir(one).is_empty for one in folders):
+                raise UsageError(
+                    f"{path} already holds runs: resume it, choose another folder, or delete them with "
+                    "--overwrite"
+                )
+            for old in folders:
                 with RunDir.open(old):  # not while somebody trains in it
                     shutil.rmtree(old)
+            for seed in seeds:
+                error_file(path, seed).unlink(missing_ok=True)
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot create the folder {path}: {reason(error)}") from error
     return path
-
-
-def _require_seeds(path: Path, overwrite: bool) -> None:
-    if not holds_seeds(path):
-        raise UsageError(f"{path} is not empty and holds no seeds: choose another (nothing was deleted)")
-    if not overwrite:
-        raise UsageError(
-            f"{path} already holds runs: resume it, choose another folder, or delete them with --overwrite"
-        )
 
 
 def write(path: Path, config: RunConfig, seeds: Sequence[int]) -> None:
@@ -78,6 +90,11 @@ def read_seeds(path: Path) -> tuple[RunConfig, list[int]]:
         raise CheckpointError(f"cannot read {path / FILE}: {reason(error)}") from error
     except (ValueError, LookupError, TypeError) as error:
         raise CheckpointError(f"{path / FILE} is damaged: {error}") from error
+
+
+def can_go_on(path: Path) -> bool:
+    """Whether the runs of a folder can be continued: their worlds can be saved."""
+    return not str(read_seeds(path)[0].world).startswith(PREFIX)
 
 
 def draw(path: Path, config: RunConfig, seeds: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ from pgrad.models import Agent
 from pgrad.models.language.generate import generate
 from pgrad.report.evaluate import eval_mode
 from pgrad.run.config import RunConfig
-from pgrad.run.language import completion_length, fit, held_out, language_spec, make_language_world
+from pgrad.run.language import completion_length, fit, held_out, language_spec, language_world_of
 from pgrad.training.completions import Completer, completion_seeds
 from pgrad.worlds.language.encoding import decode, encode_prompt
 from pgrad.worlds.language.prompts import Content, Prompt
@@ -59,7 +59,7 @@ def answers(
     config: RunConfig, agent: Agent, *, n: int, deterministic: bool, seed: int
 ) -> list[dict[str, Any]]:
     """Prompts of the world (held-out ones where there are any), completions and rewards, None if unjudged."""
-    world = make_language_world(config, seed)
+    world = language_world_of(config, agent, seed)
     try:
         fit(world, agent)
         if world.rewards is None:

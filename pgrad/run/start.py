@@ -8,13 +8,14 @@ from torch import nn
 
 from pgrad.algorithms import Algorithm
 from pgrad.errors import CheckpointError, UsageError
-from pgrad.models import AgentSpec
+from pgrad.models import Agent, AgentSpec
 from pgrad.models.language.spec import LanguageSpec
 from pgrad.run.assemble import exists, make_agent, make_world, own_size
 from pgrad.run.carry import Watching, carry_out, carry_out_unwritten, made, new_directory
 from pgrad.run.config import RunConfig, RunOptions, completed, default_spec, settled
 from pgrad.run.files import FILES, located, require_files, whole_path, whole_reward
 from pgrad.run.language import with_length
+from pgrad.run.language_agent import ALPHABET, agent_without_prompts
 from pgrad.run.result import Run
 from pgrad.run.telling import Callback
 from pgrad.run.warm import begin_with
@@ -149,22 +150,21 @@ def load(
 ) -> Run:
     """The agent of a run, to evaluate or to act with; the run directory is only read.
 
-    device: where the agent is put, whatever it was trained on. Raises CheckpointError.
+    device: where the agent is put, whatever it was trained on; a language model writes by pgrad's own loop,
+    whatever wrote in training. Raises CheckpointError.
     """
     if checkpoint not in ("latest", "best"):
         raise UsageError(f"checkpoint must be 'latest' or 'best', got {checkpoint!r}")
     directory = RunDir.open(Path(run_dir), locked=False)
-    config = RunConfig.from_json(directory.config(), algorithm, world, agent, reward)
+    saved = directory.config()
+    config = RunConfig.from_json(saved, algorithm, world, agent, reward)
     config = dataclasses.replace(config, options=dataclasses.replace(config.options, device=device))
+    if isinstance(config.agent, LanguageSpec):
+        config = dataclasses.replace(config, agent=dataclasses.replace(config.agent, engine="own"))
     folder = directory.best if checkpoint == "best" else directory.checkpoints
-    state, info = load_checkpoint(latest_checkpoint(folder))
+    state, info = load_checkpoint(_latest(directory, folder))
     _require_same(config, info)
-    one = make_world(config, n_envs=own_size(config.world) if exists(config.world) else 1, seed=0)
-    try:
-        loaded = make_agent(config, one)
-    finally:
-        if not exists(config.world):
-            one.close()
+    loaded = _untrained(config, saved)
     load_agent(loaded, state["agent"])
     return Run(config, loaded, state["timesteps"], directory.path)
 
@@ -188,6 +188,7 @@ def _same_config(directory: RunDir, algorithm: Any, world: Any, agent: Any, rewa
     """The configuration of a run, with what is custom in it. Raises UsageError where that is another."""
     saved = directory.config()
     files = saved.pop(FILES, {})
+    saved.pop(ALPHABET, None)
     given = whole_path(world), agent, whole_reward(reward)
     config = with_length(RunConfig.from_json(saved, algorithm, *given))
     differences = config_difference(completed(saved), config.to_json())
@@ -199,7 +200,7 @@ def _same_config(directory: RunDir, algorithm: Any, world: Any, agent: Any, rewa
 
 def _state(config: RunConfig, directory: RunDir, checkpoint: str | Path | None) -> dict[str, Any]:
     """What a checkpoint of the run holds, by default the latest. Raises CheckpointError."""
-    chosen = latest_checkpoint(directory.checkpoints) if checkpoint is None else Path(checkpoint)
+    chosen = _latest(directory, directory.checkpoints) if checkpoint is None else Path(checkpoint)
     try:
         state, info = load_checkpoint(chosen)
     except CheckpointError as error:
@@ -207,6 +208,28 @@ def _state(config: RunConfig, directory: RunDir, checkpoint: str | Path | None) 
         raise CheckpointError(f"{error}{how}") from error
     _require_same(config, info)
     return state
+
+
+def _untrained(config: RunConfig, saved: dict[str, Any]) -> Agent:
+    """The agent of a run with weights that are still to be filled."""
+    if is_language(config.world) and (agent := agent_without_prompts(config, saved)) is not None:
+        return agent
+    one = make_world(config, n_envs=own_size(config.world) if exists(config.world) else 1, seed=0)
+    try:
+        return make_agent(config, one)
+    finally:
+        if not exists(config.world):
+            one.close()
+
+
+def _latest(directory: RunDir, folder: Path) -> Path:
+    """The newest checkpoint in a folder of the run. Raises CheckpointError where the run has none at all."""
+    if not directory.has_checkpoint:
+        how = "" if directory.is_empty else " (with --overwrite)"
+        raise CheckpointError(
+            f"{directory.path} has no checkpoint: the run ended before its first one; train it anew{how}"
+        )
+    return latest_checkpoint(folder)
 
 
 def _longer(config: RunConfig, total_timesteps: int, path: Path, done: int) -> RunConfig:

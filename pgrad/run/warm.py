@@ -10,6 +10,7 @@ from torch import Tensor
 from pgrad.errors import CheckpointError, UsageError
 from pgrad.models import Agent, AgentSpec
 from pgrad.models.language.spec import LanguageSpec
+from pgrad.run.language_agent import ALPHABET, kept_alphabet
 from pgrad.training.disk.checkpoint import MANIFEST, latest_checkpoint, load_checkpoint
 from pgrad.training.disk.rundir import RunDir
 
@@ -19,8 +20,11 @@ BOUNDS = (".low", ".high")
 """Ends of the names of what a policy squashes its actions into: the world's, nothing that is learned."""
 SEAL = ".outside."
 """In the name of what stands for the weights of a pretrained model below adapters."""
-FREE = ("log_std_init", "learn_std", "normalize_reward", "sign_reward", "sequence_length")
+FREE = ("log_std_init", "learn_std", "normalize_reward", "sign_reward", "sequence_length", "dtype")
 """Settings of an agent that its policy does not depend on once it is trained."""
+
+ENGINE = ("engine", "vllm_gpu_memory_utilization")
+"""What writes for a language model, and with how much memory."""
 
 
 def begin_with(agent: Agent, spec: Any, source: str) -> None:
@@ -36,7 +40,7 @@ def begin_with(agent: Agent, spec: Any, source: str) -> None:
     else:
         run = path
         state, _ = load_checkpoint(latest_checkpoint(RunDir.open(path, locked=False).checkpoints))
-    _require_alike(run, spec, source)
+    _require_alike(run, agent, spec, source)
     theirs, mine = _policy(state["agent"]), _policy(agent.state_dict())
     for name in sorted(theirs.keys() | mine.keys()):
         forms = [list(x[name].shape) if name in x else "missing" for x in (theirs, mine)]
@@ -66,10 +70,11 @@ def _policy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _require_alike(run: Path, spec: Any, source: str) -> None:
+def _require_alike(run: Path, agent: Agent, spec: Any, source: str) -> None:
     """Tell in the words of the options what differs, where both agents were built from options."""
     try:
-        saved = RunDir.open(run, locked=False).config()["agent"]
+        config = RunDir.open(run, locked=False).config()
+        saved = config["agent"]
     except (CheckpointError, KeyError):  # a checkpoint that was moved away from its run
         return
     if not isinstance(spec, AgentSpec | LanguageSpec) or not isinstance(saved, dict):
@@ -83,10 +88,16 @@ def _require_alike(run: Path, spec: Any, source: str) -> None:
         if other == ["lora"] and isinstance(spec, LanguageSpec) and not spec.is_scratch:
             told += f", or take what it became: pgrad export {source} FOLDER, and that as the model"
         raise UsageError(told)
+    known, own = config.get(ALPHABET), kept_alphabet(agent, spec).get(ALPHABET)
+    if known and own and known != own:
+        raise UsageError(
+            f"init_from: the model of {source} reads the characters {known!r}, the prompts here {own!r}: "
+            "its policy would read others than it learned"
+        )
 
 
 def _free(spec: LanguageSpec) -> tuple[str, ...]:
     """Settings of a language model that its trained weights do not depend on; whole models may be read from
     anywhere, those from nothing have a size."""
-    free = ("dtype", "gradient_checkpointing", "temperature", "reference")
+    free = ("dtype", "gradient_checkpointing", "temperature", "reference", *ENGINE)
     return free if spec.is_scratch else (*free, "model")

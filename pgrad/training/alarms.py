@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from pgrad.algorithms.metrics import COLLAPSE
 from pgrad.algorithms.sampler import RHO_MAX
-from pgrad.training.learner import HALF_TOLERANCE
+from pgrad.training.records import HALF_TOLERANCE
 from pgrad.training.sampling import CORRECTED, CORRECTED_FROM
 
 ALARMS = {
@@ -15,8 +15,9 @@ ALARMS = {
     ),
     CORRECTED: (
         f"sampling and training differ by {CORRECTED_FROM:g} nats or more about a token, by rounding to "
-        f"bfloat16 (sampling/sampling_logp_difference/max): such updates are weighed by π/μ, at most "
-        f"{RHO_MAX:g}; from {HALF_TOLERANCE:g} on a run stops; dtype float32 has no such gap"
+        f"bfloat16 or by vLLM (sampling/sampling_logp_difference/max): such updates are weighed by π/μ, "
+        f"at most {RHO_MAX:g}; from {HALF_TOLERANCE:g} on a run stops; dtype float32 with engine own has "
+        "no such gap"
     ),
 }
 """By a metric that is half and more where it is so; of corrections the first is told."""

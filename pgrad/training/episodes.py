@@ -3,11 +3,11 @@
 from collections import deque
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pgrad.data import Trajectory
-from pgrad.math.scan import forward_scan
 
 WINDOW = 100
 
@@ -21,30 +21,30 @@ class EpisodeStatistics:
         self.finished = 0
         self._so_far = torch.zeros(2, 0, dtype=torch.float64)
 
-    @torch.no_grad()
     def update(self, traj: Trajectory, ended: Tensor | None = None) -> None:
         """Follow a trajectory that continues where the last one stopped (or whose columns are whole
         episodes).
 
         `ended` [T, B]: where episodes ended, if that is not wherever `traj.done` is: a lost life ends none.
         """
-        done = traj.done if ended is None else ended
-        facts = torch.stack([traj.reward.double(), traj.mask.double()], dim=1)  # [T, 2, B]
-        if self._so_far.shape != facts.shape[1:]:
-            self._so_far = facts.new_zeros(facts.shape[1:])
-        self._so_far = self._so_far.to(facts.device)  # from a checkpoint it comes on the CPU
-        if not bool(done.any()):
-            self._so_far = self._so_far + facts.sum(0)
-            return
-        goes_on = (~done).double().unsqueeze(1).expand_as(facts)
-        facts[0] += self._so_far
-        totals = forward_scan(torch.cat([torch.zeros_like(facts[:1]), goes_on[:-1]]), facts)
-        self._so_far = goes_on[-1] * totals[-1]
-        over = (done & (traj.mask > 0)).nonzero()
+        done = (traj.done if ended is None else ended).numpy(force=True)
+        mask, (T, B) = traj.mask.numpy(force=True), done.shape
+        facts = np.stack([traj.reward.numpy(force=True), mask]).astype(np.float64)  # [2, T, B]
+        if self._so_far.shape == (2, B):
+            facts[:, 0] += self._so_far.numpy()
+        # Column after column there are runs of rows of one episode each.
+        cut = done.T.flatten()
+        cut[T - 1 :: T] = True
+        last = np.flatnonzero(cut)
+        runs = np.add.reduceat(facts.transpose(0, 2, 1).reshape(2, -1), np.append(0, last[:-1] + 1), axis=1)
+        t, i = last % T, last // T
+        over = done[t, i]
+        self._so_far = torch.from_numpy(np.where(over, 0.0, runs)[:, t == T - 1])
+        found = np.flatnonzero(over & (mask[t, i] > 0))
         # All that ended in one trajectory count: its first hundred would be the shortest of many.
-        window = max(WINDOW, len(over))
+        window = max(WINDOW, len(found))
         self.returns, self.lengths = deque(self.returns, window), deque(self.lengths, window)
-        for total, length in totals[over[:, 0], :, over[:, 1]].tolist():
+        for total, length in runs[:, found[np.argsort(t[found], kind="stable")]].T.tolist():
             self.returns.append(total)
             self.lengths.append(round(length))
             self.finished += 1

@@ -1,6 +1,5 @@
 """The learner: the only place where parameters move."""
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,22 +7,19 @@ import torch
 from torch import Generator, Tensor
 
 from pgrad.algorithms.protocol import Algorithm, Loss, Metrics
-from pgrad.algorithms.sampler import SAMPLING
 from pgrad.data import Batch, Recent, Replay, Tokens
+from pgrad.data.handover import hand_over
 from pgrad.data.sequence import sequences_per_batch
 from pgrad.data.shared import at_once
-from pgrad.errors import TrainingError, UsageError
+from pgrad.errors import UsageError
 from pgrad.models import Agent
+from pgrad.models.recurrent import RecurrentNetwork
 from pgrad.stopping import Stop, go_on
-from pgrad.training.compiled import Call, CompiledStep, Machine
+from pgrad.training.compiled import Call, CompiledStep, CompiledTogether, Derivatives, Machine
+from pgrad.training.devices import put_generator_back
 from pgrad.training.optimizers import clip, flatten_parameters
+from pgrad.training.records import HALF_TOLERANCE, RATIO_TOLERANCE, averaged, require_sound, together
 from pgrad.training.stages import Stages
-
-RATIO_TOLERANCE = {"cpu": 1e-3, "cuda": 2e-2}
-"""Largest |log π − log μ| on fresh data that rounding can explain: float32's, or TF32's in convolutions."""
-
-HALF_TOLERANCE = 1.0
-"""The same where matrices are multiplied in bfloat16: log-probabilities of rare tokens are −10 and less."""
 
 
 class Learner:
@@ -63,11 +59,19 @@ class Learner:
                 "critic_learning_rate is set, but no parameter's name has a part that begins with critic"
             )
         self.machine = Machine(agent)
-        # A loop over time would be unrolled.
-        self._by_machine = one_shape and not getattr(agent, "has_memory", False)
+        self._remembers = getattr(agent, "has_memory", False)
+        self._by_machine = one_shape and (not self._remembers or self._is_one_loop)
         self._steps: dict[str | None, CompiledStep] = {}
+        self._derivatives: dict[str, Derivatives] = {}
+        self._together: CompiledTogether | None = None
         self._records: list[Metrics] = []
         self.stages = Stages()  # where time is counted
+
+    @property
+    def _is_one_loop(self) -> bool:
+        """Whether a graph of the agent's memory holds a loop over time; others' would be unrolled."""
+        own = isinstance(getattr(self.agent, "network", None), RecurrentNetwork)
+        return own and self._flat.values.device.type == "cpu"
 
     def begin(self, progress: float) -> None:
         """Start an update with this share of the budget used: sets the learning rates."""
@@ -94,6 +98,23 @@ class Learner:
         self._records.append(metrics)
         self.n_updates += 1
         return metrics
+
+    def perform(self, function: Callable[..., None], *inputs: Any) -> None:
+        """function(learner, *inputs): steps that belong together, one program where there is machine code.
+
+        It may descend each group once, compute, and follow.
+        """
+        self.stop()
+        found = None
+        if self.machine.compiles and self._by_machine:
+            if self._together is None:
+                self._together = CompiledTogether(self.machine, self._flat, self._max_grad_norm)
+            found = self._together(Call(function, *inputs), self._share)
+        if found is None:
+            function(self, *inputs)
+            return
+        self._records += found
+        self.n_updates += len(found)
 
     def _step(self, loss: Loss, batch: Batch, group: str | None) -> Metrics:
         """The step as it is written: gradients gather in the flat tensor."""
@@ -137,9 +158,14 @@ class Learner:
         """θ̄ ← (1 − τ)·θ̄ + τ·θ for the target networks."""
         self._flat.targets.lerp_(self._flat.groups["critic"].values, tau)
 
-    def parameters(self, group: str) -> list[Tensor]:
-        """The parameters of a group, in the order of its flat vectors."""
-        return self._flat.groups[self._known(group)].parameters
+    def derivatives(self, group: str) -> Derivatives:
+        """First and second derivatives in a group's parameters, in the order of its flat vector [P]."""
+        self.stop()
+        if group not in self._derivatives:
+            by_machine = self._by_machine and not self._remembers  # the second would unroll the loop
+            parts = self.machine, self._flat, self._known(group), by_machine
+            self._derivatives[group] = Derivatives(*parts)
+        return self._derivatives[group]
 
     @torch.no_grad()
     def attempt(self, step: Tensor, group: str, accept: Callable[[], Tensor]) -> bool:
@@ -165,14 +191,12 @@ class Learner:
             return
         n = batch.mask.shape[batch.axis]
         order = torch.randperm(n, generator=self.generator, device=self.generator.device)
-        order = order.to(batch.mask.device)
+        order = hand_over(order, batch.mask.device)
         if batch.axis:  # views of columns would be slower to work on
             for part in torch.split(order, sequences_per_batch(batch_size, len(batch.mask))):
                 yield batch.select(part)
             return
-        shuffled = batch.select(order)
-        for start in range(0, n, batch_size):
-            yield shuffled.rows(start, start + batch_size)
+        yield from batch.select(order).split(batch_size)
 
     def columns(self, batch: Batch, n: int) -> Iterator[Batch]:
         """Every column of a batch that is not flattened once, shuffled, `n` at a time."""
@@ -181,7 +205,7 @@ class Learner:
             yield batch
             return
         order = torch.randperm(size, generator=self.generator, device=self.generator.device)
-        for part in torch.split(order.to(batch.mask.device), n):
+        for part in torch.split(hand_over(order, batch.mask.device), n):
             yield batch.columns(part).trimmed()
 
     def _parts(self, batch: Batch) -> list[Batch]:
@@ -206,42 +230,13 @@ class Learner:
         Raises TrainingError where a gradient was not finite, or the policy that is trained did not agree with
         the policy that acted before the first step.
         """
-        columns: dict[str, list[Tensor]] = {}
-        for record in self._records:
-            for key, value in record.items():
-                columns.setdefault(key, []).append(value)
-        columns = {key: x[:1] if key.startswith(SAMPLING) else x for key, x in columns.items()}
-        columns |= {key: [value] for key, value in extra.items()}
-        first = {key: values[0] for key, values in columns.items() if key == "train/max_log_ratio"}
         device = self._flat.values.device
-        means = [_mean(values).to(device) for values in columns.values()]
-        means += [value.to(torch.float32) for value in first.values()]
-        numbers: list[float] = torch.stack(means).tolist() if means else []
-        metrics = dict(zip(columns, numbers, strict=False))
-        self.gap = numbers[len(columns)] if first else 0.0
-        self._check(metrics, self.gap)
-        metrics.pop("train/max_log_ratio", None)
+        metrics, self.gap = averaged(self._records, extra, device)
+        apart = getattr(getattr(self.agent, "network", None), "rounds_apart", False)
+        tolerance = HALF_TOLERANCE if apart else RATIO_TOLERANCE.get(device.type, 1e-3)
+        require_sound(metrics, self.gap, tolerance, self.n_updates)
         metrics["train/learning_rate"] = self.learning_rates.get("actor", 0.0)
         return metrics
-
-    def _check(self, metrics: dict[str, float], first_log_ratio: float) -> None:
-        watched = ("train/loss", "train/value_loss", "train/grad_norm", "train/policy_grad_norm")
-        bad = [key for key in watched if key in metrics]
-        bad = [key for key in bad if not math.isfinite(metrics[key])]
-        if bad:
-            raise TrainingError(
-                f"{' and '.join(bad)} not finite after {self.n_updates} gradient steps; they moved "
-                "nothing. Common causes: enormous rewards, too large a learning rate, a network that divides"
-            )
-        network = getattr(self.agent, "network", None)
-        half = getattr(network, "dtype", None) == torch.bfloat16
-        tolerance = RATIO_TOLERANCE.get(self._flat.values.device.type, 1e-3)
-        if not first_log_ratio <= (HALF_TOLERANCE if half else tolerance):
-            raise TrainingError(
-                "the policy that is trained is not the policy that acted: on fresh data, before any step, "
-                f"|log ratio| is {first_log_ratio:.2g} and must be 0. Common causes: dropout, batch "
-                "normalisation, an observation normaliser that moved during collection"
-            )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides the next step, beside the agent's own tensors."""
@@ -259,30 +254,9 @@ class Learner:
         """Put a state back, bit for bit."""
         for name, group in self._flat.groups.items():
             group.optimizer.load_state_dict(state["optimizers"][name])
-        self.generator.set_state(state["generator"].cpu())
-        self.noise.set_state(state["noise"].cpu())
+        put_generator_back(self.generator, state["generator"])
+        put_generator_back(self.noise, state["noise"])
         self.replay.load_state_dict(state["replay"])
         self.recent.load_state_dict(state["recent"])
         self.variables = dict(state["variables"])
         self.n_updates = state["n_updates"]
-
-
-def _mean(values: list[Tensor]) -> Tensor:
-    if len(values) == 1:
-        return values[0].to(torch.float32)
-    return torch.stack(values).to(torch.float32).mean()
-
-
-def together(parts: list[Metrics], weights: list[Tensor]) -> Metrics:
-    """The metrics of a batch from those of its parts: sums of losses, extremes of extremes, else means."""
-    share = torch.stack(weights) / torch.stack(weights).sum()
-    columns = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
-
-    def one(name: str, x: Tensor) -> Tensor:
-        if name == "train/loss":
-            return x.sum()
-        if "max" in (kind := name.rpartition("/")[2].split("_")):
-            return x.amax()
-        return x.amin() if "min" in kind else (share * x).sum()
-
-    return {name: one(name, x) for name, x in columns.items()}

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,10 +16,12 @@ from pgrad.data import Demonstrations, Episodes, Trajectory, map_tree
 from pgrad.data.plain import as_plain, from_plain
 from pgrad.errors import WorldError
 from pgrad.models import Agent
+from pgrad.models.language.network import LanguageNetwork
 from pgrad.stopping import Stop, Stopped, go_on
 from pgrad.training.collect import Collector
 from pgrad.training.completions import Completer
 from pgrad.training.demonstrator import Demonstrator, open_recording
+from pgrad.training.heap import keep_freed_memory
 from pgrad.training.learner import Learner
 from pgrad.training.reports import Averages, Every
 from pgrad.training.restore import Undo, load_agent
@@ -70,6 +73,7 @@ class Training:
         device: torch.device,
         n_envs: int = 1,
     ) -> None:
+        keep_freed_memory()
         n_envs = getattr(world, "n_envs", n_envs)  # a world of prompts has none of its own
         self.algorithm, self.world, self.agent = algorithm, world, agent
         self.total_timesteps = total_timesteps
@@ -146,7 +150,7 @@ class Training:
 
     def _learn_from_text(self, traj: Trajectory, stop: Stop) -> dict[str, float]:
         """The update, and how far the sampler was from what is trained."""
-        with self.stages.within("credit"):
+        with self.stages.within("credit"), self._scoring_asks(stop):
             traj, measured = self._check(traj)
         metrics = self._learn(traj, stop)
         self.learner.gap = measured.get(GAP, self.learner.gap)
@@ -159,7 +163,7 @@ class Training:
         self.learner.begin(min(self.timesteps / self.total_timesteps, 1.0))
         began = time.perf_counter()
         try:
-            with self.stages.within("update"):
+            with self.stages.within("update"), self._scoring_asks(self.learner.stop):
                 extra = self.algorithm.update(
                     self.learner, replace(traj, reward=self.agent.scale_rewards(traj))
                 )
@@ -170,6 +174,11 @@ class Training:
             raise
         self._update_lasted = time.perf_counter() - began
         return metrics
+
+    def _scoring_asks(self, stop: Stop) -> AbstractContextManager[None]:
+        """Inside, scoring texts can be stopped; what networks of other kinds score takes no time."""
+        network = self.agent.network
+        return network.asking(stop) if isinstance(network, LanguageNetwork) else nullcontext()
 
     @property
     def finished(self) -> bool:

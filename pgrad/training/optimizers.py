@@ -1,5 +1,6 @@
 """One flat tensor of parameters, its groups as slices, and an optimiser for each."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -38,20 +39,21 @@ class Adam:
         self.step_count += 1
 
     def numbers(self, learning_rate: float) -> tuple[float, float]:
-        """α/(1 − β₁ᵗ) and √(1 − β₂ᵗ) of the step that was counted last."""
+        """α·√(1 − β₂ᵗ)/(1 − β₁ᵗ) and ε·√(1 − β₂ᵗ), which m and v as they are go with (end of their §2)."""
         first, second = BETAS
         t = max(self.step_count, 1)
-        return learning_rate / (1.0 - first**t), (1.0 - second**t) ** 0.5
+        root = (1.0 - second**t) ** 0.5
+        return learning_rate * root / (1.0 - first**t), EPS * root
 
     @staticmethod
     def advance(
-        values: Tensor, grads: Tensor, mean: Tensor, square: Tensor, rate: Number, root: Number
+        values: Tensor, grads: Tensor, mean: Tensor, square: Tensor, rate: Number, eps: Number
     ) -> None:
         """Move `values` and both moments, in place."""
         first, second = BETAS
         mean.lerp_(grads, 1.0 - first)
         square.mul_(second).addcmul_(grads, grads, value=1.0 - second)
-        values.sub_((mean / square.sqrt().div_(root).add_(EPS)).mul_(rate))
+        values.addcdiv_(mean * -rate, square.sqrt().add_(eps))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Both moments and the number of steps."""
@@ -88,7 +90,7 @@ class RMSprop:
     def advance(values: Tensor, grads: Tensor, square: Tensor, rate: Number) -> None:
         """Move `values` and the running mean of squared gradients, in place."""
         square.mul_(ALPHA).addcmul_(grads, grads, value=1.0 - ALPHA)
-        values.sub_((grads / square.sqrt().add_(EPS)).mul_(rate))
+        values.addcdiv_(grads * -rate, square.sqrt().add_(EPS))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The running mean of squared gradients."""
@@ -103,7 +105,7 @@ def clip(grads: Tensor, max_norm: float) -> Tensor:
     """g ← g·min(1, max_norm/‖g‖), in place; returns ‖g‖. A gradient that is not finite becomes zeros."""
     norm = torch.linalg.vector_norm(grads)
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    grads.nan_to_num_(0.0, 0.0, 0.0).mul_(torch.where(norm.isfinite(), scale, 0.0))
+    grads.mul_(scale).masked_fill_(~(norm < math.inf), 0.0)
     return norm
 
 

@@ -7,10 +7,10 @@ from pgrad.algorithms.sampler import RHO_MAX, rescored, sampling_metrics
 from pgrad.data import Trajectory
 from pgrad.errors import TrainingError
 from pgrad.models import Agent
-from pgrad.training.learner import HALF_TOLERANCE
+from pgrad.training.records import HALF_TOLERANCE
 
 CORRECTED_FROM = 0.1
-"""From this |log π − log μ| of some token on, in nats, tokens are weighed by both: rounding to bfloat16."""
+"""From this |log π − log μ| of some token on, in nats, tokens are weighed by both."""
 
 GAP, CORRECTED = "sampling/sampling_logp_difference/max", "sampling/corrected"
 
@@ -18,17 +18,18 @@ GAP, CORRECTED = "sampling/sampling_logp_difference/max", "sampling/corrected"
 class SamplerCheck:
     """Scores fresh completions as training will, where rounding may tell the two apart.
 
-    That is in half precision, and where the algorithm asks for it by its `rho_max`; in float32 the first step
-    of an update measures the same for nothing. If some token is `CORRECTED_FROM` apart, or the algorithm asks
-    for it, decisions are weighed by min(π/μ, ρ̄). Old episodes that are used again have ratios of their own.
+    That is in half precision, where another engine writes, and where the algorithm asks for it by its
+    `rho_max`; else the first step of an update measures the same for nothing. If some token is
+    `CORRECTED_FROM` apart, or the algorithm asks for it, decisions are weighed by min(π/μ, ρ̄). Old episodes
+    that are used again have ratios of their own.
     """
 
     def __init__(self, agent: Agent, algorithm: Algorithm) -> None:
         given = getattr(algorithm, "rho_max", None)
-        half = getattr(agent.network, "dtype", None) == torch.bfloat16
+        apart = getattr(agent.network, "rounds_apart", False)
         self.agent, self.asked = agent, given is not None
         self.rho_max: float = RHO_MAX if given is None else given
-        self.wanted = (half or self.asked) and not getattr(algorithm, "reuse", 0)
+        self.wanted = (apart or self.asked) and not getattr(algorithm, "reuse", 0)
 
     def __call__(self, traj: Trajectory) -> tuple[Trajectory, dict[str, float]]:
         """What to learn from, and what was measured.
@@ -46,7 +47,7 @@ class SamplerCheck:
         if not metrics[GAP] <= HALF_TOLERANCE:
             raise TrainingError(
                 "the policy that is trained is not the policy that wrote: before any step they differ by "
-                f"{metrics[GAP]:.2g} nats about a token; rounding to bfloat16 explains up to "
+                f"{metrics[GAP]:.2g} nats about a token; rounding explains up to "
                 f"{HALF_TOLERANCE:g}"
             )
         corrects = metrics[GAP] >= CORRECTED_FROM

@@ -32,14 +32,19 @@ class Unfinished:
             "active": self.active if self.rows else None,
         }
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> Trajectory | None:
-        """Put it back; returns the rows of a window, on `device`."""
+    def load_state_dict(
+        self, state: dict[str, Any], device: torch.device, world: torch.device | None = None
+    ) -> Trajectory | None:
+        """Put it back; returns the rows of a window, on `device`. What a world told goes to its own."""
+        world = device if world is None else world
 
-        def back(plain: Any) -> Any:
-            return None if plain is None else map_tree(lambda x: x.to(device), from_plain(plain))
+        def back(plain: Any, where: torch.device = device) -> Any:
+            return None if plain is None else map_tree(lambda x: x.to(where), from_plain(plain))
 
         self.rounds = [back(plain) for plain in state["rounds"]]
-        self.steps, self.active = state["steps"], state["active"]
+        self.steps, self.active = state["steps"], back(state["active"], world)
         rows, window = back(state["rows"]), back(state["window"])
+        if rows is not None:
+            rows = (*rows[:3], *back(rows[3:], world))  # behind what was seen and done, and its log π
         self.rows = [] if rows is None else [map_tree(lambda x, t=t: x[t], rows) for t in range(len(rows[2]))]
         return window

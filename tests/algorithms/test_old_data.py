@@ -165,15 +165,18 @@ def test_what_reuse_reports() -> None:
     logp = torch.tensor([[-1.0, -1.0, -1.0]])
     facts = {"obs": logp, "action": logp, "advantage": logp, "mask": torch.ones(1, 3)}
     mu = torch.tensor([[-1.0, -1.0 - math.log(3.0), -1.0]])
-    batch = Batch(logp=mu, weight=(logp - mu).exp(), **facts)
-    metrics = reuse_metrics(batch, logp, n_fresh=1)
+    batch = Batch(logp=mu, weight=(logp - mu).exp(), logp_now=logp, **facts)
+    metrics = reuse_metrics(batch, n_fresh=1)
     assert metrics["train/ess"] == pytest.approx(16.0 / 10.0 / 2.0)  # of weights 3 and 1
     assert metrics["train/max_ratio"] == pytest.approx(3.0)
     assert metrics["train/kl_behaviour"] == pytest.approx((2.0 - math.log(3.0)) / 2)
     assert metrics["train/max_log_ratio"] == 0.0
     assert metrics["train/ess_collapsed"] == 0.0
-    assert reuse_metrics(batch, logp, n_fresh=2)["train/max_log_ratio"] == pytest.approx(math.log(3.0))
-    assert reuse_metrics(batch, logp, n_fresh=3)["train/ess"] == pytest.approx(25.0 / 11.0 / 3.0)
+    near = reuse_metrics(replace(batch, logp_ref=mu - torch.tensor([[0.5, 9.0, 9.0]])), n_fresh=1)
+    assert near["kl"] == pytest.approx(0.5)
+    assert near["kl/k3"] == pytest.approx(math.exp(-0.5) - 1 + 0.5)
+    assert reuse_metrics(batch, n_fresh=2)["train/max_log_ratio"] == pytest.approx(math.log(3.0))
+    assert reuse_metrics(batch, n_fresh=3)["train/ess"] == pytest.approx(25.0 / 11.0 / 3.0)
 
 
 # ---------------------------------------------------------------- what a person is told

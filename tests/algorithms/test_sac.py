@@ -484,11 +484,9 @@ def test_one_update_step_by_step() -> None:
     algorithm = pg.SAC(learning_starts=1, batch_size=8, gradient_steps=2)
     one, two = (training(algorithm, "pendulum", agent=SPEC, n_envs=2) for _ in range(2))
     one.iterate()
-    two.collector.collect(two.request)
+    traj = two.collector.collect(two.request)
     made = two.learner
     made.begin(0.0)
-    traj = two.collector._storage
-    assert traj is not None
     made.replay.add(traj)
     for _ in range(2):
         rows = made.replay.transitions(8, made.generator)

@@ -45,7 +45,7 @@ STEPS: dict[str, dict[str, Any]] = {
         "baseline": "value",
         "n_critic_updates": 20,
     },
-    "grpo": {"learning_rate": 1e-3, "gamma": 1.0},
+    "grpo": {"learning_rate": 1e-3, "gamma": 1.0, "n_prompts": 8, "average": "sequence"},
     "imitate": {"learning_rate": 1e-3, "batch_size": 64},
 }
 
@@ -80,6 +80,9 @@ def test_on_text(name: str, kind: str) -> None:
         assert own.critic_learning_rate is None
     if name == "reinforce":
         assert own.baseline == "leave-one-out"
+    if name == "grpo":
+        assert (own.n_prompts, own.average) == (32 if kind == "scratch" else 8, "token")
+        assert type(own.n_prompts) is int
     assert not any(isinstance(getattr(own, f.name), Usual) for f in dataclasses.fields(own))
 
 

@@ -110,8 +110,7 @@ class Descent:
         return metrics
 
     def minibatches(self, batch: Batch, batch_size: int) -> Iterator[Batch]:
-        for start in range(0, len(batch.mask), batch_size):
-            yield batch.rows(start, start + batch_size)
+        yield from batch.split(batch_size)
 
 
 def gradients(agent: nn.Module, loss: Tensor) -> dict[str, Tensor]:

@@ -187,7 +187,8 @@ def test_a_damaged_run_says_what_is_damaged(trained: Path, here: Path) -> None:
     run = here / "copy"
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.json").write_bytes((trained / "config.json").read_bytes())
-    assert cli("eval", run) == (2, "", f"pgrad: error: there is no checkpoint in {run}/checkpoints\n")
+    expected = f"{run} has no checkpoint: the run ended before its first one; train it anew"
+    assert cli("eval", run) == (2, "", f"pgrad: error: {expected}\n")
     (run / "config.json").write_text("{")
     assert cli("eval", run) == (2, "", f"pgrad: error: {run}/config.json is damaged: it is not JSON\n")
     (run / "config.json").write_text(json.dumps({"model": "other"}))

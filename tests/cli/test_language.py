@@ -244,7 +244,7 @@ def test_bad_input_is_one_line_and_writes_nothing(command: str, here: Path) -> N
 def test_rewards_that_break_are_one_line(here: Path) -> None:
     Path("r.py").write_text("def short(completions, **_):\n    return [1.0]\n")
     answer = cli("train grpo copy --model scratch:tiny --reward r.py:short --quiet")
-    expected = "pgrad: error: reward short returned 1 rewards for 64 completions\n"
+    expected = "pgrad: error: reward short returned 1 rewards for 256 completions\n"
     assert answer == (2, "", expected)
 
 

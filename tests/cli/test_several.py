@@ -1,5 +1,7 @@
 """`--seeds`, and `pgrad bench`."""
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -7,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from pgrad.cli.finish import Output
 from pgrad.cli.order import chosen_seeds
-from pgrad.errors import UsageError
+from pgrad.cli.several import LOST, finish_several
+from pgrad.errors import TrainingError, UsageError
+from pgrad.run.seeds import Seeds
+from pgrad.run.side_by_side import Outcome
 from pgrad.training.disk.log import read
 from tests.cli.test_process import FOREVER
 from tests.cli.tools import cli, start
@@ -137,3 +143,22 @@ def test_bench_of_a_language_model(here: Path) -> None:
     command = "bench grpo parity --model scratch:tiny --n-prompts 2 --num-generations 2 --seconds 0.2 --json"
     stages = json.loads(cli(command).out)["stages"]
     assert set(stages) == {"generate", "reward", "credit", "update", "other"}
+
+
+def test_nobody_is_told_to_continue_what_cannot_be(here: Path) -> None:
+    """EnvPool's worlds cannot be saved: not after the end, nor a failure, nor a stop."""
+    pytest.importorskip("envpool")
+    options = "--total-timesteps 200 --seeds 1 --final-eval-episodes 0 --run-dir all"
+    done = cli(f"train a2c envpool:CartPole-v1 {options}")
+    assert (done.code, done.err) == (0, "")
+    assert "pgrad play all/seed0" in done.out
+    assert "resume" not in done.out
+    told = "the state of envpool:CartPole-v1 cannot be saved: this run can be loaded, not continued"
+    assert cli("resume all --total-timesteps 400") == (2, "", f"pgrad: error: all: {told}\n")
+    error = Outcome("seed 0", "failed", error=TrainingError("not finite"))
+    for found in (Seeds(here / "all", (0,), {0: error}), Seeds(here / "all", (0,), {}, signal.SIGTERM)):
+        err = io.StringIO()
+        with contextlib.redirect_stderr(err), contextlib.suppress(SystemExit):
+            finish_several(found, Output())
+        assert err.getvalue().splitlines()[-1].endswith(LOST)
+        assert "resume" not in err.getvalue()

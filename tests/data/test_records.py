@@ -87,12 +87,15 @@ def rows_agree(small: Batch, index: list[int]) -> None:
     assert torch.equal(small.advantage, picked)
 
 
-def test_flatten_select_and_rows_keep_a_decision_together() -> None:
+def test_flatten_select_and_split_keep_a_decision_together() -> None:
     flat = batch().flatten()
     rows_agree(flat, [0, 1, 2, 3, 4, 5])
     rows_agree(flat.select(torch.tensor([4, 0, 5])), [4, 0, 5])
-    rows_agree(flat.rows(2, 5), [2, 3, 4])
-    assert flat.rows(2, 5).logp.data_ptr() == flat.logp[2:].data_ptr(), "rows are views"
+    first, last = flat.split(4)
+    rows_agree(first, [0, 1, 2, 3])
+    rows_agree(last, [4, 5])
+    assert last.logp.data_ptr() == flat.logp[4:].data_ptr(), "they are views"
+    assert (last.value, last.target, last.policy) == (None, None, None)
     assert (flat.value, flat.target, flat.policy) == (None, None, None)
 
 

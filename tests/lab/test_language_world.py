@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from math import comb, sqrt
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
 from pgrad.algorithms import A2C, GRPO, PPO, ActorCritic, Imitate, Reinforce
+from pgrad.algorithms.reinforce import Reuse
 from pgrad.data import Tokens
 from pgrad.errors import UsageError
-from pgrad.lab.estimate import cosine
+from pgrad.lab.estimate import cosine, estimator_of
 from pgrad.lab.language import (
     Language,
     LanguageCase,
@@ -432,6 +433,24 @@ def test_reinforce(case: LanguageCase, setting: dict[str, Any], scale: float) ->
         critic = torch.zeros_like(critic)  # a cut text of one prompt goes on in the other's
     found = estimates(Reinforce(gamma=1.0, **setting), case, 1, 3, critic=critic).mean
     assert apart(found, scale * true(case)) < EXACT
+
+
+@pytest.mark.parametrize("baseline", ["none", "value"])
+@pytest.mark.parametrize("weighting", get_args(Reuse))
+def test_episodes_used_again_make_up_for_the_sampler(weighting: Reuse, baseline: Any) -> None:
+    """π/μ with the log μ that the sampler told: its rounding and the age of an episode are one ratio.
+
+    With the log-probabilities that training would have given the same texts, of which it is only known that
+    they were written, the sampler's errors stay.
+    """
+    other = language_case(APART.language, 6, behind=True)
+    again = Reinforce(gamma=1.0, reuse=1, baseline=baseline, weighting=weighting, n_episodes=1)
+    assert apart(expectation(again, other), true(other)) < EXACT
+    rescored = other.agent().policy(other.everything.decisions).log_prob(other.everything.action)
+    table = other.theta.clone().requires_grad_()
+    traj = replace(other.everything, logp=rescored)
+    slope = torch.autograd.grad(estimator_of(again)(other.agent(table), traj), table)[0].flatten()
+    assert apart(slope, true(other)) > 1e-3
 
 
 @CASES

@@ -5,14 +5,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
-from pgrad.data import map_tree
+from pgrad.data import leaves, map_tree
 from pgrad.lab import exact
 from pgrad.lab.problems import random_problems
 from pgrad.math.distributions import Bernoulli, Categorical, Gaussian, MultiCategorical, Product
@@ -20,10 +19,12 @@ from pgrad.math.natural import (
     conjugate_gradient,
     fisher_vector_product,
     flat_gradient,
+    pulled_back,
     trust_region_scale,
 )
 from pgrad.math.reduce import mean
 from tests.math.oracles import DELTA, THETA_OLD, Lab
+from tests.math.outcomes import outcomes
 
 OBS = torch.randn(5, 3, generator=Generator().manual_seed(0), dtype=torch.float64)
 MASK = torch.tensor([1.0, 0.0, 2.0, 0.5, 1.0], dtype=torch.float64)
@@ -73,39 +74,19 @@ class Policy:
         return mean(self.at(self.theta).kl(self.at(theta)), MASK)
 
     def product(self, damping: float = 0.0) -> Callable[[Tensor], Tensor]:
-        """As TRPO has it: from a divergence in the graph of separate parameters."""
+        """From a divergence in the graph of separate parameters."""
         old = map_tree(lambda x: x.detach().clone(), self.of(*self.parameters))
         divergence = mean(old.kl(self.of(*self.parameters)), MASK)
         return fisher_vector_product(divergence, self.parameters, damping)
 
-
-def outcomes(policy: Any) -> list[tuple[Any, Tensor]]:
-    """Actions [N, …] with weights [N] that sum to 1 in every row: E[f(a)] exactly for f of degree ≤ 9."""
-    n = len(OBS)
-    if isinstance(policy, Categorical):
-        actions = [torch.full((n,), a) for a in range(policy.logits.shape[-1])]
-        return [(a, policy.log_prob(a).exp()) for a in actions]
-    if isinstance(policy, MultiCategorical):
-        pairs = [torch.tensor([p] * n) for p in itertools.product(*map(range, policy.nvec))]
-        return [(a, policy.log_prob(a).exp()) for a in pairs]
-    if isinstance(policy, Bernoulli):
-        bits = [torch.tensor([p] * n) for p in itertools.product((0, 1), repeat=policy.logits.shape[-1])]
-        return [(a, policy.log_prob(a).exp()) for a in bits]
-    if isinstance(policy, Gaussian):
-        nodes, weights = np.polynomial.hermite_e.hermegauss(5)
-        rules = itertools.product(list(zip(nodes, weights, strict=True)), repeat=policy.mean.shape[-1])
-        found = []
-        for rule in rules:
-            z = torch.tensor([node for node, _ in rule], dtype=torch.float64)
-            weight = torch.full((n,), math.prod(w for _, w in rule), dtype=torch.float64)
-            weight = weight / (2 * math.pi) ** (len(rule) / 2)
-            found.append((policy.mean + policy.log_std.exp() * z, weight))
-        return found
-    combined = itertools.product(*(outcomes(part) for part in policy.parts.values()))
-    return [
-        (dict(zip(policy.parts, [a for a, _ in one], strict=True)), math.prod(w for _, w in one))  # type: ignore[misc]
-        for one in combined
-    ]
+    def through(self, damping: float = 0.0) -> Callable[[Tensor], Tensor]:
+        """As TRPO has it: the curvature in the outputs, pulled back to separate parameters."""
+        made = self.of(*self.parameters)
+        cut = map_tree(lambda x: x.detach().requires_grad_(), made)
+        old = map_tree(lambda x: x.detach().clone(), made)
+        inner = fisher_vector_product(mean(old.kl(cut), MASK), list(leaves(cut)))
+        outer = pulled_back(inner, list(leaves(made)), self.parameters)
+        return lambda v: outer(v) + damping * v
 
 
 def dense_fisher(policy: Policy) -> Tensor:
@@ -124,10 +105,11 @@ def matrix(product: Callable[[Tensor], Tensor], n: int) -> Tensor:
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_products_are_those_of_the_fisher_matrix(name: str) -> None:
-    """Four definitions: scores' second moment, a dense Hessian, differences, and the product."""
+    """Five definitions: scores' second moment, a dense Hessian, differences, and both products."""
     policy = Policy(name)
     F = matrix(policy.product(), len(policy.theta))
     assert torch.allclose(F, dense_fisher(policy), atol=1e-9)
+    assert torch.allclose(F, matrix(policy.through(), len(policy.theta)), atol=1e-9)
     assert torch.allclose(F, torch.autograd.functional.hessian(policy.divergence, policy.theta), atol=1e-9)
     v = torch.randn(len(policy.theta), generator=Generator().manual_seed(2), dtype=torch.float64)
     h, slope = 1e-5, torch.func.grad(policy.divergence)
@@ -163,11 +145,45 @@ def test_damping_and_parameters_that_play_no_part() -> None:
     """damping·v is added everywhere, also where the divergence does not look."""
     policy = Policy("categorical")  # the number beside the layer is not used
     v = torch.arange(1.0, len(policy.theta) + 1, dtype=torch.float64)
-    plain, damped = policy.product()(v), policy.product(0.25)(v)
-    assert torch.allclose(damped, plain + 0.25 * v)
-    assert plain[-1] == 0.0
+    for product in (policy.product, policy.through):
+        plain, damped = product()(v), product(0.25)(v)
+        assert torch.allclose(damped, plain + 0.25 * v)
+        assert plain[-1] == 0.0
     gradient = flat_gradient(policy.parameters[0].sum(), policy.parameters)
     assert torch.equal(gradient, torch.cat([torch.ones(12), torch.zeros(1)]).double())
+
+
+def test_outputs_may_share_and_hang_together() -> None:
+    """One σ for two parts; a mean that is made of another part's mean: nothing is counted twice."""
+    weight = torch.tensor([[0.3], [-0.5], [0.8]]).double().requires_grad_()
+    log_std = torch.tensor([-0.2]).double().requires_grad_()
+    parameters = [weight, log_std]
+
+    def policy() -> Product:
+        first = (OBS @ weight).tanh()
+        sigma = log_std.expand_as(first)
+        return Product((Gaussian(first, sigma), Gaussian(first.sin() + first, sigma)))
+
+    made = policy()
+    cut = map_tree(lambda x: x.detach().requires_grad_(), made)
+    old = map_tree(Tensor.detach, made)
+    inner = fisher_vector_product(mean(old.kl(cut), MASK), list(leaves(cut)))
+    F = matrix(pulled_back(inner, list(leaves(made)), parameters), 4)
+    direct = matrix(fisher_vector_product(mean(old.kl(policy()), MASK), parameters), 4)
+    assert torch.allclose(F, direct, atol=1e-12)
+    assert F[3, 3] == pytest.approx(4.0), "two numbers with one σ: 2 each"
+
+
+def test_away_from_the_minimum_the_second_derivatives_of_the_outputs_are_left_out() -> None:
+    """JᵀMJ of ½(w² − 3)² is 4w²·1, and its second derivative 4w² + 2(w² − 3): the same at w² = 3."""
+    for square, apart in ((3.0, 0.0), (4.0, 2.0)):
+        w = torch.tensor([math.sqrt(square)], dtype=torch.float64, requires_grad=True)
+        output, one = w.square(), torch.ones(1, dtype=torch.float64)
+        cut = output.detach().requires_grad_()
+        inner = fisher_vector_product(0.5 * (cut - 3.0).square().sum(), [cut])
+        assert float(pulled_back(inner, [output], [w])(one)) == pytest.approx(4 * square)
+        whole = fisher_vector_product(0.5 * (w.square() - 3.0).square().sum(), [w])
+        assert float(whole(one)) == pytest.approx(4 * square + apart, abs=1e-12)
 
 
 def test_products_in_single_precision_are_close() -> None:
@@ -194,10 +210,10 @@ def systems(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
 
 @given(systems())
 def test_conjugate_gradients_solve_the_system(system: tuple[Tensor, Tensor]) -> None:
-    """After P steps (two more for rounding); more steps change nothing, fewer get nearer with each."""
+    """After P steps (at most as many again for rounding); fewer get nearer with each."""
     A, b = system
     solution, n = torch.linalg.solve(A, b), len(b)
-    found = conjugate_gradient(lambda v: A @ v, b, n + 2, 1e-28)
+    found = conjugate_gradient(lambda v: A @ v, b, 2 * n + 2, 1e-28)
     assert torch.allclose(found, solution, rtol=1e-6, atol=1e-6 * float(solution.norm()))
     errors = []
     for k in range(n + 1):

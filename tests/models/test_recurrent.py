@@ -7,11 +7,13 @@ import pytest
 import torch
 from gymnasium import spaces
 from torch import Generator, Tensor, nn
+from torch.fx import GraphModule
 
 from pgrad.data import Batch, Masked, Sequence, map_tree
 from pgrad.errors import UsageError
 from pgrad.models import Agent, AgentSpec, build_agent
 from pgrad.models.cells import CELLS, Cell, unroll
+from pgrad.training.compiled.graph import trace
 from tests.models.spaces import ACTIONS, OBSERVATIONS, observations
 
 KINDS = tuple(CELLS)
@@ -85,6 +87,34 @@ def test_with_resets_it_is_one_step_after_another(kind: str) -> None:
     )
     for a, b in zip(mine, theirs, strict=True):
         assert torch.allclose(a, b, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(6, 4), (6, 1), (1, 4)])
+def test_in_a_graph_it_is_one_loop(kind: str, shape: tuple[int, int]) -> None:
+    """Outputs and gradients as in Python, from a graph that does not grow with the number of steps."""
+    cell = CELLS[kind]
+    draw = Generator().manual_seed(1)
+
+    def both(x: Tensor, keep: Tensor, state: Tensor, grad: Tensor, *own: Tensor) -> list[Tensor]:
+        inputs = [part.detach().requires_grad_() for part in (x, *own)]
+        y = cell.sequence.apply(inputs[0], keep, state, *inputs[1:])
+        return [y.detach(), *torch.autograd.grad(y, inputs, grad)]
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(size, generator=draw, dtype=torch.float64)
+
+    def graph(T: int, B: int) -> tuple[GraphModule, list[Tensor]]:
+        keep, own = (torch.rand(T, B, 1, generator=draw) > 0.3).double(), [w.detach() for w in weights(cell)]
+        inputs = [normal(T, B, 2), keep, normal(1, B, cell.parts * 3), normal(1, T, B, 3), *own]
+        return trace(both, inputs), inputs
+
+    made, inputs = graph(*shape)
+    for mine, theirs in zip(made(*inputs), both(*inputs), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-12)
+    sizes = [len(graph(T, shape[1])[0].graph.nodes) for T in (7, 70)]
+    assert abs(sizes[1] - sizes[0]) < 10, "63 steps more are not 63 nodes more"
+    assert len(list(made.children())) == 2, "forwards and backwards"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -193,9 +223,9 @@ def test_a_sequence_may_begin_anywhere(kind: str) -> None:
     picked = batch.select(torch.tensor([7, 2]))
     assert torch.equal(picked.action, batch.action[:, [7, 2]])
     assert torch.allclose(agent.value(picked.obs), picked.advantage, atol=1e-6)
-    part = batch.rows(3, 5)
-    assert torch.equal(part.action, batch.action[:, [3, 4]])
-    assert torch.equal(part.obs.state["cells"], batch.obs.state["cells"][:, [3, 4]])
+    part = list(batch.split(2))[1]
+    assert torch.equal(part.action, batch.action[:, [2, 3]])
+    assert torch.equal(part.obs.state["cells"], batch.obs.state["cells"][:, [2, 3]])
 
 
 def test_a_window_shorter_than_a_sequence_is_one() -> None:

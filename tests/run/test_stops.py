@@ -14,6 +14,8 @@ from safetensors.torch import load, save
 import pgrad as pg
 import pgrad.training.completions
 import pgrad.training.restore
+from pgrad.data.shared import TOKENS_AT_ONCE
+from pgrad.math import vocabulary
 from pgrad.run.assemble import make_training
 from pgrad.run.config import RunConfig, RunOptions, settled
 from pgrad.stopping import Stop, Stopped
@@ -34,6 +36,7 @@ CASES: dict[str, tuple[Any, str, Any]] = {
     "grpo, epochs": (replace(GRPO, n_epochs=3, beta=0.1, **LINEAR), "copy", TINY),
     "dapo, refilled": (replace(GRPO, dynamic_sampling=True, average="token", **LINEAR), "copy", TINY),
     "ppo of tokens": (pg.PPO(n_steps=48, batch_size=32, n_epochs=2, target_kl=0.05), "copy", TINY),
+    "reinforce of tokens": (pg.Reinforce(n_episodes=8, reuse=1, beta=0.1, baseline="value"), "copy", TINY),
     "imitate": (pg.Imitate(batch_size=16, **LINEAR), "copy", TINY),
     "ppo": (pg.PPO(n_steps=6, batch_size=6, n_epochs=10, **LINEAR), "pendulum", NORMALIZED),
     "ppo, memory": (pg.PPO(n_steps=8, batch_size=8, n_epochs=3), "cartpole", RECURRENT),
@@ -60,6 +63,7 @@ WHERE = {
     "grpo, epochs": {"nothing", "collected"},
     "dapo, refilled": {"nothing", "rounds", "collected"},
     "ppo of tokens": {"nothing", "collected"},
+    "reinforce of tokens": {"nothing", "collected"},
     "imitate": {"collected"},
     "reinforce, old data": {"rows", "rounds", "collected"},
     "grpo of episodes": {"rows", "rounds", "collected"},
@@ -168,6 +172,49 @@ def test_stopped_anywhere_it_goes_on_as_if_it_had_not_been(name: str) -> None:
         assert rows == told
         assert differences(end, written(second)) == [], place
     assert found >= WHERE.get(name, {"steps", "collected"}), "all these were places"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["grpo, epochs", "ppo of tokens", "reinforce of tokens"])
+def test_scoring_can_be_left_between_any_two_of_its_parts(
+    name: str, dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the reference, the critic, the sampler's gap: bodies read few texts at a time, heads score few."""
+
+    def credited(training: Training) -> list[int]:
+        """The calls of a `Stop` that come while decisions are judged, of one iteration."""
+        stages, found, counter = training.stages, [], At(0)
+
+        def stop() -> None:
+            counter()
+            if stages._stage == "credit":
+                found.append(counter.calls)
+
+        training.iterate(stop)
+        return found
+
+    spec = replace(TINY, dtype=dtype)
+    monkeypatch.setitem(CASES, name, (*CASES[name][:2], spec))
+    together = credited(made(name))
+    monkeypatch.setitem(TOKENS_AT_ONCE, "cpu", 24)
+    monkeypatch.setattr(vocabulary, "CHUNK", 64)
+    whole = made(name)
+    places = credited(whole)
+    assert len(places) > 4 * len(together)
+    after = advance(whole, 2)
+    for place in places[:: max(1, len(places) // 5)]:
+        training, other = made(name), made(name)
+        with pytest.raises(Stopped):
+            training.iterate(At(place))
+        state = written(training)
+        assert kept(state) == {"collected"}
+        other.load_state_dict(state)
+        assert advance(other, 2)[-1:] == after
+        assert differences(written(whole), written(other)) == []
+        network: Any = training.agent.network
+        tokens = training._collected[0].decisions  # type: ignore[index]
+        with torch.no_grad():
+            network.policy(tokens).entropy()  # asked by others it does not stop
 
 
 class From(At):

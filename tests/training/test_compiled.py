@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ import pgrad as pg
 from pgrad.data import map_tree
 from pgrad.errors import TrainingError
 from pgrad.math.distributions import Categorical
+from pgrad.models.cells import CELLS
 from pgrad.models.normalizer import RunningMoments
 from pgrad.stopping import Stopped
 from pgrad.training.acting import likeliest
@@ -557,6 +559,44 @@ def test_whole_episodes_are_only_acted_by_machine_code() -> None:
     for one, other in zip(run(plain, 4), run(quick, 4), strict=True):
         assert other == pytest.approx(one, rel=1e-3, abs=1e-4)
     assert [line.split(",")[0] for line in told] == ["compiling sampled"]
+
+
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize(
+    ("kind", "algorithm"),
+    [("gru", pg.PPO(n_steps=32, batch_size=64, n_epochs=1)), ("lstm", pg.A2C(n_steps=8))],
+)
+def test_agents_with_a_memory_learn_by_machine_code(kind: Any, algorithm: Any) -> None:
+    """Their loop over time is one loop of the graph."""
+    spec = pg.AgentSpec(net_arch=(8,), memory=kind, memory_size=6, normalize_obs=True)
+    plain, quick = (training(algorithm, "cartpole", agent=spec) for _ in range(2))
+    quick.compile_after = 0
+    told: list[str] = []
+    quick.learner.machine.tell, quick.learner.machine.warn = told.append, pytest.fail
+    for one, other in zip(run(plain, 2), run(quick, 2), strict=True):
+        assert other == pytest.approx(one, rel=1e-3, abs=1e-4)
+    name = type(algorithm).__name__
+    assert {f"compiling {part}" for part in ("sampled", f"{name}.credit", f"{name}.loss")} <= {
+        line.split(",")[0] for line in told
+    }
+
+
+def test_a_loop_as_machine_code() -> None:
+    """Forwards and backwards, the loops do what they do in Python."""
+    cell, draw = CELLS["lstm"], Generator().manual_seed(0)
+    shapes = (5, 3, 2), (5, 3, 1), (2, 3, 8), (2, 5, 3, 4), *2 * ((16, 2), (16, 4), (16,), (16,))
+    inputs = [torch.randn(shape, generator=draw) for shape in shapes]
+    inputs[1] = (inputs[1] > 0).float()
+
+    def both(x: Tensor, keep: Tensor, state: Tensor, grad: Tensor, *weights: Tensor) -> list[Tensor]:
+        own = [part.detach().requires_grad_() for part in (x, *weights)]
+        y = cell.sequence.apply(own[0], keep, state, *own[1:])
+        return [y.detach(), *torch.autograd.grad(y, own, grad)]
+
+    with warnings.catch_warnings(action="ignore"):  # the compiler's own
+        code = package.build(trace(both, inputs), inputs, package.key_of("a loop"), torch.device("cpu"))
+    for mine, theirs in zip(code(inputs), both(*inputs), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-5)
 
 
 @pytest.mark.usefixtures("interpreted")

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 from pgrad.cli.parse import parse
+from pgrad.errors import UsageError
 from pgrad.training.versions import cores, devices, usual_threads, versions
 
 TIMEOUT = 60  # seconds for one trial
@@ -45,6 +47,12 @@ TRIALS = (
         "import ale_py, gymnasium; gymnasium.register_envs(ale_py); " + ENVIRONMENT.format("ALE/Pong-v5"),
         "pgrad[atari]",
     ),
+    (
+        "vLLM",
+        "import os; os.environ['VLLM_LOGGING_LEVEL'] = 'ERROR'; from vllm import LLM; "
+        "from vllm.platforms import current_platform as p; assert p.device_type, 'vLLM finds no GPU'",
+        "pgrad[vllm]",
+    ),
     ("TensorBoard", TENSORBOARD, "pgrad[tensorboard]"),
     ("Weights & Biases", "import wandb; wandb.init", "pgrad[wandb]"),
 )
@@ -57,13 +65,17 @@ class Doctor:
 
     model: str | None = None
     """look at this language model instead: a folder, a hub id or scratch:tiny"""
+    engine: Literal["own", "vllm"] = "own"
+    """with --model: what writes; vllm is tried on a GPU and compared with what training computes"""
 
 
 def run(args: list[str]) -> int:
     """Print the report; nothing that is broken stops it."""
     given: Doctor = parse(Doctor, "doctor", args)
     if given.model is not None:
-        return _look_at(given.model)
+        return _look_at(given.model, given.engine)
+    if given.engine != "own":
+        raise UsageError("--engine is tried with a language model: add --model, such as scratch:small")
     print("versions")
     for name, version in versions().items():
         print(f"  {name:<17} {version or '-'}")
@@ -82,7 +94,7 @@ def run(args: list[str]) -> int:
     return 0
 
 
-def _look_at(model: str) -> int:
+def _look_at(model: str, engine: Literal["own", "vllm"]) -> int:
     """What could cost a training of this language model; 1 where something would."""
     import torch
 
@@ -91,9 +103,11 @@ def _look_at(model: str) -> int:
     from pgrad.models.language.spec import LanguageSpec
     from pgrad.worlds.language.tokenizer import character_tokenizer
 
-    spec = LanguageSpec(model)
+    spec = LanguageSpec(model, engine=engine)
     tokenizer = character_tokenizer(string.printable) if spec.is_scratch else None
     network = build_network(spec, tokenizer, critic=False, generator=torch.Generator().manual_seed(0))
+    if engine == "vllm" and torch.cuda.is_available():
+        network.to("cuda")
     print(f"{model}: {type(network.model).__name__}")
     findings = {name: check(network) for name, check in CHECKS.items()}
     for name, (well, text) in findings.items():

@@ -88,5 +88,13 @@ def adapted(model: nn.Module) -> list[Any]:
     return [part for part in named if hasattr(part, "enable_adapters")]
 
 
+def merged_weight(layer: Any) -> Tensor:
+    """The weight of a layer with what its adapters add: W + (α/r)·B·A."""
+    weight: Tensor = layer.weight
+    for name in getattr(layer, "active_adapters", ()):
+        weight = weight + layer.get_delta_weight(name)
+    return weight
+
+
 def _is_linear(module: nn.Module) -> bool:
     return type(module).__name__ in ("Linear", "Conv1D")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
+from pgrad.models.language.adapters import merged_weight
 from pgrad.models.language.body import takes_positions
 from pgrad.models.language.cache import Store
 
@@ -60,7 +61,8 @@ class Fused:
     """The decoder layers of Llama, Mistral, Qwen 2 and Qwen 3 for one token, written out.
 
     The same numbers with a third of the operations. Weights are taken when it is made, rounded to `dtype` as
-    autocast rounds them, with adapters merged; the sum over layers stays float32.
+    autocast rounds them, with adapters merged; the sum over layers stays float32. `first` is the first column
+    of each text.
     """
 
     def __init__(self, model: Any, store: Store, first: Tensor | None, dtype: torch.dtype) -> None:
@@ -76,20 +78,28 @@ class Fused:
         self._heads, self._kv = config.num_attention_heads, config.num_key_value_heads
         self._width, self._scale = attention.head_dim, attention.scaling
         self._layers = [_layer(layer, dtype) for layer in body.layers]
-        columns = store.get_max_length()
-        every = torch.arange(columns, device=device)
+        self.first, self.columns, self.device = first, store.get_max_length(), device
+        every = torch.arange(self.columns, device=device)
         cos, sin = body.rotary_emb(self._embedding.float(), every.unsqueeze(0))
         half = self._width // 2
         # rotate_half(x)·sin = roll(x)·sin with the sign in sin
         self._cos, self._sin = cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1)
-        self._mask = None if first is None else (every >= first.unsqueeze(1)).view(-1, 1, 1, columns)
+        self._mask = None if first is None else (every >= first.unsqueeze(1)).view(-1, 1, 1, self.columns)
+
+    @property
+    def used(self) -> int:
+        """How many of the `columns` of keys and values are filled."""
+        return self._store.used
+
+    @used.setter
+    def used(self, n: int) -> None:
+        self._store.used = n
 
     def step(self, token: Tensor, position: Tensor) -> Tensor:
         """Hidden states [n, H] after the next token [n] at `position` [n]."""
-        used = self._store.used
-        mask = None if self._mask is None else self._mask[..., : used + 1]
-        hidden = self.forward(token, position, used, used + 1, mask)
-        self._store.used = used + 1
+        mask = None if self._mask is None else self._mask[..., : self.used + 1]
+        hidden = self.forward(token, position, self.used, self.used + 1, mask)
+        self.used += 1
         return hidden
 
     def forward(
@@ -127,6 +137,7 @@ class Fused:
     def keep(self, rows: Tensor) -> None:
         """Go on with these texts only."""
         self._mask = None if self._mask is None else self._mask[rows]
+        self.first = None if self.first is None else self.first[rows]
         self._store.keep(rows)
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -173,17 +184,10 @@ def _layer(layer: Any, dtype: torch.dtype) -> Layer:
 
 
 def _joined(parts: list[Any], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    weights = [_weight(part) for part in parts]
+    weights = [merged_weight(part) for part in parts]
     weight = weights[0] if len(weights) == 1 else torch.cat(weights)
     bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts]).to(dtype)
     return weight.to(dtype).t(), bias
-
-
-def _weight(part: Any) -> Tensor:
-    weight: Tensor = part.weight
-    for name in getattr(part, "active_adapters", ()):
-        weight = weight + part.get_delta_weight(name)
-    return weight
 
 
 def _put(x: Tensor, column: Tensor | int, part: Tensor) -> None:

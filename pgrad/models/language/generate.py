@@ -14,6 +14,7 @@ from pgrad.math.vocabulary import logits
 from pgrad.models.language.body import body_of, shape_of
 from pgrad.models.language.cache import prefill
 from pgrad.models.language.decode import Fused, Plain, fusable
+from pgrad.models.language.launch import Chosen, following
 from pgrad.models.language.network import LanguageNetwork
 from pgrad.models.language.sample import choose, uniforms
 from pgrad.stopping import Stop, go_on
@@ -29,8 +30,9 @@ DROPPED = 0.25
 class Completions:
     """What was written to N = prompts · num_generations texts, those of one prompt side by side.
 
-    `logp` and `entropy` are of the distribution that each token was drawn from. What lies beyond a text's
-    length is 0, in all of them.
+    `logp` and `entropy` are of the distribution that each token was drawn from; NaN is what an engine does
+    not tell: entropies, and log-probabilities of greedy texts. What lies beyond a text's length is 0, in all
+    of them.
     """
 
     tokens: Tensor  # [N, C] int64    C is the longest length
@@ -60,13 +62,28 @@ def generate(
     Each prompt is read once. A completion depends on its prompt and its own seed (int64 [N]), not on what is
     written beside it, up to the rounding of matrix products of other sizes. `temperature` and `eos` are the
     network's unless given. `stop` is called before every token. Raises UsageError for prompts that are empty
-    or do not fit the model's context.
+    or do not fit the model's context. A network that has another engine has it write, as `VLLM.write` says.
     """
     texts = [list(map(int, prompt)) for prompt in prompts]
     temperature = network.temperature if temperature is None else temperature
     _check(network, texts, seeds, num_generations, max_completion_length, temperature, top_k, top_p)
     device = network.device
     ends = torch.tensor(network.eos if eos is None else list(eos), dtype=torch.long, device=device)
+    if network.vllm is not None:
+        written = network.vllm.write(
+            network.model,
+            [text for text in texts for _ in range(num_generations)],
+            seeds=seeds,
+            max_completion_length=max_completion_length,
+            ends=ends.tolist(),
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            greedy=greedy,
+            context=network.context,
+            stop=stop,
+        )
+        return _completions(*written, ends)
     with _sampling(network):
         return _write(
             network,
@@ -104,18 +121,22 @@ def _write(
     else:
         reader = Plain(body_of(model), store, first)
 
+    def draw(hidden: Tensor, u: Tensor) -> Chosen:
+        with torch.autocast(device.type, enabled=False):  # what follows the body is float32
+            return choose(logits(hidden.to(dtype), weight, head.bias, shape), u, **how)
+
     # what is written, time first; the texts that are still written are `live`, and `over` says which ended
     tokens = torch.zeros(n, len(u), dtype=torch.long, device=device)
     logp = torch.zeros(n, len(u), device=device)
     entropy = torch.zeros_like(logp)
     live = torch.arange(len(u), device=device)
     over = torch.zeros(len(u), dtype=torch.bool, device=device)
-    look = LOOK_EVERY.get(device.type, 1)
+    look, write_next = LOOK_EVERY.get(device.type, 1), following(reader, draw, len(u), n, device)
+    token = live
     for t in range(n):
         stop()
-        with torch.autocast(device.type, enabled=False):  # what follows the body is float32
-            z = logits(hidden.to(dtype), weight, head.bias, shape)
-            token, of_token, spread = choose(z, u[:, t], **how)
+        here = u[:, t]
+        token, of_token, spread = write_next(token, lengths + t - 1, here) if t else draw(hidden, here)
         tokens[t].index_copy_(0, live, token)
         logp[t].index_copy_(0, live, of_token)
         entropy[t].index_copy_(0, live, spread)
@@ -123,15 +144,14 @@ def _write(
             break
         over |= (token.unsqueeze(1) == ends).any(1)
         if (t + 1) % look == 0:
-            n_over = int(over.count_nonzero())
-            if n_over == len(over):
+            n_live = int(over.logical_not().count_nonzero())
+            if not n_live:
                 break
-            if n_over >= DROPPED * len(over):
-                rows = over.logical_not().nonzero().squeeze(1)
-                reader.keep(rows)
-                live, token, u, lengths = live[rows], token[rows], u[rows], lengths[rows]
-                over = torch.zeros_like(rows, dtype=torch.bool)
-        hidden = reader.step(token, lengths + t)
+            room = write_next.room(n_live)
+            if len(over) - room >= max(DROPPED * len(over), 1):
+                rows = over.to(torch.int8).argsort(stable=True)[:room].sort().values  # first those that go on
+                write_next.keep(rows)
+                live, token, u, lengths, over = (x[rows] for x in (live, token, u, lengths, over))
     return _finished(tokens[: t + 1], logp, entropy, ends)
 
 
@@ -145,6 +165,18 @@ def _finished(tokens: Tensor, logp: Tensor, entropy: Tensor, ends: Tensor) -> Co
     beyond = row[:longest] >= length
     cut = [x[:longest].masked_fill(beyond, 0).t().contiguous() for x in (tokens, logp, entropy)]
     return Completions(cut[0], length, cut[1], cut[2], is_end.any(0))
+
+
+def _completions(texts: list[list[int]], scores: list[list[float]], ends: Tensor) -> Completions:
+    """The same of what an engine wrote, which tells no entropies: they are NaN."""
+    device, longest = ends.device, max(map(len, texts))
+    length = torch.tensor([len(text) for text in texts], device=device)
+    tokens = torch.tensor([text + [0] * (longest - len(text)) for text in texts], device=device)
+    logp = torch.tensor([row + [0.0] * (longest - len(row)) for row in scores], device=device)
+    inside = torch.arange(longest, device=device) < length.unsqueeze(1)
+    last = tokens.gather(1, length.unsqueeze(1) - 1)
+    entropy = torch.where(inside, torch.nan, 0.0)
+    return Completions(tokens, length, logp, entropy, (last == ends).any(1))
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """A language model as the network of an agent: a policy over the next token, and a critic beside it."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ from pgrad.models.language.outside import put_back, take_out
 from pgrad.models.language.scratch import scratch_model
 from pgrad.models.language.shared import read_shared, width_of_sharing
 from pgrad.models.language.spec import LanguageSpec
+from pgrad.models.language.vllm import VLLM
+from pgrad.stopping import Stop, go_on
 
 
 class Critic(nn.Module):
@@ -64,6 +67,7 @@ class LanguageNetwork(nn.Module):
         self.context = context_of(model)
         self.temperature = spec.temperature
         self.dtype = getattr(torch, spec.dtype)
+        self.vllm = VLLM(self.dtype, spec.vllm_gpu_memory_utilization) if spec.engine == "vllm" else None
         self.tokenizer = tokenizer
         if spec.lora:
             add_adapters(model, spec, generator)
@@ -82,6 +86,7 @@ class LanguageNetwork(nn.Module):
         if spec.reference and not spec.lora:  # new adapters change nothing
             self.keep_reference()
         self.reference_is_read = True  # as it is in `source`, and not a later policy
+        self._stop: Stop = go_on
         self.register_state_dict_post_hook(_save_once)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_load_twice)  # type: ignore[no-untyped-call]
         self.train()  # gradient checkpointing asks for it, and nothing else depends on it
@@ -94,7 +99,7 @@ class LanguageNetwork(nn.Module):
         """V(text up to and with this row), [T, B] float32."""
         if self.critic is None:
             raise UsageError("this agent was built without a critic, which this algorithm needs")
-        hidden = read_shared(self.critic.body, tokens, self.dtype, after=1)  # the last bootstraps
+        hidden = read_shared(self.critic.body, tokens, self.dtype, 1, self._stop)  # the last bootstraps
         value: Tensor = self.critic.head(hidden.float()).squeeze(-1)
         return value
 
@@ -113,10 +118,24 @@ class LanguageNetwork(nn.Module):
         """The width of the model if it can read a prompt once for several texts of up to `longest` tokens."""
         return width_of_sharing(body_of(self.model), longest)
 
+    @contextmanager
+    def asking(self, stop: Stop) -> Iterator[None]:
+        """Inside, what is scored without a gradient asks `stop` before each of its parts."""
+        self._stop = stop
+        try:
+            yield
+        finally:
+            self._stop = go_on
+
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.parameters()).device
+
+    @property
+    def rounds_apart(self) -> bool:
+        """Whether sampling and training differ by more than float32 rounds: in bfloat16, and by an engine."""
+        return self.dtype == torch.bfloat16 or self.vllm is not None
 
     def keep_reference(self) -> None:
         """Let the present policy be the reference: a copy of the model, or with adapters of them alone."""
@@ -129,8 +148,9 @@ class LanguageNetwork(nn.Module):
 
     def _policy(self, model: Any, tokens: Tokens) -> TokenPolicy:
         head = model.get_output_embeddings()
-        hidden = read_shared(body_of(model), tokens, self.dtype).to(self.dtype)
-        return TokenPolicy(hidden, head.weight, head.bias, tokens.decides, *shape_of(model, self.temperature))
+        hidden = read_shared(body_of(model), tokens, self.dtype, stop=self._stop).to(self.dtype)
+        shape = shape_of(model, self.temperature)
+        return TokenPolicy(hidden, head.weight, head.bias, tokens.decides, *shape, self._stop)
 
 
 def _checkpoint_gradients(model: Any) -> None:

@@ -15,7 +15,7 @@ def uniforms(seeds: Tensor, n: int) -> Tensor:
     (splitmix64), started at the mixed seed; the upper 32 bits of each number.
     """
     count = torch.arange(1, n + 1, device=seeds.device) * GOLDEN
-    bits = _mix(_mix(seeds + GOLDEN).unsqueeze(1) + count)
+    bits = mix(mix(seeds + GOLDEN).unsqueeze(1) + count)
     return ((bits >> 32) & 0xFFFFFFFF).double() * 2.0**-32
 
 
@@ -54,7 +54,8 @@ def truncate(z: Tensor, top_k: int, top_p: float) -> Tensor:
     return z
 
 
-def _mix(x: Tensor) -> Tensor:
+def mix(x: Tensor) -> Tensor:
+    """A hash of every number, int64: splitmix64's, which leaves 0 as it is."""
     x = (x ^ _shift(x, 30)) * FIRST
     x = (x ^ _shift(x, 27)) * SECOND
     return x ^ _shift(x, 31)

@@ -9,6 +9,7 @@ from torch.nn.functional import embedding
 from pgrad.data import Tokens, map_tree
 from pgrad.data.shared import Texts, at_once, in_parts, sharing, texts_of
 from pgrad.models.language.body import read, takes_positions
+from pgrad.stopping import Stop, go_on
 
 FAMILIES = ("gemma2", "gemma3_text", "gpt2", "granite", "llama", "mistral", "qwen2", "qwen3")
 """Models whose attention is told whom a token sees by a mask [N, 1, L, L], and by nothing else."""
@@ -32,12 +33,13 @@ def width_of_sharing(body: Any, longest: int) -> int | None:
     return int(config.hidden_size) if takes_positions(body) and within and rotates else None
 
 
-def read_shared(body: Any, tokens: Tokens, dtype: torch.dtype, after: int = 0) -> Tensor:
+def read_shared(body: Any, tokens: Tokens, dtype: torch.dtype, after: int = 0, stop: Stop = go_on) -> Tensor:
     """`read`, [T, B, H], where neighbours with one prompt have it read once if that is cheaper.
 
     The same numbers up to the rounding of sums in another order, on every row up to `after` rows beyond the
     last decision of a column; what lies beyond is a copy of the last of them, or 0, which nobody asks for.
-    Where no gradient is asked for, texts are read as many at a time as a backward pass holds.
+    Where no gradient is asked for, texts are read as many at a time as a backward pass holds, and `stop` is
+    called before each time.
     """
     n = max(1, at_once(tokens.id.device) // max(1, len(tokens.id)))
     texts = None if torch.is_grad_enabled() or tokens.id.shape[1] <= n else texts_of(tokens, after)
@@ -45,6 +47,7 @@ def read_shared(body: Any, tokens: Tokens, dtype: torch.dtype, after: int = 0) -
         return _read(body, tokens, dtype, after)
     width, hidden = width_of_sharing(body, len(tokens.id)), None
     for columns in in_parts(texts, n, width):
+        stop()
         rows = max(texts.length[i] for i in columns)
         index = torch.tensor(columns, device=tokens.id.device)
         part = map_tree(lambda x: x[:rows].index_select(1, index), tokens)  # noqa: B023  called here and now

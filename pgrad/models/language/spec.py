@@ -27,6 +27,11 @@ class LanguageSpec:
     """compute every layer again in the backward pass: less memory, a third more time"""
     temperature: float = 1.0
     """divides the logits wherever the policy is sampled or scored"""
+    engine: Literal["own", "vllm"] = "own"
+    """what writes: pgrad's own loop, which repeats and resumes bit for bit, or vLLM on a GPU (pgrad[vllm]),
+    which does so up to rounding; its gap to training is measured, and corrected where it is large"""
+    vllm_gpu_memory_utilization: float = 0.3
+    """the share of the GPU's memory that vLLM may use"""
     reference: bool = False
     """keep the first policy beside the trained one (with adapters it is the model without them, and free)"""
 
@@ -55,6 +60,12 @@ class LanguageSpec:
             raise UsageError("lora_targets are given but lora is 0: set the rank of the adapters, such as 16")
         if self.dtype not in ("float32", "bfloat16"):
             raise UsageError(f"dtype must be float32 or bfloat16, got {self.dtype!r}")
+        if self.engine not in ("own", "vllm"):
+            raise UsageError(f"engine must be own or vllm, got {self.engine!r}")
+        if not 0.0 < self.vllm_gpu_memory_utilization <= 1.0:
+            raise UsageError(
+                f"vllm_gpu_memory_utilization must be in (0, 1], got {self.vllm_gpu_memory_utilization!r}"
+            )
         if not (math.isfinite(self.temperature) and self.temperature > 0.0):
             raise UsageError(
                 f"temperature must be a finite number > 0, got {self.temperature!r}; at 0 there is no policy "

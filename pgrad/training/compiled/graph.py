@@ -9,6 +9,8 @@ from torch import Generator, Tensor
 from torch.fx import GraphModule
 from torch.overrides import TorchFunctionMode
 
+from pgrad.training.compiled.cheaper import cheaper
+
 DRAWS = ("exponential_", "normal_", "uniform_")
 """The methods that draw random numbers: each fills a tensor that was just made."""
 
@@ -63,12 +65,16 @@ def trace(
         with Draws(iter(tensors[split:])):
             return function(*tensors[:split])
 
-    # torch's tanh takes longer than the matrix products around it; this is off by 1e-7, whatever x is
-    cheaper = {torch.ops.aten.tanh.default: lambda x: 2.0 * torch.sigmoid(2.0 * x) - 1.0}
-    return make_fx(without_chance, decomposition_table=cheaper, tracing_mode="fake")(*inputs)
+    return make_fx(without_chance, decomposition_table=cheaper(), tracing_mode="fake")(*inputs)
+
+
+def loops(graph: GraphModule) -> list[GraphModule]:
+    """What is done again and again in the loops of a graph."""
+    return [part for part in graph.children() if isinstance(part, GraphModule)]
 
 
 def text(graph: GraphModule) -> list[Any]:
     """What a graph computes, as JSON: its code, and the values of the tensors that are written into it."""
     names = [str(node.target) for node in graph.graph.nodes if node.op == "get_attr"]
-    return [graph.code, [(name, getattr(graph, name).tolist()) for name in names]]
+    values = [(name, x.tolist()) for name in names if isinstance(x := getattr(graph, name), Tensor)]
+    return [graph.code, values, *map(text, loops(graph))]

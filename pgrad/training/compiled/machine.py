@@ -1,22 +1,28 @@
 """What runs the agent's functions: as they are written, or as machine code made of them."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.func import functional_call
+from torch.fx import GraphModule
 
 from pgrad.data import Tree, leaves, map_tree
-from pgrad.training.compiled import package
+from pgrad.training.compiled import launch, package
 from pgrad.training.compiled.call import Call
 from pgrad.training.compiled.describe import describe
 from pgrad.training.compiled.graph import Draw, Draws, text, trace
 
 Mathematics = Callable[[Call, Sequence[Tensor], Sequence[Tensor], Generator | None], Tree]
 """From what is kept between calls and the tensors of a call to an answer."""
+
+
+Builder = Callable[[Iterator[Tensor]], Tree]
+"""From the tensors of a tree, in its order, to the tree."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +37,32 @@ class Program:
 
     def __call__(self, call: Call) -> Tree:
         """The answer to a call; what is kept may have been written to."""
-        inputs = [*self.kept, *[x if x.is_contiguous() else x.contiguous() for x in call.tensors]]
-        if self.draws:
-            assert call.generator is not None
-            inputs += [draw(call.generator) for draw in self.draws]
-        found = iter(self.code(inputs))
-        return map_tree(lambda _: next(found), self.answer)
+        return self.respond(call.tensors, call.generator)
+
+    def respond(self, tensors: Iterable[Tensor], generator: Generator | None = None) -> Tree:
+        """The answer to a call with these tensors."""
+        inputs = [*self.kept, *[x if x.is_contiguous() else x.contiguous() for x in tensors]]
+        for draw in self.draws:
+            assert generator is not None
+            inputs.append(draw(generator))
+        return self._build(iter(self.code(inputs)))
+
+    @cached_property
+    def _build(self) -> Builder:
+        return builder(self.answer)
+
+
+def builder(like: Tree) -> Builder:
+    """What builds trees like this one, faster than looking at it each time."""
+    if isinstance(like, Tensor):
+        return next
+    if isinstance(like, dict):
+        named = {key: builder(part) for key, part in like.items()}
+        return lambda found: {key: part(found) for key, part in named.items()}
+    if isinstance(like, tuple):
+        parts = [builder(part) for part in like]
+        return lambda found: tuple([part(found) for part in parts])
+    return lambda found: map_tree(lambda _: next(found), like)
 
 
 class Called(nn.Module):
@@ -78,6 +104,14 @@ class Machine:
             if program is not None:
                 return program(call)
         return function(self.agent, *inputs)
+
+    def ready(self, function: Callable[..., Tree], *inputs: Any) -> Callable[..., Tree]:
+        """`run` of a function for a tree and perhaps a generator, looked up once for all trees like it."""
+        if self.compiles:
+            program = self.program(Call(function, *inputs), self._plainly, self._state)
+            if program is not None:
+                return lambda tree, *generator: program.respond(leaves(tree), *generator)
+        return partial(function, self.agent)
 
     def program(
         self,
@@ -142,13 +176,33 @@ class Machine:
         inputs = [*kept, *given, *(draw(Generator(device)) for draw in draws)]
         forms = [(x.shape, x.stride(), str(x.dtype), str(x.device)) for x in inputs]
         described, module = describe(call, self.agent), None
-        if described is None:
+        if described is None or launch.on_gpu(device):
             module = trace(function, inputs, len(draws))
-            described = text(module)
-        key = package.key_of([described, around, forms])
+            described = described or text(module)
+        key = package.key_of([described, around, forms, launch.described(device)])
         code = package.load(key, device)
         if code is None:
+            code = self._built(call, module or trace(function, inputs, len(draws)), inputs, key, device)
+        if launch.on_gpu(device):
+            plainly = partial(run_plainly, module)
+            code = launch.launched(code, plainly, kept, call.name, self.warn)
+        assert code is not None
+        return Program(code, kept, draws, map_tree(torch.detach, answer), call)
+
+    def _built(
+        self, call: Call, module: GraphModule, inputs: list[Tensor], key: str, device: torch.device
+    ) -> package.Code | None:
+        """Machine code of a graph; on a GPU None without a compiler, where the graph itself is recorded."""
+        try:
             package.prepare()
             self.tell(f"compiling {call.name}, once for these shapes: it is kept in {package.folder()}")
-            code = package.build(module or trace(function, inputs, len(draws)), inputs, key, device)
-        return Program(code, kept, draws, map_tree(torch.detach, answer), call)
+            return package.build(module, inputs, key, device)
+        except Exception:
+            if not launch.on_gpu(device):
+                raise
+            return None
+
+
+def run_plainly(module: Any, tensors: list[Tensor]) -> list[Tensor]:
+    """A traced graph, operation by operation."""
+    return module(*tensors)

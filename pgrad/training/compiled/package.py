@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from pgrad.training.compiled.graph import loops
+
 Code = Callable[[list[Tensor]], list[Tensor]]
 """Machine code: tensors in, tensors out; some of those that go in may be written to."""
 
@@ -26,6 +28,16 @@ COMPILED = (
     "training/optimizers.py",
 )
 """The sources of what is compiled, and of what compiles it."""
+
+OPTIONS = {
+    "pattern_matcher": False,  # it would put sums back into the products before them
+    "memory_planning": True,  # one allocation for all that is in between
+    "cpp.enable_floating_point_contract_flag": "fast",  # a·b + c in one instruction
+}
+"""Of the compiler, where it makes code for processors."""
+
+LOOPS = {"memory_planning": False}
+"""Instead, where a graph has loops, whose bodies it would plan together with what is around them."""
 
 KEPT = 400
 """Packages in the folder; the ones that were not used for longest make room."""
@@ -109,7 +121,11 @@ def build(module: GraphModule, inputs: Sequence[Tensor], key: str, device: torch
     home = folder()
     with signals_later(), tempfile.TemporaryDirectory(dir=home) as scratch, torch.no_grad():
         program = torch.export.export(module, tuple(inputs))
-        made = torch._inductor.aoti_compile_and_package(program, package_path=f"{scratch}/{key}.pt2")
+        made = torch._inductor.aoti_compile_and_package(
+            program,
+            package_path=f"{scratch}/{key}.pt2",
+            inductor_configs=(OPTIONS | (LOOPS if loops(module) else {})) if device.type == "cpu" else {},
+        )
         os.replace(made, home / f"{key}.pt2")
     _make_room(home)
     return _open(home / f"{key}.pt2", device)
@@ -134,7 +150,8 @@ def _open(path: Path, device: torch.device) -> Code:
             raise BadZipFile(f"{damaged} in {path}")
     # Not by torch._inductor.aoti_load_package: that loads the whole compiler first, for two seconds.
     index = -1 if device.index is None else device.index
-    loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, index)
+    alone = device.type == "cuda"  # without looking whether earlier runs have ended, which no graph may
+    loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", alone, 1, index)
     run: Code = loader.run
     return run
 

@@ -1,11 +1,13 @@
 """The gradient step as one function of tensors: loss, backward, clipping and the optimiser."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
 from pgrad.algorithms.protocol import Metrics
+from pgrad.data.handover import hand_over
 from pgrad.training.compiled.call import Call
 from pgrad.training.compiled.machine import Machine
 from pgrad.training.optimizers import FlatParameters, Group, clip
@@ -42,7 +44,7 @@ class CompiledStep:
         for group in self._groups.values():
             group.optimizer.count()
             sizes.append(group.optimizer.numbers(group.learning_rate * share))
-        self._sizes.copy_(torch.tensor(sizes))
+        self._sizes.copy_(hand_over(torch.tensor(sizes), self._sizes.device))
         metrics: Metrics = program(call)
         return metrics
 
@@ -59,21 +61,49 @@ class CompiledStep:
         moments = {
             name: [next(left) for _ in group.optimizer.moments] for name, group in self._groups.items()
         }
-        sizes = next(left)
-        own = dict(zip(self._others, left, strict=True))
-        moving = {name: values[name].detach().requires_grad_() for name in self._groups}
-        with torch.enable_grad():
-            for name, group in self._flat.groups.items():
-                own |= views(group, moving.get(name, values[name]))
-            loss, metrics = self._machine.call_with(own, call, tensors, generator)
-            grads = torch.autograd.grad(loss, list(moving.values()), materialize_grads=True)
-        with torch.no_grad():
-            whole = torch.cat(grads) if len(grads) > 1 else grads[0]
-            norm = clip(whole, self._max_grad_norm)
-            parts = torch.split(whole, [len(grad) for grad in grads])
-            for k, (name, group) in enumerate(self._groups.items()):
-                group.optimizer.advance(values[name], parts[k], *moments[name], *sizes[k].unbind())
-        return {**{name: x.detach() for name, x in metrics.items()}, "train/grad_norm": norm}
+        sizes = dict(zip(self._groups, next(left).unbind(), strict=True))
+        state = State(values, moments, sizes, dict(zip(self._others, left, strict=True)))
+        inputs = call, tensors, generator
+        return descend(
+            self._machine, self._flat.groups, list(self._groups), state, self._max_grad_norm, inputs
+        )
+
+
+@dataclass(frozen=True)
+class State:
+    """What steps read and write, given from outside."""
+
+    values: dict[str, Tensor]  # of every group
+    moments: dict[str, list[Tensor]]  # of the groups that are stepped
+    sizes: dict[str, Tensor]  # numbers of their optimisers
+    others: dict[str, Tensor]  # of the agent's tensors, by name
+
+
+def descend(
+    machine: Machine,
+    groups: dict[str, Group],
+    stepped: Sequence[str],
+    state: State,
+    max_grad_norm: float,
+    inputs: tuple[Call, Sequence[Tensor], Generator | None],
+) -> Metrics:
+    """A step of some groups down the gradient of a call with other tensors; what the call reports."""
+    values = state.values
+    moving = {name: values[name].detach().requires_grad_() for name in stepped}
+    own = dict(state.others)
+    with torch.enable_grad():
+        for name, group in groups.items():
+            own |= views(group, moving.get(name, values[name]))
+        loss, metrics = machine.call_with(own, *inputs)
+        grads = torch.autograd.grad(loss, list(moving.values()), materialize_grads=True)
+    with torch.no_grad():
+        whole = torch.cat(grads) if len(grads) > 1 else grads[0]
+        norm = clip(whole, max_grad_norm)
+        parts = torch.split(whole, [len(grad) for grad in grads])
+        for name, part in zip(stepped, parts, strict=True):
+            sizes = state.sizes[name].unbind()
+            groups[name].optimizer.advance(values[name], part, *state.moments[name], *sizes)
+    return {**{name: x.detach() for name, x in metrics.items()}, "train/grad_norm": norm}
 
 
 def views(group: Group, values: Tensor) -> dict[str, Tensor]:

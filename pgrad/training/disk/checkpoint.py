@@ -103,6 +103,12 @@ def latest_checkpoint(folder: Path) -> Path:
     return found[-1]
 
 
+def steps_of(folder: Path) -> int:
+    """The timesteps of the newest complete checkpoint in `folder`; 0 where there is none."""
+    found = checkpoints(folder)
+    return _timesteps(found[-1]) if found else 0
+
+
 def checkpoint_info(path: Path) -> dict[str, Any]:
     """The info that a checkpoint was saved with; its tensors are not read. Raises CheckpointError."""
     info: dict[str, Any] = unpack(_read_manifest(path)["info"], {})

@@ -1,5 +1,6 @@
 """A run directory: everything one run writes, in one folder that no other run writes into."""
 
+import contextlib
 import json
 import re
 import shlex
@@ -12,6 +13,7 @@ from typing import Any, Self
 
 from pgrad.errors import CheckpointError, PgradError, UsageError
 from pgrad.extras import nearest
+from pgrad.training.disk.checkpoint import checkpoints
 from pgrad.training.disk.files import is_disk_full, reason, write_atomic
 from pgrad.training.disk.lock import Lock, acquire
 
@@ -36,8 +38,8 @@ class RunDir:
     def create(cls, path: Path, overwrite: bool = False) -> Self:
         """Make a run directory and lock it. `overwrite` removes what an earlier run wrote there, no more.
 
-        Raises UsageError where the folder already holds a run or something else, CheckpointError if it is
-        in use.
+        A run that ended before there was anything to keep makes room for another without that. Raises
+        UsageError where the folder already holds a run or something else, CheckpointError if it is in use.
         """
         path = Path(path)
         try:
@@ -45,9 +47,10 @@ class RunDir:
             _require_ours(path)
             run = cls(path, acquire(path / "lock"))
             try:
-                if (path / CONFIG).exists() and not overwrite:
+                if not (overwrite or run.is_empty):
+                    first = "resume it" if run.has_checkpoint else "it ended before its first checkpoint"
                     raise UsageError(
-                        f"{path} already holds a run: resume it, choose another run directory, or delete it "
+                        f"{path} already holds a run: {first}, choose another run directory, or delete it "
                         "with overwrite=True (--overwrite)"
                     )
                 run._lay_out()
@@ -166,10 +169,28 @@ class RunDir:
         except OSError as error:
             raise CheckpointError(f"cannot write {self.path / 'command.txt'}: {_problem(error)}") from error
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a state to go on from or to load."""
+        return bool(checkpoints(self.checkpoints) or checkpoints(self.best))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing came of the run, or there is none: no checkpoint, and no row of metrics."""
+        rows = self.metrics.is_file() and self.metrics.read_bytes().count(b"\n") > 1
+        return not (rows or self.has_checkpoint)
+
     def release(self) -> None:
         """Let other processes use the directory."""
         if self.lock:
             self.lock.release()
+
+    def discard(self) -> None:
+        """Remove what the run wrote, if nothing came of it."""
+        with contextlib.suppress(OSError):  # what cannot be removed stays
+            if self.is_empty:
+                self._clear()
+                (self.path / CONFIG).unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
@@ -180,7 +201,14 @@ class RunDir:
         self.release()
 
     def _lay_out(self) -> None:
-        """Remove what an earlier run left, config.json last: by that file the folder is known as a run's."""
+        """Begin with empty folders, and with config.json: by that file a folder is known as a run's."""
+        self._clear()
+        self.write_config({})
+        for folder in (self.checkpoints, self.best, self.videos, self.plots):
+            folder.mkdir()
+
+    def _clear(self) -> None:
+        """Remove what an earlier run left, config.json aside."""
         for name in FILES:
             (self.path / name).unlink(missing_ok=True)
         for name in FOLDERS:
@@ -189,9 +217,6 @@ class RunDir:
                 folder.unlink()  # and leave alone what it points to
             elif folder.exists():
                 shutil.rmtree(folder)
-        self.write_config({})
-        for folder in (self.checkpoints, self.best, self.videos, self.plots):
-            folder.mkdir()
 
 
 def folder_name(name: str) -> str:

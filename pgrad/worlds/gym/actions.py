@@ -20,19 +20,29 @@ def action_buffers(space: Space[Any], n: int) -> list[Array]:
     return [np.zeros((n, *(leaf.shape or ())), _dtype(leaf)) for _, leaf in space_leaves(space, "action")]
 
 
-def to_arrays(space: Space[Any], action: Tree, counted: NDArray[np.bool_]) -> list[Array]:
-    """The actions [B, ...] as one array for each part of `space`, in its order.
+class Actions:
+    """What is asked of an action space at every step, with what of it never changes looked up once."""
 
-    Discrete and MultiDiscrete are moved to their start, Box is clipped to its bounds (and rounded where it is
-    of integers), everything is cast to the space's dtype. Parts of several dimensions may come flat.
+    def __init__(self, space: Space[Any]) -> None:
+        self._space = space
+        self._parts = [_Part(path, leaf) for path, leaf in space_leaves(space, "action")]
+        self._is_whole = not isinstance(space, Dict | Tuple)
 
-    Raises MismatchError for another structure, shape or kind of numbers; and for NaN, infinity or an integer
-    outside the space where `counted` [B] is true (elsewhere the action is ignored).
-    """
-    # Right after a simulator whatever is called runs from cold caches: a call less is microseconds less.
-    if type(space) in (Box, Discrete) and isinstance(action, Tensor):
-        return [_encode("action", space, action, counted)]
-    return [_encode(path, leaf, x, counted) for path, leaf, x in _pairs(space, action, "action")]
+    def arrays(self, action: Tree, counted: NDArray[np.bool_]) -> list[Array]:
+        """The actions [B, ...] as one array for each part of the space, in its order.
+
+        Discrete and MultiDiscrete are moved to their start, Box is clipped to its bounds (and rounded where
+        it is of integers), everything is cast to the space's dtype. Parts of several dimensions may come
+        flat.
+
+        Raises MismatchError for another structure, shape or kind of numbers; and for NaN, infinity or an
+        integer outside the space where `counted` [B] is true (elsewhere the action is ignored).
+        """
+        # Right after a simulator whatever is called runs from cold caches: a call less is microseconds less.
+        if self._is_whole and isinstance(action, Tensor):
+            return [self._parts[0].encode(action, counted)]
+        tensors = _tensors(self._space, action, "action")
+        return [part.encode(x, counted) for part, x in zip(self._parts, tensors, strict=True)]
 
 
 def to_rows(space: Space[Any], arrays: Sequence[Array]) -> list[Any]:
@@ -47,51 +57,68 @@ def to_batch(space: Space[Any], arrays: Sequence[Array]) -> Any:
     return _batch(space, iter(arrays))
 
 
-def _pairs(space: Space[Any], action: Tree, path: str) -> Iterator[tuple[str, Space[Any], Tensor]]:
+def _tensors(space: Space[Any], action: Tree, path: str) -> Iterator[Tensor]:
     if isinstance(space, Dict):
         if not isinstance(action, dict) or action.keys() != space.spaces.keys():
             raise MismatchError(f"the {path} must be a dict with the keys {list(space.spaces)}")
         for key, part in space.spaces.items():
-            yield from _pairs(part, action[key], f"{path}[{key!r}]")
+            yield from _tensors(part, action[key], f"{path}[{key!r}]")
     elif isinstance(space, Tuple):
         if not isinstance(action, tuple) or len(action) != len(space.spaces):
             raise MismatchError(f"the {path} must be a tuple of {len(space.spaces)}")
         for k, part in enumerate(space.spaces):
-            yield from _pairs(part, action[k], f"{path}[{k}]")
+            yield from _tensors(part, action[k], f"{path}[{k}]")
     elif isinstance(action, Tensor):
-        yield path, space, action
+        yield action
     else:
         raise MismatchError(f"the {path} must be a tensor for {space}, got a {type(action).__name__}")
 
 
-def _encode(path: str, leaf: Space[Any], action: Tensor, counted: NDArray[np.bool_]) -> Array:
-    array: Array = (action.float() if action.dtype == torch.bfloat16 else action).numpy(force=True)
-    shape = (len(counted), *(leaf.shape or ()))
-    if array.shape != shape:
-        if array.shape != (shape[0], math.prod(shape[1:])):
-            raise MismatchError(f"the {path} has shape {array.shape}, {shape[0]} × {leaf} needs {shape}")
-        array = array.reshape(shape)
-    if array.dtype.kind == "f" and isinstance(leaf, Discrete | MultiDiscrete):
-        raise MismatchError(f"the {path} has dtype {array.dtype}, {leaf} needs integers")
-    if not _surely_right(leaf, array):
-        array = _without_wrong(path, leaf, array, counted)
-    if isinstance(leaf, Discrete | MultiDiscrete):
-        array = array + integer_range(leaf)[0]
-    elif isinstance(leaf, Box):
-        if leaf.dtype.kind in "iu":
-            array = np.rint(array)
-        array = np.minimum(np.maximum(array, leaf.low), leaf.high)
-    return array if array.dtype == _dtype(leaf) else array.astype(_dtype(leaf))
+class _Part:
+    """A part of an action space that is neither Dict nor Tuple."""
 
+    def __init__(self, path: str, space: Space[Any]) -> None:
+        self._path, self._space = path, space
+        self._shape, self._dtype = space.shape or (), _dtype(space)
+        self._box = space if isinstance(space, Box) else None
+        self._range = integer_range(space) if isinstance(space, Discrete | MultiDiscrete) else None
+        # Where nothing is added the array is the tensor: numbers are copied out of it, rows are not.
+        stays = self._range is None or (not self._shape and self._range[0] == 0)
+        self._shift = None if stays or self._range is None else self._range[0]
 
-def _surely_right(leaf: Space[Any], array: Array) -> bool:
-    """A quick look: false may only mean that it takes a slower one."""
-    if isinstance(leaf, Discrete):
-        rows = array.tolist()
-        return bool(min(rows) >= 0 and max(rows) < leaf.n)
-    if isinstance(leaf, Box) and array.dtype.kind == "f":
-        return math.isfinite(np.vdot(array, array))
-    return False
+    def encode(self, action: Tensor, counted: NDArray[np.bool_]) -> Array:
+        """The actions of this part as an array; see `Actions.arrays`."""
+        array: Array = (action.float() if action.dtype is torch.bfloat16 else action).numpy(force=True)
+        if array.shape != (len(counted), *self._shape):
+            array = self._shaped(array, len(counted))
+        if self._range is not None and array.dtype.kind == "f":
+            raise MismatchError(f"the {self._path} has dtype {array.dtype}, {self._space} needs integers")
+        if not self._surely_right(array):
+            array = _without_wrong(self._path, self._space, array, counted)
+        if self._shift is not None:
+            array = array + self._shift
+        elif self._box is not None:
+            if self._dtype.kind in "iu":
+                array = np.rint(array)
+            array = np.minimum(np.maximum(array, self._box.low), self._box.high)
+        return array if array.dtype == self._dtype else array.astype(self._dtype)
+
+    def _shaped(self, array: Array, n: int) -> Array:
+        shape = (n, *self._shape)
+        if array.shape != (n, math.prod(self._shape)):
+            raise MismatchError(
+                f"the {self._path} has shape {array.shape}, {n} × {self._space} needs {shape}"
+            )
+        return array.reshape(shape)
+
+    def _surely_right(self, array: Array) -> bool:
+        """A quick look: false may only mean that it takes a slower one."""
+        if self._box is not None:
+            return array.dtype.kind == "f" and math.isfinite(np.vdot(array, array))
+        if self._range is not None and not self._shape:
+            rows = array.tolist()
+            return bool(min(rows) >= 0 and max(rows) < self._range[1])
+        return False
 
 
 def _without_wrong(path: str, leaf: Space[Any], array: Array, counted: NDArray[np.bool_]) -> Array:
@@ -112,8 +139,8 @@ def _wrong(leaf: Space[Any], array: Array) -> Array:
     return (array < 0) | (array >= n)
 
 
-def _dtype(leaf: Space[Any]) -> Any:
-    return np.int64 if isinstance(leaf, Discrete) else leaf.dtype
+def _dtype(leaf: Space[Any]) -> np.dtype[Any]:
+    return np.dtype(np.int64 if isinstance(leaf, Discrete) else leaf.dtype)
 
 
 def _rows(space: Space[Any], arrays: Iterator[Array]) -> list[Any]:

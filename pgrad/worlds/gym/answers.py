@@ -1,5 +1,6 @@
 """What is wrong with what an environment answered, in words."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def step_problem(answer: Any, error: Exception) -> str:
 def nonfinite(space: Space[Any], obs: Sequence[Array], reward: Array) -> tuple[int, str] | None:
     """The first environment whose observation or reward is NaN or infinite, and what it is."""
     floats = [leaf for leaf in (reward, *obs) if leaf.dtype.kind == "f"]
-    if all(np.count_nonzero(np.isfinite(leaf)) == leaf.size for leaf in floats):  # quicker than np.all
+    if all(math.isfinite(np.vdot(leaf, leaf)) for leaf in floats):  # the quickest look, right where it is yes
         return None
     paths = [path for path, _ in space_leaves(space, "observation")]
     for path, leaf in zip(("reward", *paths), (reward, *obs), strict=True):

@@ -10,7 +10,7 @@ from torch import Tensor
 from pgrad.data.masked import Masked
 from pgrad.data.tree import Tree, leaves, map_tree
 from pgrad.errors import WorldError
-from pgrad.worlds.gym.actions import action_buffers, to_arrays, to_rows
+from pgrad.worlds.gym.actions import Actions, action_buffers, to_rows
 from pgrad.worlds.gym.answers import NOTHING, RESET, nonfinite, require_flags, reset_problem, step_problem
 from pgrad.worlds.gym.atari import LIFE_LOST, loses_lives
 from pgrad.worlds.gym.create import Recipe, create_alike, error_line, name_of
@@ -54,14 +54,14 @@ class GymnasiumWorld:
         rewards = torch.zeros(self.n_envs, dtype=torch.float64)
         self._reward, self._rewards = reward.numpy(), rewards.numpy()
         pairs = zip((reward, *leaves(tensors)), (rewards, *leaves(staged)), strict=True)
-        self._staged = [(shown, x) for shown, x in pairs if shown is not x]
+        self._staged = [(shown.numpy(), x.numpy()) for shown, x in pairs if shown is not x]
         self._terminated, self._truncated, self._ended = flags.numpy()
-        self._ended_view = flags[2]
-        self.ended = self._ended_view.to(self.device, copy=True)
         self._over = [False] * self.n_envs  # the same as _ended, quicker to look at one by one
+        self._told, self.ended = list(self._over), flags[2].to(self.device, copy=True)
         self._all = range(self.n_envs)
 
         self._steps = [env.step for env in self._envs]
+        self._actions = Actions(self.action_space)
         self._masks = ActionMasks(self._envs)
         self._lives = loses_lives(one)
         self._history = History(self._envs, seeds, self.action_space)
@@ -95,7 +95,7 @@ class GymnasiumWorld:
             which = np.flatnonzero(chosen).tolist()
             counted &= chosen
         try:
-            arrays = to_arrays(self.action_space, action, counted)
+            arrays = self._actions.arrays(action, counted)
         except MismatchError as error:
             where = f"{self.name}: " if error.row is None else self._where(error.row, 1)
             raise WorldError(f"{where}{error}") from None
@@ -159,9 +159,10 @@ class GymnasiumWorld:
         self._over[i] = self._ended[i] = False
 
     def _show_staged(self) -> None:
-        """As float32 what was written as float64."""
-        for shown, staged in self._staged:
-            shown.copy_(staged)
+        """As float32 what was written as float64; what is too large is found as infinity."""
+        with np.errstate(over="ignore"):
+            for shown, staged in self._staged:
+                shown[...] = staged
 
     def _require_finite(self, rows: list[Any] | None) -> None:
         """Find NaN and infinity before anything learns from them."""
@@ -240,7 +241,8 @@ class GymnasiumWorld:
     def _shown(self) -> Step:
         if self._masks.given and not isinstance(self._view.obs, Masked):
             self._view = self._view._replace(obs=Masked(self._view.obs, self._masks.allowed))
-        self.ended = self._ended_view.to(self.device, copy=True)
+        if self._over != self._told:  # the tensor may have been kept: another one, but only where it differs
+            self._told, self.ended = list(self._over), torch.tensor(self._over, device=self.device)
         return self._view if self.device.type == "cpu" else on_device(self._view, self.device)
 
     def _who(self, i: int) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from pgrad.data.masked import choices
 from pgrad.data.tree import Tree, leaves, map_tree
 from pgrad.errors import UsageError, WorldError
-from pgrad.worlds.gym.actions import to_arrays, to_batch, to_rows
+from pgrad.worlds.gym.actions import Actions, to_batch, to_rows
 from pgrad.worlds.gym.answers import RESET, STEP, answered, nonfinite
 from pgrad.worlds.gym.create import error_line
 from pgrad.worlds.gym.history import environment_seeds
@@ -65,6 +65,7 @@ class VectorWorld:
         check_observation_space(self.observation_space, self.name)
         check_action_space(self.action_space, self.name)
         self._env, self._mode = env, autoreset_mode(env, self.name)
+        self._actions = Actions(self.action_space)
         self._seed: int | None = environment_seeds(seed, 1)[0]
         self._begun = False
         tensors = zeros(self.observation_space, self.n_envs)
@@ -113,7 +114,7 @@ class VectorWorld:
         self._length[live] += 1
         self._length[over] = 0
         try:
-            arrays = to_arrays(self.action_space, action, live)
+            arrays = self._actions.arrays(action, live)
             self._advance(to_batch(self.action_space, arrays), shown, over, live)
         except MismatchError as error:
             where = f"{self.name}" if error.row is None else self._where(error.row)

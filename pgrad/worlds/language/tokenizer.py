@@ -38,3 +38,9 @@ def character_tokenizer(alphabet: str) -> Any:
         clean_up_tokenization_spaces=False,
         padding_side="right",
     )
+
+
+def alphabet_of(tokenizer: Any) -> str:
+    """The alphabet that `character_tokenizer` made this of."""
+    ids: dict[str, int] = tokenizer.get_vocab()
+    return "".join(sorted(ids.keys() - set(SPECIAL), key=ids.__getitem__))

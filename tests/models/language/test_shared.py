@@ -140,7 +140,7 @@ def test_policy_value_and_reference_say_the_same(
     assert seen[0] < tokens.id.numel()
     monkeypatch.setattr(
         "pgrad.models.language.network.read_shared",
-        lambda body, tokens, dtype, after=0: read(body, tokens, dtype),
+        lambda body, tokens, dtype, after=0, stop=None: read(body, tokens, dtype),
     )
     for x, y in zip(scores, (plain := everything(net, tokens, action))[0], strict=True):
         torch.testing.assert_close(x, y, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,83 @@
+"""What gradient steps reported, as the numbers of an update, and what in them means that it went wrong."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pgrad.algorithms.protocol import Metrics
+from pgrad.algorithms.sampler import SAMPLING
+from pgrad.data.handover import hand_over
+from pgrad.errors import TrainingError
+
+RATIO_TOLERANCE = {"cpu": 1e-3, "cuda": 2e-2}
+"""Largest |log π − log μ| on fresh data that rounding can explain: float32's, or TF32's in convolutions."""
+
+HALF_TOLERANCE = 1.0
+"""The same in bfloat16, and by another engine: log-probabilities of rare tokens are −10 and less."""
+
+LOG_RATIO = "train/max_log_ratio"
+WATCHED = ("train/loss", "train/value_loss", "train/grad_norm", "train/policy_grad_norm")
+
+
+def averaged(
+    records: Sequence[Metrics], extra: Metrics, device: torch.device
+) -> tuple[dict[str, float], float]:
+    """The means over steps, and `extra`, as numbers: an iteration's one synchronisation.
+
+    The second is max |log π − log μ| before the first step, 0 where nobody measured it.
+    """
+    columns: dict[str, list[Tensor]] = {}
+    for record in records:
+        for key, value in record.items():
+            columns.setdefault(key, []).append(value)
+    columns = {key: x[:1] if key.startswith(SAMPLING) else x for key, x in columns.items()}
+    columns |= {key: [value] for key, value in extra.items()}
+    first = columns[LOG_RATIO][0] if LOG_RATIO in columns else None
+    means = [hand_over(_mean(values), device) for values in columns.values()]
+    if first is not None:
+        means.append(first.to(torch.float32))
+    numbers: list[float] = torch.stack(means).tolist() if means else []
+    metrics = dict(zip(columns, numbers, strict=False))
+    metrics.pop(LOG_RATIO, None)
+    return metrics, 0.0 if first is None else numbers[-1]
+
+
+def require_sound(metrics: dict[str, float], gap: float, tolerance: float, n_updates: int) -> None:
+    """Raises TrainingError where a gradient was not finite, or the policy that is trained did not agree with
+    the policy that acted before the first step."""
+    bad = [key for key in WATCHED if not math.isfinite(metrics.get(key, 0.0))]
+    if bad:
+        raise TrainingError(
+            f"{' and '.join(bad)} not finite after {n_updates} gradient steps; they moved "
+            "nothing. Common causes: enormous rewards, too large a learning rate, a network that divides"
+        )
+    if not gap <= tolerance:
+        raise TrainingError(
+            "the policy that is trained is not the policy that acted: on fresh data, before any step, "
+            f"|log ratio| is {gap:.2g} and must be 0. Common causes: dropout, batch "
+            "normalisation, an observation normaliser that moved during collection"
+        )
+
+
+def together(parts: Sequence[Metrics], weights: Sequence[Tensor]) -> Metrics:
+    """The metrics of a batch from those of its parts: sums of losses, extremes of extremes, else means."""
+    total = torch.stack(list(weights))
+    share = total / total.sum()
+    columns = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+
+    def one(name: str, x: Tensor) -> Tensor:
+        if name == "train/loss":
+            return x.sum()
+        if "max" in (kind := name.rpartition("/")[2].split("_")):
+            return x.amax()
+        return x.amin() if "min" in kind else (share * x).sum()
+
+    return {name: one(name, x) for name, x in columns.items()}
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    if len(values) == 1:
+        return values[0].to(torch.float32)
+    return torch.stack(values).to(torch.float32).mean()

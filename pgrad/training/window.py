@@ -1,0 +1,68 @@
+"""Where the steps of a window are written: allocated once, overwritten by the next window."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pgrad.data import Trajectory, Tree, leaves, map_tree
+from pgrad.worlds.protocol import Step
+
+
+class Window:
+    """A trajectory of n steps in the making, on `device`.
+
+    over [n + 1, B]: which rows only reset. Their weights follow from it when somebody asks for the whole.
+    """
+
+    def __init__(self, device: torch.device, rows: Trajectory | None = None) -> None:
+        """`rows`: those of a window that was stopped."""
+        self._device, self._traj = device, rows
+        self.over = torch.empty(0, dtype=torch.bool) if rows is None else rows.mask == 0
+        self._rows: list[list[Tensor]] = []  # where what a step tells is written, as views
+
+    def open(self, n: int, done: int, seen: Tree, ended: Tensor, action: Tree) -> None:
+        """Make room for n steps, of which `done` were taken, and write down what is seen before the next."""
+        if self._traj is None or len(self._rows) != n:
+            traj = allocate(n, seen, action, self._device)
+            over = traj.done.new_empty(n + 1, len(ended))
+            if self._traj is not None:
+                old = self._traj, self.over
+                map_tree(lambda new, old: new[:done].copy_(old[:done]), (traj, over), old)
+            self._traj, self.over = traj, over
+            self._rows = [_row(traj, over, t) for t in range(n)]
+        map_tree(lambda whole, now: whole[done].copy_(now), (self._traj.obs, self.over), (seen, ended))
+
+    def write(self, t: int, action: Tree, logp: Tensor, step: Step, ended: Tensor, seen: Tree) -> None:
+        """What was done in step t and what came of it, and what is seen now."""
+        # One call for all: right after a simulator each takes several times as long as it would else.
+        told = [*leaves(action), logp, step.reward, step.terminated, step.truncated, ended, *leaves(seen)]
+        torch._foreach_copy_(self._rows[t], told)
+
+    def settled(self) -> Trajectory | None:
+        """The trajectory, with the weights of all rows that were written; None before the first."""
+        if self._traj is not None and self._rows:
+            torch.logical_not(self.over[:-1], out=self._traj.mask)
+        return self._traj
+
+
+def _row(traj: Trajectory, over: Tensor, t: int) -> list[Tensor]:
+    given = (traj.action, traj.logp, traj.reward, traj.terminated, traj.done)
+    return [*(x[t] for x in leaves(given)), over[t + 1], *(x[t + 1] for x in leaves(traj.obs))]
+
+
+def allocate(n: int, obs: Tree, action: Tree, device: torch.device) -> Trajectory:
+    """Room for n steps of observations and actions like these."""
+    n_envs = next(iter(leaves(obs))).shape[0]
+
+    def rows(count: int) -> Any:
+        return lambda x: torch.empty((count, *x.shape), dtype=x.dtype, device=device)
+
+    def column(dtype: torch.dtype) -> Tensor:
+        return torch.empty((n, n_envs), dtype=dtype, device=device)
+
+    flags = column(torch.bool), column(torch.bool)
+    numbers = column(torch.float32), column(torch.float32)
+    return Trajectory(
+        map_tree(rows(n + 1), obs), map_tree(rows(n), action), *numbers, *flags, column(torch.float32)
+    )
