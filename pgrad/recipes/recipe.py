@@ -27,6 +27,8 @@ class Recipe:
     """mean return to reach; none where the result is only reported"""
     every_seed: float | None = None
     """return that every single seed must reach"""
+    seeds: int = 5
+    """how many are published at least"""
 
     @property
     def title(self) -> str:
