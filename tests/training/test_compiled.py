@@ -31,29 +31,8 @@ from pgrad.training.loop import Training
 from pgrad.training.optimizers import Adam
 from tests.training.tools import NORMALIZED, training
 
+pytestmark = pytest.mark.usefixtures("cache")
 SMALL = pg.AgentSpec(net_arch=(8,))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for packages that the tests of this file share."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("packages")
-        patch.setenv("PGRAD_CACHE", str(folder))
-        yield folder
-
-
-@pytest.fixture
-def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The traced graph itself in place of machine code, which takes the compiler seconds."""
-    kept: dict[str, package.Code] = {}
-
-    def build(module: Any, inputs: Any, key: str, device: Any) -> package.Code:
-        kept[key] = lambda tensors: module(*tensors)
-        return kept[key]
-
-    monkeypatch.setattr(package, "load", lambda key, _: kept.get(key))
-    monkeypatch.setattr(package, "build", build)
 
 
 class Scale(nn.Module):

@@ -1,7 +1,5 @@
 """The learner's derivatives: as written and as machine code they are those of dense algebra."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +12,10 @@ import pgrad as pg
 from pgrad.algorithms.trpo import policy_and_divergence
 from pgrad.data import Batch, Masked, Trajectory, map_tree
 from pgrad.models import build_agent
-from pgrad.training.compiled import package
 from pgrad.training.learner import Learner
 from tests.math.outcomes import outcomes
 
+pytestmark = pytest.mark.usefixtures("cache")
 T, B = 5, 1
 OBSERVATIONS = spaces.Box(-1.0, 1.0, (3,))
 ACTIONS: dict[str, Any] = {
@@ -28,22 +26,6 @@ ACTIONS: dict[str, Any] = {
     "product": spaces.Dict({"turn": spaces.Discrete(2), "push": spaces.Box(-1.0, 1.0, (1,))}),
 }
 WEIGHTS = torch.tensor([1.0, 0.0, 2.0, 0.5, 1.0])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for packages that the tests of this file share."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("packages")
-        patch.setenv("PGRAD_CACHE", str(folder))
-        yield folder
-
-
-@pytest.fixture
-def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The traced graph itself in place of machine code, which takes the compiler seconds."""
-    monkeypatch.setattr(package, "load", lambda key, device: None)
-    monkeypatch.setattr(package, "build", lambda module, *_: lambda tensors: module(*tensors))
 
 
 def case(name: str) -> tuple[pg.TRPO, Learner, Batch]:

@@ -10,10 +10,10 @@ from torch import Tensor
 import pgrad as pg
 from pgrad.algorithms.soft import temper
 from pgrad.data import Transition
-from pgrad.training.compiled import package
 from pgrad.training.loop import Training
 from tests.training.tools import training
 
+pytestmark = pytest.mark.usefixtures("cache")
 SPEC = pg.AgentSpec(net_arch=(8,))
 CASES = {
     "sac": (pg.SAC(learning_starts=4, batch_size=8, critic_learning_rate=1e-2), "pendulum"),
@@ -21,13 +21,6 @@ CASES = {
     "sac, rmsprop": (pg.SAC(learning_starts=4, batch_size=8, optimizer="rmsprop"), "pendulum"),
     "discrete-sac": (pg.DiscreteSAC(learning_starts=4, batch_size=8, gradient_steps=2), "cartpole"),
 }
-
-
-@pytest.fixture
-def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The traced graph itself in place of machine code, which takes the compiler seconds."""
-    monkeypatch.setattr(package, "load", lambda key, device: None)
-    monkeypatch.setattr(package, "build", lambda module, *_: lambda tensors: module(*tensors))
 
 
 def pair(name: str) -> tuple[Training, Training, list[str]]:
