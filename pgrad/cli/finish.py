@@ -11,7 +11,7 @@ from pgrad.run.language import NO_REWARD, cannot_be_judged
 from pgrad.run.seeds import evaluated
 from pgrad.training.disk.checkpoint import latest_checkpoint
 from pgrad.training.disk.rundir import RunDir
-from pgrad.worlds.gym.envpool import PREFIX
+from pgrad.worlds.gym.envpool import is_envpool
 from pgrad.worlds.language.kind import is_language
 
 
@@ -69,7 +69,7 @@ def finish(run: Run, output: Output) -> None:
             print(f"               pgrad export {path} FOLDER")
         if evaluate := _next_evaluation(run):
             print(f"               pgrad eval {path} {evaluate}")
-        if not run.config.world.startswith(PREFIX):  # whose state cannot be saved
+        if not is_envpool(run.config.world):  # whose state cannot be saved
             print(f"               pgrad resume {path} --total-timesteps {more}")
 
 

@@ -57,9 +57,8 @@ def clipped(
     ratio = torch.exp(logp - logp_old.detach())
     clipped_ratio = torch.clamp(ratio.detach(), 1.0 - clip_low, 1.0 + clip_high)  # type: ignore[arg-type]
     surrogate, bound = ratio * advantage, clipped_ratio * advantage
-    return torch.where(
-        surrogate > bound, bound, surrogate
-    )  # where both are equal the gradient is the first's
+    # Where both are equal the gradient is that of the surrogate.
+    return torch.where(surrogate > bound, bound, surrogate)
 
 
 def truncated_score(

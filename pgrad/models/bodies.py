@@ -1,7 +1,7 @@
 """Bodies: a multilayer perceptron and convolutions, with orthogonal weights from an explicit generator."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -18,6 +18,15 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
+def rounded(layers: Callable[[Tensor], Tensor], x: Tensor, half: bool) -> Tensor:
+    """What layers make of x; where `half`, with matrices multiplied in bfloat16, as float32 again."""
+    if not half:
+        return layers(x)
+    with torch.autocast(x.device.type, torch.bfloat16):
+        y = layers(x)
+    return y.float()
+
+
 class Body(nn.Sequential):
     """Layers of which `half` multiplies matrices in bfloat16; weights, input and output are float32.
 
@@ -30,13 +39,7 @@ class Body(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """One layer after the other."""
-        y: Tensor
-        if self.in_half:
-            with torch.autocast(x.device.type, torch.bfloat16):
-                y = super().forward(x)  # type: ignore[no-untyped-call]
-            return y.float()
-        y = super().forward(x)  # type: ignore[no-untyped-call]
-        return y
+        return rounded(super().forward, x, self.in_half)
 
 
 def linear(n_in: int, n_out: int, gain: float, generator: Generator) -> nn.Linear:

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from pgrad.data.tree import Tree
 from pgrad.errors import UsageError
 from pgrad.math.gaussians import TanhGaussian
-from pgrad.models.bodies import ACTIVATIONS, linear, mlp
+from pgrad.models.bodies import ACTIVATIONS, linear, mlp, rounded
 from pgrad.models.encoder import Encoder
 from pgrad.models.heads import POLICY_GAIN, CategoricalHead
 
@@ -50,12 +50,7 @@ class TwinMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[2, N, n_out] from [N, n_in]."""
         x = x.expand(TWINS, *x.shape)
-        if self.in_half:
-            with torch.autocast(x.device.type, torch.bfloat16):
-                x = self._hidden(x)
-            x = x.float()
-        else:
-            x = self._hidden(x)
+        x = rounded(self._hidden, x, self.in_half)
         return torch.baddbmm(self.last_bias, x, self.last_weight.mT)
 
     def _hidden(self, x: Tensor) -> Tensor:

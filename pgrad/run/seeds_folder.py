@@ -11,7 +11,7 @@ from pgrad.run.config import RunConfig
 from pgrad.training.disk.files import reason, write_atomic
 from pgrad.training.disk.log import read
 from pgrad.training.disk.rundir import RunDir, folder_name
-from pgrad.worlds.gym.envpool import PREFIX
+from pgrad.worlds.gym.envpool import is_envpool
 
 FORMAT, VERSION = "pgrad seeds", 1
 FILE = "seeds.json"
@@ -94,7 +94,7 @@ def read_seeds(path: Path) -> tuple[RunConfig, list[int]]:
 
 def can_go_on(path: Path) -> bool:
     """Whether the runs of a folder can be continued: their worlds can be saved."""
-    return not str(read_seeds(path)[0].world).startswith(PREFIX)
+    return not is_envpool(read_seeds(path)[0].world)
 
 
 def draw(path: Path, config: RunConfig, seeds: Sequence[int]) -> None:

@@ -12,7 +12,7 @@ from pgrad.data.room import room_on, size_of, too_large
 from pgrad.errors import UsageError
 from pgrad.worlds.gym.atari import FRAMES, is_preprocessed
 from pgrad.worlds.gym.create import Recipe, find
-from pgrad.worlds.gym.envpool import PREFIX, EnvPool
+from pgrad.worlds.gym.envpool import PREFIX, EnvPool, is_envpool
 from pgrad.worlds.gym.gymnasium import GymnasiumWorld
 from pgrad.worlds.gym.history import environment_seeds
 from pgrad.worlds.gym.vector import VectorWorld
@@ -108,7 +108,7 @@ def _make(
                 f"leave out n_envs, workers, kwargs and frame_stack"
             )
         return VectorWorld(world, seed=seed, device=where)
-    if isinstance(world, str) and world.startswith(PREFIX):
+    if is_envpool(world):
         _require_workers(workers, n_envs)
         return _make_envpool(world, n_envs, seed, workers, frame_stack, where, kwargs)
     tensor = import_module("pgrad.worlds.tensors.tensor")

@@ -11,7 +11,7 @@ from pgrad.data import Batch
 from pgrad.math.natural import fisher_vector_product, flat_gradient, pulled_back
 from pgrad.training.compiled.call import Call
 from pgrad.training.compiled.machine import Machine, Mathematics, Program
-from pgrad.training.compiled.step import PREFIX, views
+from pgrad.training.compiled.step import untrained, views
 from pgrad.training.optimizers import FlatParameters
 
 
@@ -20,8 +20,7 @@ class Derivatives:
 
     def __init__(self, machine: Machine, flat: FlatParameters, group: str, by_machine: bool) -> None:
         self._machine, self._flat, self._group, self._by_machine = machine, flat, group, by_machine
-        trained = {PREFIX + name for one in flat.groups.values() for name in one.names}
-        self._others = {name: x for name, x in machine.tensors().items() if name not in trained}
+        self._others = untrained(machine, flat)
         self._vector = torch.zeros_like(flat.groups[group].values)  # what a curvature is multiplied with
 
     def gradient(self, loss: Loss, batch: Batch) -> tuple[Tensor, Metrics]:

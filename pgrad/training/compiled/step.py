@@ -30,8 +30,7 @@ class CompiledStep:
         self._groups = {name: flat.groups[name] for name in stepped}
         sizes = [group.optimizer.numbers(group.learning_rate) for group in self._groups.values()]
         self._sizes = torch.tensor(sizes, device=flat.values.device)
-        trained = {PREFIX + name for group in flat.groups.values() for name in group.names}
-        self._others = {name: x for name, x in machine.tensors().items() if name not in trained}
+        self._others = untrained(machine, flat)
         optimizer = type(flat.groups[stepped[0]].optimizer).__name__
         self._around = ("step", *stepped, optimizer, max_grad_norm)
 
@@ -104,6 +103,12 @@ def descend(
             sizes = state.sizes[name].unbind()
             groups[name].optimizer.advance(values[name], part, *state.moments[name], *sizes)
     return {**{name: x.detach() for name, x in metrics.items()}, "train/grad_norm": norm}
+
+
+def untrained(machine: Machine, flat: FlatParameters) -> dict[str, Tensor]:
+    """The agent's tensors that are in no group, by name."""
+    trained = {PREFIX + name for group in flat.groups.values() for name in group.names}
+    return {name: x for name, x in machine.tensors().items() if name not in trained}
 
 
 def views(group: Group, values: Tensor) -> dict[str, Tensor]:

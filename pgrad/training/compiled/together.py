@@ -11,7 +11,7 @@ from pgrad.data import Batch
 from pgrad.data.handover import hand_over
 from pgrad.training.compiled.call import Call
 from pgrad.training.compiled.machine import Machine
-from pgrad.training.compiled.step import PREFIX, State, descend, views
+from pgrad.training.compiled.step import State, descend, untrained, views
 from pgrad.training.optimizers import FlatParameters
 
 
@@ -26,8 +26,7 @@ class CompiledTogether:
         self._machine, self._flat, self._max_grad_norm = machine, flat, max_grad_norm
         optimizers = [group.optimizer for group in flat.groups.values()]
         self._sizes = torch.tensor([x.numbers(0.0) for x in optimizers], device=flat.values.device)
-        trained = {PREFIX + name for group in flat.groups.values() for name in group.names}
-        rest = {name: x for name, x in machine.tensors().items() if name not in trained}
+        rest = untrained(machine, flat)
         memory = flat.targets.untyped_storage().data_ptr()
         self._targets = {name: x for name, x in rest.items() if x.untyped_storage().data_ptr() == memory}
         self._others = {name: x for name, x in rest.items() if name not in self._targets}

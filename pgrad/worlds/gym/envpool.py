@@ -22,6 +22,11 @@ OURS = ("num_envs", "batch_size", "num_threads", "seed", "env_seed", "max_num_pl
 """Arguments of EnvPool that `kwargs` may not set."""
 
 
+def is_envpool(world: Any) -> bool:
+    """Whether this names a task of EnvPool, whose state cannot be saved."""
+    return isinstance(world, str) and world.startswith(PREFIX)
+
+
 class EnvPool(VectorEnv):
     """A task of EnvPool as a vector environment that resets on the next step, its actions looked at first.
 
