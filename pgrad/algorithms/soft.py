@@ -48,7 +48,7 @@ def due(
 
     None before `learning_starts` decisions were collected; −1 `gradient_steps` are one for each new decision.
     """
-    learner.replay.add(traj)
+    decisions = learner.replay.add(traj)
     if learner.replay.seen >= learning_starts:
-        for _ in range(int(traj.mask.sum()) if gradient_steps < 0 else gradient_steps):
+        for _ in range(decisions if gradient_steps < 0 else gradient_steps):
             yield learner.replay.transitions(batch_size, learner.generator)

@@ -56,34 +56,45 @@ class Replay:
         return self.rows * stored[-1].shape[1] if stored else 0
 
     @torch.no_grad()
-    def add(self, traj: Trajectory) -> None:
-        """Store the rows of a window [T, B] that goes on where the last one ended."""
+    def add(self, traj: Trajectory) -> int:
+        """Store the rows of a window [T, B] that goes on where the last one ended; how many decide."""
         if self._storage is None:
             self._storage = self._allocate(traj)
         slots = self.slots
         T = len(traj.reward)
         if not slots > T:
             raise UsageError(f"a window of {T} steps does not fit into a replay of {slots - 1} rows")
-        index = (self._next + torch.arange(T + 1, device=traj.reward.device)) % slots
         facts = (traj.action, traj.logp, traj.reward, traj.terminated, traj.done, traj.mask)
         store = self._storage
         kept = (store.action, store.logp, store.reward, store.terminated, store.done, store.mask)
-        map_tree(lambda whole, rows: whole.index_copy_(0, index[:-1], rows), kept, facts)
-        map_tree(lambda whole, rows: whole.index_copy_(0, index, rows), store.obs, traj.obs)
-        self._next = (self._next + T) % slots
+        start, rows = self._next, [*leaves(facts), *leaves(traj.obs)]
+        if start + T < slots:
+            places = [x[start : start + T] for x in leaves(kept)]
+            places += [x[start : start + T + 1] for x in leaves(store.obs)]
+            torch._foreach_copy_(places, rows)
+        else:  # over the end of the ring
+            index = (start + torch.arange(T + 1, device=traj.reward.device)) % slots
+            for whole, new in zip([*leaves(kept), *leaves(store.obs)], rows, strict=True):
+                whole.index_copy_(0, index[: len(new)], new)
+        self._next = (start + T) % slots
         self.rows = min(self.rows + T, slots - 1)
-        self.seen += int((traj.mask > 0).sum())
+        decisions = int(traj.mask.count_nonzero())
+        self.seen += decisions
+        return decisions
 
     def transitions(self, n: int, generator: Generator) -> Transition:
         """n decisions drawn uniformly from all that are stored, with repetition."""
         store = self._stored()
         slots, B = store.reward.shape
         draw = torch.randint(self.rows * B, (n,), generator=generator, device=generator.device)
-        row = (hand_over(draw, store.reward.device) + self._oldest * B) % (slots * B)
-        successor = (row + B) % (slots * B)
+        row = hand_over(draw, store.reward.device)
+        successor = row + B
+        if self.rows == slots - 1:  # the ring is full
+            row = (row + self._oldest * B) % (slots * B)
+            successor = (row + B) % (slots * B)
 
         def take(tree: Tree, rows: Tensor) -> Tree:
-            return map_tree(lambda x: x.flatten(0, 1).index_select(0, rows), tree)
+            return map_tree(lambda x: x.view(-1, *x.shape[2:]).index_select(0, rows), tree)
 
         return Transition(
             obs=take(store.obs, row),

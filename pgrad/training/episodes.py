@@ -19,7 +19,7 @@ class EpisodeStatistics:
         self.returns: deque[float] = deque(maxlen=WINDOW)
         self.lengths: deque[int] = deque(maxlen=WINDOW)
         self.finished = 0
-        self._so_far = torch.zeros(2, 0, dtype=torch.float64)
+        self._so_far = np.zeros((2, 0))
 
     def update(self, traj: Trajectory, ended: Tensor | None = None) -> None:
         """Follow a trajectory that continues where the last one stopped (or whose columns are whole
@@ -28,10 +28,15 @@ class EpisodeStatistics:
         `ended` [T, B]: where episodes ended, if that is not wherever `traj.done` is: a lost life ends none.
         """
         done = (traj.done if ended is None else ended).numpy(force=True)
-        mask, (T, B) = traj.mask.numpy(force=True), done.shape
-        facts = np.stack([traj.reward.numpy(force=True), mask]).astype(np.float64)  # [2, T, B]
-        if self._so_far.shape == (2, B):
-            facts[:, 0] += self._so_far.numpy()
+        reward, mask = traj.reward.numpy(force=True), traj.mask.numpy(force=True)
+        T, B = done.shape
+        if self._so_far.shape != (2, B):
+            self._so_far = np.zeros((2, B))
+        if T == 1 and not done.any():  # quickly, as it comes with every single step of some algorithms
+            self._so_far += (reward[0], mask[0])
+            return
+        facts = np.stack([reward, mask]).astype(np.float64)  # [2, T, B]
+        facts[:, 0] += self._so_far
         # Column after column there are runs of rows of one episode each.
         cut = done.T.flatten()
         cut[T - 1 :: T] = True
@@ -39,7 +44,7 @@ class EpisodeStatistics:
         runs = np.add.reduceat(facts.transpose(0, 2, 1).reshape(2, -1), np.append(0, last[:-1] + 1), axis=1)
         t, i = last % T, last // T
         over = done[t, i]
-        self._so_far = torch.from_numpy(np.where(over, 0.0, runs)[:, t == T - 1])
+        self._so_far = np.where(over, 0.0, runs)[:, t == T - 1]
         found = np.flatnonzero(over & (mask[t, i] > 0))
         # All that ended in one trajectory count: its first hundred would be the shortest of many.
         window = max(WINDOW, len(found))
@@ -64,11 +69,11 @@ class EpisodeStatistics:
             "returns": list(self.returns),
             "lengths": list(self.lengths),
             "finished": self.finished,
-            "so_far": self._so_far,
+            "so_far": torch.from_numpy(self._so_far.copy()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put the window and the running sums back."""
         self.returns, self.lengths = deque(state["returns"]), deque(state["lengths"])
         self.finished = state["finished"]
-        self._so_far = state["so_far"].to(torch.float64)
+        self._so_far = state["so_far"].to(torch.float64).numpy().copy()

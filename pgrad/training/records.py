@@ -34,14 +34,10 @@ def averaged(
             columns.setdefault(key, []).append(value)
     columns = {key: x[:1] if key.startswith(SAMPLING) else x for key, x in columns.items()}
     columns |= {key: [value] for key, value in extra.items()}
-    first = columns[LOG_RATIO][0] if LOG_RATIO in columns else None
-    means = [hand_over(_mean(values), device) for values in columns.values()]
-    if first is not None:
-        means.append(first.to(torch.float32))
-    numbers: list[float] = torch.stack(means).tolist() if means else []
-    metrics = dict(zip(columns, numbers, strict=False))
-    metrics.pop(LOG_RATIO, None)
-    return metrics, 0.0 if first is None else numbers[-1]
+    left = iter(_numbers([x for values in columns.values() for x in values], device))
+    numbers = {key: [next(left) for _ in values] for key, values in columns.items()}
+    gap = numbers.pop(LOG_RATIO, [0.0])[0]
+    return {key: sum(x) / len(x) for key, x in numbers.items()}, gap
 
 
 def require_sound(metrics: dict[str, float], gap: float, tolerance: float, n_updates: int) -> None:
@@ -77,7 +73,8 @@ def together(parts: Sequence[Metrics], weights: Sequence[Tensor]) -> Metrics:
     return {name: one(name, x) for name, x in columns.items()}
 
 
-def _mean(values: list[Tensor]) -> Tensor:
-    if len(values) == 1:
-        return values[0].to(torch.float32)
-    return torch.stack(values).to(torch.float32).mean()
+def _numbers(found: Sequence[Tensor], device: torch.device) -> list[float]:
+    """Scalars of any type, here or on `device`, in one copy."""
+    same = [x if x.device == device else hand_over(x, device) for x in found]
+    same = [x if x.dtype is torch.float32 else x.to(torch.float32) for x in same]
+    return torch.stack(same).tolist() if same else []

@@ -19,36 +19,36 @@ class Window:
         """`rows`: those of a window that was stopped."""
         self._device, self._traj = device, rows
         self.over = torch.empty(0, dtype=torch.bool) if rows is None else rows.mask == 0
-        self._rows: list[list[Tensor]] = []  # where what a step tells is written, as views
+        # Where each step writes, as views: before it, what is seen; after it, what it did and what came.
+        self._before: list[list[Tensor]] = []
+        self._after: list[list[Tensor]] = []
 
     def open(self, n: int, done: int, seen: Tree, ended: Tensor, action: Tree) -> None:
         """Make room for n steps, of which `done` were taken, and write down what is seen before the next."""
-        if self._traj is None or len(self._rows) != n:
+        if self._traj is None or len(self._after) != n:
             traj = allocate(n, seen, action, self._device)
             over = traj.done.new_empty(n + 1, len(ended))
             if self._traj is not None:
                 old = self._traj, self.over
                 map_tree(lambda new, old: new[:done].copy_(old[:done]), (traj, over), old)
             self._traj, self.over = traj, over
-            self._rows = [_row(traj, over, t) for t in range(n)]
-        map_tree(lambda whole, now: whole[done].copy_(now), (self._traj.obs, self.over), (seen, ended))
+            told = [*leaves(traj.action), traj.logp, traj.reward, traj.terminated, traj.done]
+            shown = [over, *leaves(traj.obs)]
+            self._before = [[x[t] for x in shown] for t in range(n + 1)]
+            self._after = [[x[t] for x in told] for t in range(n)]
+        torch._foreach_copy_(self._before[done], [ended, *leaves(seen)])
 
     def write(self, t: int, action: Tree, logp: Tensor, step: Step, ended: Tensor, seen: Tree) -> None:
         """What was done in step t and what came of it, and what is seen now."""
         # One call for all: right after a simulator each takes several times as long as it would else.
         told = [*leaves(action), logp, step.reward, step.terminated, step.truncated, ended, *leaves(seen)]
-        torch._foreach_copy_(self._rows[t], told)
+        torch._foreach_copy_(self._after[t] + self._before[t + 1], told)
 
     def settled(self) -> Trajectory | None:
         """The trajectory, with the weights of all rows that were written; None before the first."""
-        if self._traj is not None and self._rows:
+        if self._traj is not None and self._after:
             torch.logical_not(self.over[:-1], out=self._traj.mask)
         return self._traj
-
-
-def _row(traj: Trajectory, over: Tensor, t: int) -> list[Tensor]:
-    given = (traj.action, traj.logp, traj.reward, traj.terminated, traj.done)
-    return [*(x[t] for x in leaves(given)), over[t + 1], *(x[t + 1] for x in leaves(traj.obs))]
 
 
 def allocate(n: int, obs: Tree, action: Tree, device: torch.device) -> Trajectory:
