@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pgrad.models import AgentSpec, build_agent
-from pgrad.training.loop import Seeds, generator
+from pgrad.training.streams import Seeds, generator
 from pgrad.worlds import make
 
 WORLD, N_ENVS, N_STEPS, TOTAL_TIMESTEPS, SEED = "cartpole", 8, 256, 100_000, 0

@@ -73,5 +73,12 @@ def is_image(space: spaces.Space[Any]) -> bool:
     return isinstance(space, spaces.Box) and space.dtype == "uint8" and len(space.shape) == 3
 
 
+def has_images(space: spaces.Space[Any], least_pixels: int = 0) -> bool:
+    """Whether an observation holds a picture, of at least so many numbers."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        return any(has_images(part, least_pixels) for _, part in _parts(space))
+    return is_image(space) and math.prod(space.shape or ()) >= least_pixels
+
+
 def _parts(space: spaces.Dict | spaces.Tuple) -> list[tuple[Any, spaces.Space[Any]]]:
     return list(space.spaces.items()) if isinstance(space, spaces.Dict) else list(enumerate(space.spaces))

@@ -1,24 +1,17 @@
 """From a configuration to a world, an agent and a training that can begin."""
 
 import dataclasses
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from gymnasium import spaces
-from gymnasium.vector import VectorEnv
 
-from pgrad.data import Episodes, Steps, Trajectory, Tree
+from pgrad.data import Steps
 from pgrad.errors import UsageError
 from pgrad.models import Agent, AgentSpec, build_agent
-from pgrad.models.encoder import is_image
-from pgrad.models.language.load import read_width
-from pgrad.models.language.spec import LanguageSpec
-from pgrad.report.evaluate import Evaluation, eval_mode, evaluate
-from pgrad.run.config import RunConfig, RunOptions, resolve_device
-from pgrad.run.language import evaluate_language, make_language_world, require_judged
+from pgrad.models.encoder import has_images
+from pgrad.run.config import RunConfig, resolve_device
+from pgrad.run.language import make_language_world, require_judged
 from pgrad.run.language_agent import make_language_agent, require_tokens
 from pgrad.run.require import (
     require_actions,
@@ -28,11 +21,10 @@ from pgrad.run.require import (
     require_steps,
 )
 from pgrad.run.room import require_room
-from pgrad.stopping import Stop, go_on
-from pgrad.training.collect import Collector
+from pgrad.run.threads import LARGE_IMAGE, torch_threads
 from pgrad.training.compiled import compile_after
-from pgrad.training.loop import Seeds, Training, generator
-from pgrad.training.versions import usual_threads
+from pgrad.training.loop import Training
+from pgrad.training.streams import Seeds, generator
 from pgrad.worlds import World, make
 from pgrad.worlds.language.kind import is_language
 from pgrad.worlds.language.world import LanguageWorld
@@ -42,14 +34,6 @@ from pgrad.worlds.tensors.tensor import TENSOR_WORLDS, Dynamics
 
 LARGE_BATCH = 1024
 """From this many environments on, a tensor world is worth a GPU."""
-
-
-LARGE_IMAGE = 36 * 36
-"""From this many numbers in a picture on, its convolutions are worth all cores."""
-
-
-WIDE = 512
-"""From this many numbers in a hidden state on, a language model is worth all cores."""
 
 
 def make_world(config: RunConfig, *, n_envs: int, seed: int, workers: int = 0) -> Any:
@@ -93,7 +77,7 @@ def make_agent(config: RunConfig, world: Any) -> Agent:
             critic=algorithm.critic,
             generator=generator(seeds.agent),
         )
-    _require_fit(agent, world)
+    require_fit(agent, world)
     if getattr(algorithm, "reference", False):
         agent.keep_reference()
     return agent.to(_agent_device(config, world))
@@ -152,74 +136,8 @@ def _compiles(config: RunConfig, request: Any, agent: Agent, device: torch.devic
     )
 
 
-def evaluate_fresh(
-    config: RunConfig,
-    agent: Agent,
-    *,
-    episodes: int,
-    deterministic: bool,
-    seed: int,
-    n_envs: int,
-    split: str = "held_out",
-    ready: Any = None,
-    stop: Stop = go_on,
-) -> Evaluation:
-    """Evaluate in worlds of their own, made for it and closed after it.
-
-    split: of prompts, which ones. ready: the world that is trained in; prompts are read once.
-    """
-    if not isinstance(episodes, int) or episodes < 1:
-        raise UsageError(f"episodes must be a whole number ≥ 1, got {episodes!r}")
-    if is_language(config.world):
-        asked: dict[str, Any] = {"episodes": episodes, "split": split, "ready": ready, "stop": stop}
-        return evaluate_language(config, agent, **asked, deterministic=deterministic, seed=seed)
-    if split != "held_out":
-        raise UsageError(f"{config.world_name} has no split {split!r}: those are of prompts")
-    given = exists(config.world)
-    world = make_world(config, n_envs=own_size(config.world) if given else min(episodes, n_envs), seed=seed)
-    device = next(agent.parameters()).device
-    try:
-        _require_fit(agent, world)
-        noise = generator(seed, device)
-        how: dict[str, Any] = {"deterministic": deterministic, "generator": noise, "stop": stop}
-        return evaluate(agent, world, episodes=episodes, **how)
-    finally:
-        if not given:
-            world.close()
-
-
-def episodes_of(
-    config: RunConfig, agent: Agent, *, episodes: int, deterministic: bool, seed: int, n_envs: int
-) -> Trajectory:
-    """Whole episodes in worlds of their own, one per column."""
-    if not isinstance(episodes, int) or episodes < 1:
-        raise UsageError(f"episodes must be a whole number ≥ 1, got {episodes!r}")
-    if exists(config.world):
-        raise UsageError("a world that was given ready-made cannot be made anew: give another, world=...")
-    world = make_world(config, n_envs=min(episodes, n_envs), seed=seed)
-    try:
-        _require_fit(agent, world)
-        noise = generator(seed, next(agent.parameters()).device)
-        with eval_mode(agent):
-            collector = Collector(world, agent, noise, deterministic=deterministic)
-            return collector.collect(Episodes(episodes))
-    finally:
-        world.close()
-
-
-def exists(world: Any) -> bool:
-    """Whether `world` is one that is there already, not a way to make as many as needed."""
-    return isinstance(world, VectorEnv) or (not isinstance(world, str) and isinstance(world, World))
-
-
-def own_size(world: Any) -> int:
-    """How many environments a world brings that is there already, or the default."""
-    if isinstance(world, VectorEnv):
-        return int(world.num_envs)
-    return int(world.n_envs) if exists(world) else RunOptions.n_envs
-
-
-def _require_fit(agent: Agent, world: World) -> None:
+def require_fit(agent: Agent, world: World) -> None:
+    """Raise UsageError unless the agent's spaces have the form of the world's."""
     pairs = [
         (role, getattr(agent, f"{role}_space"), getattr(world, f"{role}_space"))
         for role in ("observation", "action")
@@ -238,32 +156,3 @@ def _form(space: spaces.Space[Any]) -> list[Any]:
         (path, type(leaf), *(str(getattr(leaf, name, None)) for name in sizes))
         for path, leaf in space_leaves(space, "")
     ]
-
-
-@contextmanager
-def torch_threads(config: RunConfig, observation_space: spaces.Space[Any]) -> Iterator[None]:
-    """Small networks are several times slower on all cores than on one; wide models, and pictures of some
-    size, are not."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(config.options.threads or threads_for(config, observation_space))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def threads_for(config: RunConfig, observation_space: spaces.Space[Any]) -> int:
-    """The threads that the networks of a configuration are worth."""
-    if isinstance(config.agent, LanguageSpec):
-        many = read_width(config.agent) >= WIDE
-    else:
-        many = has_images(observation_space, least_pixels=LARGE_IMAGE)
-    return usual_threads() if many else 1
-
-
-def has_images(space: spaces.Space[Any], least_pixels: int = 0) -> bool:
-    """Whether an observation holds a picture, of at least so many numbers."""
-    if isinstance(space, spaces.Dict | spaces.Tuple):
-        parts: Tree = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
-        return any(has_images(part, least_pixels) for part in parts)
-    return is_image(space) and math.prod(space.shape or ()) >= least_pixels

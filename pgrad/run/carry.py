@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pgrad.errors import UsageError
-from pgrad.run.assemble import exists, make_training
+from pgrad.run.assemble import make_training
 from pgrad.run.conduct import conduct
 from pgrad.run.config import RunConfig
 from pgrad.run.files import FILES, digests
+from pgrad.run.fresh import exists
 from pgrad.run.language_agent import kept_alphabet
 from pgrad.run.result import Run
 from pgrad.run.sinks import open_sinks, require_installed

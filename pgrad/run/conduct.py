@@ -6,19 +6,21 @@ import warnings
 from contextlib import ExitStack
 
 from pgrad.report.plots import learning_curve
-from pgrad.run.assemble import evaluate_fresh, torch_threads
 from pgrad.run.config import RunConfig
+from pgrad.run.fresh import evaluate_fresh
 from pgrad.run.language import opening
 from pgrad.run.saver import Saver
 from pgrad.run.telling import Callback, Telling
+from pgrad.run.threads import torch_threads
 from pgrad.stopping import Stop, Stopped
 from pgrad.training.alarms import Alarms
 from pgrad.training.console import Console
 from pgrad.training.disk.log import Sink
 from pgrad.training.disk.rundir import RunDir
 from pgrad.training.disk.samples import SampleLog
-from pgrad.training.loop import Seeds, Training, run
+from pgrad.training.loop import Training, run
 from pgrad.training.signals import StopOnSignal
+from pgrad.training.streams import Seeds
 from pgrad.worlds.gym.vector import NOT_CONTINUED, VectorWorld
 
 ROWS, SAVES = 200, 10

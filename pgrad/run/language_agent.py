@@ -15,7 +15,7 @@ from pgrad.models.language.spec import LanguageSpec
 from pgrad.models.language.vllm import require_vllm
 from pgrad.run.config import RunConfig, resolve_device
 from pgrad.run.language import ends_of, fit, language_spec
-from pgrad.training.loop import Seeds, generator
+from pgrad.training.streams import Seeds, generator
 from pgrad.worlds.language.tokenizer import alphabet_of, character_tokenizer
 from pgrad.worlds.language.world import LanguageWorld
 

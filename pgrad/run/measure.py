@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from pgrad.run.assemble import make_training, torch_threads
+from pgrad.run.assemble import make_training
 from pgrad.run.config import RunConfig
+from pgrad.run.threads import torch_threads
 from pgrad.run.warm import begin_with
 from pgrad.training.loop import Training
 from pgrad.training.versions import cores

@@ -11,15 +11,16 @@ from pgrad.errors import CheckpointError, UsageError
 from pgrad.models import Agent
 from pgrad.report import video
 from pgrad.report.evaluate import Evaluation
-from pgrad.run.assemble import episodes_of, evaluate_fresh, exists, torch_threads
 from pgrad.run.config import RunConfig
 from pgrad.run.export import export
 from pgrad.run.files import FILES, warn_of_changes
+from pgrad.run.fresh import episodes_of, evaluate_fresh, exists
 from pgrad.run.language import language_spec
 from pgrad.run.speak import answers, complete
+from pgrad.run.threads import torch_threads
 from pgrad.training.disk.demonstrations import Recording, save_demonstrations
 from pgrad.training.disk.rundir import RunDir
-from pgrad.training.loop import Seeds
+from pgrad.training.streams import Seeds
 from pgrad.worlds.language.kind import is_language
 from pgrad.worlds.language.prompts import Content
 

@@ -10,13 +10,14 @@ from typing import Any
 from pgrad.algorithms import ALGORITHMS
 from pgrad.errors import UsageError
 from pgrad.report.plots import TRAINING
-from pgrad.run.assemble import make_training, threads_for
+from pgrad.run.assemble import make_training
 from pgrad.run.config import CUSTOM, RunConfig
 from pgrad.run.result import Run
 from pgrad.run.scoreboard import Scoreboard
 from pgrad.run.seeds_folder import can_go_on, draw, new_folder, read_seeds, seed_folder, write
 from pgrad.run.side_by_side import Job, Outcome, Tell, at_once, side_by_side
 from pgrad.run.start import resume, train
+from pgrad.run.threads import threads_for
 from pgrad.run.warm import begin_with
 from pgrad.training.disk.checkpoint import checkpoints, steps_of
 from pgrad.training.disk.log import read

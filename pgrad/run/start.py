@@ -10,10 +10,11 @@ from pgrad.algorithms import Algorithm
 from pgrad.errors import CheckpointError, UsageError
 from pgrad.models import Agent, AgentSpec
 from pgrad.models.language.spec import LanguageSpec
-from pgrad.run.assemble import exists, make_agent, make_world, own_size
+from pgrad.run.assemble import make_agent, make_world
 from pgrad.run.carry import Watching, carry_out, carry_out_unwritten, made, new_directory
 from pgrad.run.config import RunConfig, RunOptions, completed, default_spec, settled
 from pgrad.run.files import FILES, located, require_files, whole_path, whole_reward
+from pgrad.run.fresh import exists, own_size
 from pgrad.run.language import with_length
 from pgrad.run.language_agent import ALPHABET, agent_without_prompts
 from pgrad.run.result import Run

@@ -8,9 +8,8 @@ from torch import Generator, Tensor
 
 from pgrad.algorithms.protocol import Algorithm, Loss, Metrics
 from pgrad.data import Batch, Recent, Replay, Tokens
-from pgrad.data.handover import hand_over
-from pgrad.data.sequence import sequences_per_batch
 from pgrad.data.shared import at_once
+from pgrad.data.shuffled import columns, minibatches
 from pgrad.errors import UsageError
 from pgrad.models import Agent
 from pgrad.models.recurrent import RecurrentNetwork
@@ -181,32 +180,12 @@ class Learner:
         return accepted
 
     def minibatches(self, batch: Batch, batch_size: int) -> Iterator[Batch]:
-        """Every decision of a flattened batch once, shuffled, `batch_size` at a time, in whole sequences.
-
-        Texts are of different lengths: there it is about as many, in parts of as many texts.
-        """
-        if isinstance(batch.obs, Tokens):
-            parts = max(1, round(float((batch.mask > 0).sum()) / batch_size))
-            yield from self.columns(batch, -(-batch.mask.shape[1] // parts))
-            return
-        n = batch.mask.shape[batch.axis]
-        order = torch.randperm(n, generator=self.generator, device=self.generator.device)
-        order = hand_over(order, batch.mask.device)
-        if batch.axis:  # views of columns would be slower to work on
-            for part in torch.split(order, sequences_per_batch(batch_size, len(batch.mask))):
-                yield batch.select(part)
-            return
-        yield from batch.select(order).split(batch_size)
+        """Every decision of a flattened batch once, shuffled, `batch_size` at a time; see `shuffled`."""
+        return minibatches(batch, batch_size, self.generator)
 
     def columns(self, batch: Batch, n: int) -> Iterator[Batch]:
         """Every column of a batch that is not flattened once, shuffled, `n` at a time."""
-        size = batch.mask.shape[1]
-        if n >= size:
-            yield batch
-            return
-        order = torch.randperm(size, generator=self.generator, device=self.generator.device)
-        for part in torch.split(hand_over(order, batch.mask.device), n):
-            yield batch.columns(part).trimmed()
+        return columns(batch, n, self.generator)
 
     def _parts(self, batch: Batch) -> list[Batch]:
         """What of a batch of texts a backward pass holds."""

@@ -3,12 +3,10 @@
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Generator
 
 from pgrad.algorithms import Algorithm
 from pgrad.algorithms.sampler import with_ess
@@ -27,6 +25,7 @@ from pgrad.training.reports import Averages, Every
 from pgrad.training.restore import Undo, load_agent
 from pgrad.training.sampling import GAP, SamplerCheck
 from pgrad.training.stages import Stages
+from pgrad.training.streams import Seeds, generator
 from pgrad.training.teacher import Teacher
 from pgrad.worlds.language.world import LanguageWorld
 from pgrad.worlds.protocol import World
@@ -36,28 +35,6 @@ EMPTY = 5
 
 PATIENCE = 1.0
 """Seconds that a stop waits for an update; one that took longer last time is given up and begun again."""
-
-
-@dataclass(frozen=True)
-class Seeds:
-    """Independent streams spawned from one seed, one for everything that draws."""
-
-    world: int
-    agent: int
-    acting: int
-    learning: int
-    evaluation: int
-
-    @classmethod
-    def spawn(cls, seed: int) -> "Seeds":
-        """The streams of `seed`."""
-        streams = np.random.SeedSequence(seed).spawn(5)
-        return cls(*(int(stream.generate_state(1, np.uint32)[0]) for stream in streams))
-
-
-def generator(seed: int, device: torch.device | str = "cpu") -> Generator:
-    """A generator of its own."""
-    return Generator(device).manual_seed(seed)
 
 
 class Training:

@@ -13,9 +13,9 @@ import pgrad as pg
 import pgrad.worlds.language.world
 from pgrad.errors import UsageError
 from pgrad.models.language.spec import LanguageSpec
-from pgrad.run.assemble import torch_threads
 from pgrad.run.config import RunConfig, RunOptions
 from pgrad.run.language import cannot_be_judged, completion_length, opening
+from pgrad.run.threads import torch_threads
 from pgrad.training.teacher import Teacher
 from pgrad.worlds.language.tokenizer import character_tokenizer
 from tests.run.texts import CHAT, GRPO, ROWS, SETTING, TASK, TINY, length, made, pretrained, written
@@ -201,8 +201,8 @@ def test_prompts_are_read_once(world: Any, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def evaluated_apart(run: pg.Run, setting: dict[str, Any]) -> float:
-    from pgrad.run.assemble import evaluate_fresh
-    from pgrad.training.loop import Seeds
+    from pgrad.run.fresh import evaluate_fresh
+    from pgrad.training.streams import Seeds
 
     seed = Seeds.spawn(setting["seed"]).evaluation
     return evaluate_fresh(run.config, run.agent, episodes=2, deterministic=True, seed=seed, n_envs=2).mean

@@ -15,7 +15,7 @@ import pgrad.run.conduct
 from pgrad.errors import CheckpointError
 from pgrad.training.disk.checkpoint import checkpoint_info, checkpoints
 from pgrad.training.disk.rundir import RunDir
-from pgrad.training.loop import Seeds
+from pgrad.training.streams import Seeds
 from tests.run.tools import differences, final_state
 from tests.worlds.fakes import TERMINATED, counting_factory
 

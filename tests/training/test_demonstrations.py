@@ -15,7 +15,7 @@ from pgrad.errors import CheckpointError, UsageError
 from pgrad.models import AgentSpec, build_agent
 from pgrad.training.demonstrator import Demonstrator, action_zeros
 from pgrad.training.disk.demonstrations import FACTS, Recording, load_demonstrations, save_demonstrations
-from pgrad.training.loop import generator
+from pgrad.training.streams import generator
 from tests.models.spaces import ACTIONS
 
 LENGTHS = (3, 1, 5, 2)

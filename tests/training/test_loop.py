@@ -15,9 +15,10 @@ from pgrad.algorithms.protocol import Metrics
 from pgrad.data import Steps, Trajectory, map_tree
 from pgrad.models import Agent
 from pgrad.stopping import Stop
-from pgrad.training.loop import Seeds, Training, run
+from pgrad.training.loop import Training, run
 from pgrad.training.reports import Averages, Every
 from pgrad.training.stages import Stages
+from pgrad.training.streams import Seeds
 from tests.training.tools import training
 from tests.worlds.fakes import TERMINATED, TRUNCATED, counting_factory
 

@@ -6,7 +6,8 @@ import torch
 
 import pgrad as pg
 from pgrad.models import build_agent
-from pgrad.training.loop import Seeds, Training, generator
+from pgrad.training.loop import Training
+from pgrad.training.streams import Seeds, generator
 from pgrad.worlds import make
 
 NORMALIZED = pg.AgentSpec(net_arch=(4,), normalize_obs=True, normalize_reward=True)
