@@ -85,6 +85,7 @@ def pgrad_side(work: Work, folder: str, seed: int) -> dict:
             beta=0.0,
             ent_coef=work.entropy,
             max_grad_norm=1.0,
+            optimizer_eps=1e-5,
         ),
         prompts(work, seed),
         agent=pg.LanguageSpec(model=folder),

@@ -36,6 +36,7 @@ class A2C:
     max_grad_norm: float = 0.5  # clip the gradient to this norm
     learning_rate_schedule: Schedule = "constant"  # keep the step size, or let it fall to zero
     optimizer: Optimizer = usual("rmsprop", text="adam")  # how gradients become steps; on text adam
+    optimizer_eps: float = usual(1e-5, text=1e-8)  # ε of √v + ε, which the optimiser divides by
     critic: ClassVar[Critic] = "value"
 
     def __post_init__(self) -> None:

@@ -38,6 +38,7 @@ class ActorCritic:
     max_grad_norm: float = 0.5  # clip each gradient to this norm
     learning_rate_schedule: Schedule = "constant"  # keep the step sizes, or let them fall to zero
     optimizer: Optimizer = "adam"  # how gradients become steps
+    optimizer_eps: float = usual(1e-5, text=1e-8)  # ε of √v + ε, which the optimiser divides by
     critic: ClassVar[Critic] = "value"
 
     def __post_init__(self) -> None:

@@ -43,6 +43,7 @@ class DiscreteSAC:
     target_entropy: float | Literal["auto"] = "auto"  # entropy that α aims at; auto: ½·log(actions allowed)
     learning_rate_schedule: Schedule = "constant"  # keep the step sizes, or let them fall to zero
     optimizer: Optimizer = "adam"  # how gradients become steps
+    optimizer_eps: float = 1e-8  # ε of √v + ε, which the optimiser divides by
     critic: ClassVar[Critic] = "q"
     actions: ClassVar[str] = "Discrete"
     max_grad_norm: ClassVar[float] = math.inf

@@ -59,6 +59,7 @@ class GRPO:
     max_grad_norm: float = 1.0  # clip the gradient to this norm
     learning_rate_schedule: Schedule = "constant"  # keep the step size, or let it fall to zero
     optimizer: Optimizer = "adam"  # how gradients become steps
+    optimizer_eps: float = usual(1e-5, text=1e-8)  # ε of √v + ε, which the optimiser divides by
     critic: ClassVar[Critic] = "none"
     critic_learning_rate: ClassVar[None] = None
 

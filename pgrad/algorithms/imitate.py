@@ -35,6 +35,7 @@ class Imitate:
     max_grad_norm: float = 0.5  # clip the gradient to this norm
     learning_rate_schedule: Schedule = "constant"  # keep the step size, or let it fall to zero
     optimizer: Optimizer = "adam"  # how gradients become steps
+    optimizer_eps: float = usual(1e-5, text=1e-8)  # ε of √v + ε, which the optimiser divides by
     gamma: ClassVar[float] = 1.0
     critic_learning_rate: ClassVar[None] = None
 

@@ -59,6 +59,7 @@ class OffPolicyActorCritic:
     critic_learning_rate: float | None = None  # step size of the critic, if another
     learning_rate_schedule: Schedule = "constant"  # keep the step size, or let it fall to zero
     optimizer: Optimizer = "adam"  # how gradients become steps
+    optimizer_eps: float = 1e-5  # ε of √v + ε, which the optimiser divides by
     critic: ClassVar[Critic] = "value"
 
     def __post_init__(self) -> None:

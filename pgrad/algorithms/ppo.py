@@ -47,6 +47,7 @@ class PPO:
     learning_rate_schedule: Schedule = "constant"  # keep the step size, or let it fall to zero
     clip_range_schedule: Schedule = "constant"  # keep ε, or let it fall to zero
     optimizer: Optimizer = "adam"  # how gradients become steps
+    optimizer_eps: float = usual(1e-5, text=1e-8)  # ε of √v + ε, which the optimiser divides by
     critic: ClassVar[Critic] = "value"
 
     def __post_init__(self) -> None:

@@ -60,6 +60,7 @@ class Reinforce:
     critic_learning_rate: float | None = None  # of the learned baseline; none: the same, on text 10 times it
     learning_rate_schedule: Schedule = "constant"  # keep the step sizes, or let them fall to zero
     optimizer: Optimizer = "adam"  # how gradients become steps
+    optimizer_eps: float = usual(1e-5, text=1e-8)  # ε of √v + ε, which the optimiser divides by
 
     def __post_init__(self) -> None:
         validate(self)

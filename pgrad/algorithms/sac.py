@@ -38,6 +38,7 @@ class SAC:
     target_entropy: float | Literal["auto"] = "auto"  # entropy that α aims at; auto: −1 per action of [−1, 1]
     learning_rate_schedule: Schedule = "constant"  # keep the step sizes, or let them fall to zero
     optimizer: Optimizer = "adam"  # how gradients become steps
+    optimizer_eps: float = 1e-8  # ε of √v + ε, which the optimiser divides by
     critic: ClassVar[Critic] = "q"
     actions: ClassVar[str] = "Box"
     max_grad_norm: ClassVar[float] = math.inf

@@ -45,6 +45,7 @@ class TRPO:
     max_grad_norm: float = 0.5  # clip the critic's gradient to this norm
     learning_rate_schedule: Schedule = "constant"  # keep the critic's step size, or let it fall to zero
     optimizer: Optimizer = "adam"  # how the critic's gradients become steps
+    optimizer_eps: float = 1e-5  # ε of √v + ε, which the optimiser divides by
     critic: ClassVar[Critic] = "value"
     critic_learning_rate: ClassVar[None] = None
 

@@ -39,6 +39,7 @@ RULES: dict[str, Rule] = {
     "ent_coef": RATE,
     "vf_coef": RATE,
     "max_grad_norm": POSITIVE,
+    "optimizer_eps": POSITIVE,
     "buffer_size": COUNT,
     "learning_starts": AMOUNT,
     "replay_ratio": AMOUNT,

@@ -13,7 +13,10 @@ from pgrad.models.language.spec import LanguageSpec
 from pgrad.recipes.recipe import Recipe
 
 TINY, SMALL = LanguageSpec("scratch:tiny"), LanguageSpec("scratch:small")
-IMITATE = Imitate(batch_size=64, learning_rate=1e-3, ent_coef=0.0, max_grad_norm=0.5)
+EPS = 1e-5
+"""Of the optimiser: gradients of models this small are large."""
+
+IMITATE = Imitate(batch_size=64, learning_rate=1e-3, ent_coef=0.0, max_grad_norm=0.5, optimizer_eps=EPS)
 TAUGHT = Recipe("imitate-reverse", IMITATE, "reverse", total_timesteps=60_000, agent=TINY)
 FEW = replace(TAUGHT, name="imitate-reverse-few", world_kwargs={"n_prompts": 500})
 """Problems are without end, answers to them are not: these were shown 500."""
@@ -28,6 +31,7 @@ GROUPS = GRPO(
     average="token",
     learning_rate=3e-4,
     max_grad_norm=1.0,
+    optimizer_eps=EPS,
     beta=0.0,
     ent_coef=0.0,
     gamma=1.0,
@@ -50,6 +54,7 @@ VARIANTS: dict[str, Algorithm] = {
         max_grad_norm=0.5,
         learning_rate=3e-4,
         critic_learning_rate=1e-3,
+        optimizer_eps=EPS,
     ),
     "reinforce": Reinforce(
         n_episodes=256,
@@ -58,6 +63,7 @@ VARIANTS: dict[str, Algorithm] = {
         ent_coef=0.0,
         max_grad_norm=0.5,
         learning_rate=3e-4,
+        optimizer_eps=EPS,
     ),
 }
 

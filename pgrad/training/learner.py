@@ -16,7 +16,7 @@ from pgrad.models.recurrent import RecurrentNetwork
 from pgrad.stopping import Stop, go_on
 from pgrad.training.compiled import Call, CompiledStep, CompiledTogether, Derivatives, Machine
 from pgrad.training.devices import put_generator_back
-from pgrad.training.optimizers import clip, flatten_parameters
+from pgrad.training.optimizers import EPS, clip, flatten_parameters
 from pgrad.training.records import HALF_TOLERANCE, RATIO_TOLERANCE, averaged, require_sound, together
 from pgrad.training.stages import Stages
 
@@ -51,7 +51,8 @@ class Learner:
             "critic": rate if critic_rate is None else critic_rate,
             "temperature": rate,
         }
-        self._flat = flatten_parameters(agent, rates, algorithm.optimizer)
+        eps = getattr(algorithm, "optimizer_eps", EPS)
+        self._flat = flatten_parameters(agent, rates, algorithm.optimizer, eps)
         self.noise = Generator(self._flat.values.device).manual_seed(generator.initial_seed() + 1)
         if critic_rate is not None and "critic" not in self._flat.groups:
             raise UsageError(

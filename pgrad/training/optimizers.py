@@ -9,8 +9,11 @@ from torch import Tensor, nn
 from pgrad.algorithms.protocol import Optimizer
 from pgrad.errors import UsageError
 
-EPS, BETAS, ALPHA = 1e-5, (0.9, 0.999), 0.99
-"""The values of the reference implementations of A2C and PPO."""
+EPS = 1e-5
+"""Of the reference implementations of A2C and PPO; for algorithms that do not say."""
+
+BETAS, ALPHA = (0.9, 0.999), 0.99
+"""How much of the moments is kept at a step: Adam's two, RMSprop's one."""
 
 Number = float | Tensor
 """A float, or a tensor of no dimensions where the step is compiled."""
@@ -23,8 +26,8 @@ class Adam:
     first update, and because one flat tensor needs nothing else of it.
     """
 
-    def __init__(self, values: Tensor, grads: Tensor) -> None:
-        self.values, self.grads = values, grads
+    def __init__(self, values: Tensor, grads: Tensor, eps: float) -> None:
+        self.values, self.grads, self.eps = values, grads, eps
         self.step_count = 0
         self.moments = (torch.zeros_like(values), torch.zeros_like(values))
 
@@ -43,7 +46,7 @@ class Adam:
         first, second = BETAS
         t = max(self.step_count, 1)
         root = (1.0 - second**t) ** 0.5
-        return learning_rate * root / (1.0 - first**t), EPS * root
+        return learning_rate * root / (1.0 - first**t), self.eps * root
 
     @staticmethod
     def advance(
@@ -70,8 +73,8 @@ class Adam:
 class RMSprop:
     """θ ← θ − α·g/(√v + ε) on one tensor (Tieleman & Hinton 2012), equal to `torch.optim.RMSprop`."""
 
-    def __init__(self, values: Tensor, grads: Tensor) -> None:
-        self.values, self.grads = values, grads
+    def __init__(self, values: Tensor, grads: Tensor, eps: float) -> None:
+        self.values, self.grads, self.eps = values, grads, eps
         self.moments = (torch.zeros_like(values),)
 
     @torch.no_grad()
@@ -82,15 +85,15 @@ class RMSprop:
     def count(self) -> None:
         """Steps are not counted here."""
 
-    def numbers(self, learning_rate: float) -> tuple[float]:
-        """α."""
-        return (learning_rate,)
+    def numbers(self, learning_rate: float) -> tuple[float, float]:
+        """α and ε."""
+        return learning_rate, self.eps
 
     @staticmethod
-    def advance(values: Tensor, grads: Tensor, square: Tensor, rate: Number) -> None:
+    def advance(values: Tensor, grads: Tensor, square: Tensor, rate: Number, eps: Number) -> None:
         """Move `values` and the running mean of squared gradients, in place."""
         square.mul_(ALPHA).addcmul_(grads, grads, value=1.0 - ALPHA)
-        values.addcdiv_(grads * -rate, square.sqrt().add_(EPS))
+        values.addcdiv_(grads * -rate, square.sqrt().add_(eps))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The running mean of squared gradients."""
@@ -135,11 +138,13 @@ class FlatParameters:
     targets: Tensor  # slow copies of the critic's values; empty where there are none
 
 
-def flatten_parameters(module: nn.Module, rates: dict[str, float], optimizer: Optimizer) -> FlatParameters:
+def flatten_parameters(
+    module: nn.Module, rates: dict[str, float], optimizer: Optimizer, eps: float = EPS
+) -> FlatParameters:
     """Move the trainable parameters of `module` into one tensor, the actor's first, then the critic's.
 
     A parameter belongs to the group with whose name a part of its own begins, else to the first. `rates` maps
-    group names to learning rates.
+    group names to learning rates; `eps` is the optimiser's.
     """
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     if not named:
@@ -167,7 +172,7 @@ def flatten_parameters(module: nn.Module, rates: dict[str, float], optimizer: Op
             start = stop
         if start > first:
             part = values[first:start], grads[first:start]
-            made = Adam(*part) if optimizer == "adam" else RMSprop(*part)
+            made = Adam(*part, eps) if optimizer == "adam" else RMSprop(*part, eps)
             names = [name for name, _ in own_parameters]
             parameters: list[Tensor] = [p for _, p in own_parameters]
             groups[group] = Group(names, parameters, *part, made, rates[group])

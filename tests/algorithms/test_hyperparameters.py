@@ -35,6 +35,8 @@ def test_defaults_of_the_notes() -> None:
         assert (algorithm.gamma, algorithm.max_grad_norm) == (0.99, 0.5)
     assert pg.ActorCritic().ent_coef == 0.01
     assert not pg.Reinforce().discount_decisions
+    assert {ppo.optimizer_eps, a2c.optimizer_eps, kl.optimizer_eps, pg.TRPO().optimizer_eps} == {1e-5}
+    assert pg.SAC().optimizer_eps == pg.DiscreteSAC().optimizer_eps == 1e-8  # torch's, as all of SAC's have
 
 
 @pytest.mark.parametrize("cls", ALGORITHMS.values())
@@ -57,6 +59,7 @@ POSITIVES = (
     "clip_range_vf",
     "target_kl",
     "max_grad_norm",
+    "optimizer_eps",
     "rho_max",
     "c_max",
 )

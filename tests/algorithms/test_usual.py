@@ -71,7 +71,7 @@ def test_on_text(name: str, kind: str) -> None:
     own: Any = algorithm
     assert own.learning_rate == rates[kind]
     assert own.gamma == 1.0
-    assert own.optimizer == "adam"
+    assert (own.optimizer, own.optimizer_eps) == ("adam", 1e-8)
     assert own.ent_coef == 0.0
     if own.critic == "value":
         assert own.critic_learning_rate == pytest.approx(10 * rates[kind])

@@ -50,15 +50,17 @@ def learner(net: nn.Module, seed: int = 0, **settings: Any) -> Learner:
     return made
 
 
-def reference(net: Net, optimizer: str, rate: float, critic_rate: float) -> torch.optim.Optimizer:
+def reference(
+    net: Net, optimizer: str, rate: float, critic_rate: float, eps: float = 1e-5
+) -> torch.optim.Optimizer:
     """torch.optim on the separate parameters, with the settings of the papers' implementations."""
     groups = [
         {"params": list(net.body.parameters()), "lr": rate},
         {"params": list(net.critic.parameters()), "lr": critic_rate},
     ]
     if optimizer == "adam":
-        return torch.optim.Adam(groups, eps=1e-5)
-    return torch.optim.RMSprop(groups, alpha=0.99, eps=1e-5)
+        return torch.optim.Adam(groups, eps=eps)
+    return torch.optim.RMSprop(groups, alpha=0.99, eps=eps)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
@@ -82,6 +84,34 @@ def test_steps_are_those_of_torch(optimizer: str, max_grad_norm: float, critic_r
     for (name, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         assert torch.allclose(p, q, atol=1e-6), name
     assert torch.equal(ours.critic.weight, Net().critic.weight) == (critic_rate == 0.0)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_small_gradients_step_as_far_as_epsilon_lets_them(optimizer: str) -> None:
+    """Gradients of 1e-6 and less: with ε = 1e-5 they hardly move anything, with 1e-8 nearly as far as large
+    ones."""
+    far = {}
+    for eps in (1e-5, 1e-8):
+        ours, theirs = Net(), Net()
+        made, other = (
+            learner(ours, optimizer=optimizer, optimizer_eps=eps),
+            reference(theirs, optimizer, 0.01, 0.01, eps),
+        )
+        before = made._flat.values.clone()
+        for _ in range(3):
+            made.descend(lambda net, data: tiny(*loss(net, data)), batch())
+            other.zero_grad()
+            tiny(*loss(theirs, batch()))[0].backward()
+            other.step()
+        for (name, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            assert torch.allclose(p, q, atol=1e-6), name
+        far[eps] = float((made._flat.values - before).norm())
+    assert far[1e-8] > 5 * far[1e-5]
+
+
+def tiny(scalar: Tensor, metrics: Metrics) -> tuple[Tensor, Metrics]:
+    """A loss whose gradient is next to nothing."""
+    return 1e-7 * scalar, metrics
 
 
 def test_the_clipped_norm_is_below_the_limit() -> None:
