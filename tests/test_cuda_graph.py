@@ -1,5 +1,6 @@
 """A recording answers as the function does, or is not used."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pgrad import cuda_graph
-from pgrad.cuda_graph import Recorded, alike
+from pgrad.cuda_graph import Recorded, alike, moved_alike
 from tests.recorder import Recordings, recorded_here
 
 
@@ -147,6 +148,26 @@ def test_a_recording_may_round_and_not_more() -> None:
     assert alike(1e6 * torch.ones(2), 1e6 * torch.ones(2) + 100)
     assert not alike(torch.tensor([3]), torch.tensor([4]))
     assert alike(torch.empty(0), torch.empty(0))
+
+
+def test_a_recording_steps_as_far_and_where_to() -> None:
+    """Steps of 3e-4 of weights near 1: none at all, another size and another direction are told apart from
+    rounding."""
+    x = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    step = 3e-4 * torch.randn(1000, generator=torch.Generator().manual_seed(1)).sign()
+    assert moved_alike(x, x + step, x + step)
+    assert moved_alike(x, x + step, x + 1.01 * step)
+    few = step.clone()
+    few[:2] *= -1.0  # weights whose gradient is rounding
+    assert moved_alike(x, x + step, x + few)
+    for other in (torch.zeros_like(step), -step, 2.0 * step, 0.5 * step, step.flip(0)):
+        assert not moved_alike(x, x + step, x + other)
+    assert not moved_alike(x, x, x + step)
+    assert moved_alike(x, x, x)
+    broken = (x + step).index_fill(0, torch.tensor([3]), math.nan)
+    assert not moved_alike(x, x + step, broken)
+    assert moved_alike(x, broken, broken)
+    assert not moved_alike(torch.tensor([3]), torch.tensor([4]), torch.tensor([3]))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

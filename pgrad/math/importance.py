@@ -4,8 +4,10 @@
 [T, *B]. The dynamics cancel, so a product of action ratios is the ratio of trajectory probabilities.
 Gradients flow through `logp`. What π does and μ never does is never sampled, and no weight can repair it; the
 mean of `trajectory_ratio`, which should be near 1, then estimates the share of π's trajectories that μ can
-reach.
+reach. Ratios end at the root of the largest number of their type (10¹⁹ in float32).
 """
+
+import math
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,7 +21,7 @@ _LOG_ZERO = -1e4  # stands for log 0: its exp is 0, and being finite it can be c
 
 def step_ratio(logp: Float[Tensor, "*B"], logp_old: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     """ρₜ = π(aₜ|sₜ) / μ(aₜ|sₜ): corrects the action at t, but not how sₜ was reached."""
-    return (logp - logp_old).exp()
+    return _ratio(logp - logp_old)
 
 
 def prefix_ratio(
@@ -29,7 +31,7 @@ def prefix_ratio(
 
     E_μ[ρ_{0:t} f(s₀, a₀, …, sₜ, aₜ)] = E_π[f]. Precup, Sutton & Singh 2000.
     """
-    return _log_prefix(logp, logp_old, done).exp()
+    return _ratio(_log_prefix(logp, logp_old, done))
 
 
 def trajectory_ratio(
@@ -41,7 +43,7 @@ def trajectory_ratio(
     """
     last = torch.cat([done[:-1], torch.ones_like(done[:1])])
     total = _log_prefix(logp, logp_old, done).masked_fill(~last, 0.0)
-    return reverse_scan((~last).to(total.dtype), total).exp()
+    return _ratio(reverse_scan((~last).to(total.dtype), total))
 
 
 def mean_log_ratio(
@@ -110,6 +112,11 @@ def per_decision_return(
     Precup, Sutton & Singh 2000 (per-decision importance sampling); in policy gradients Jie & Abbeel 2010.
     """
     return reward_to_go(prefix_ratio(logp, logp_old, done) * reward, done, gamma)
+
+
+def _ratio(log: Tensor) -> Tensor:
+    """eˣ, but never infinite: 0 times that is NaN, and would reach the episode before."""
+    return log.clamp(max=math.log(torch.finfo(log.dtype).max) / 2).exp()
 
 
 def _log_prefix(logp: Tensor, logp_old: Tensor, done: Tensor) -> Tensor:

@@ -17,7 +17,14 @@ from pgrad.stopping import Stop, go_on
 from pgrad.training.compiled import Call, CompiledStep, CompiledTogether, Derivatives, Machine
 from pgrad.training.devices import put_generator_back
 from pgrad.training.optimizers import EPS, clip, flatten_parameters
-from pgrad.training.records import HALF_TOLERANCE, RATIO_TOLERANCE, averaged, require_sound, together
+from pgrad.training.records import (
+    HALF_TOLERANCE,
+    RATIO_TOLERANCE,
+    averaged,
+    of_group,
+    require_sound,
+    together,
+)
 from pgrad.training.stages import Stages
 
 
@@ -95,6 +102,7 @@ class Learner:
             metrics = self._compiled_step(group)(Call(loss, batch), self._share)
         if metrics is None:
             metrics = self._step(loss, batch, group)
+        metrics = of_group(metrics, group)
         self._records.append(metrics)
         self.n_updates += 1
         return metrics

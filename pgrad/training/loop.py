@@ -19,6 +19,7 @@ from pgrad.stopping import Stop, Stopped, go_on
 from pgrad.training.collect import Collector
 from pgrad.training.completions import Completer
 from pgrad.training.demonstrator import Demonstrator, open_recording
+from pgrad.training.denormals import flushed
 from pgrad.training.heap import keep_freed_memory
 from pgrad.training.learner import Learner
 from pgrad.training.reports import Averages, Every
@@ -140,7 +141,7 @@ class Training:
         self.learner.begin(min(self.timesteps / self.total_timesteps, 1.0))
         began = time.perf_counter()
         try:
-            with self.stages.within("update"), self._scoring_asks(self.learner.stop):
+            with self.stages.within("update"), flushed(), self._scoring_asks(self.learner.stop):
                 extra = self.algorithm.update(
                     self.learner, replace(traj, reward=self.agent.scale_rewards(traj))
                 )

@@ -18,7 +18,9 @@ HALF_TOLERANCE = 1.0
 """The same in bfloat16, and by another engine: log-probabilities of rare tokens are −10 and less."""
 
 LOG_RATIO = "train/max_log_ratio"
-WATCHED = ("train/loss", "train/value_loss", "train/grad_norm", "train/policy_grad_norm")
+NORM = "grad_norm"
+WATCHED = ("train/loss", "train/value_loss")
+"""What must be finite, beside the norms of gradients."""
 
 
 def averaged(
@@ -40,10 +42,19 @@ def averaged(
     return {key: sum(x) / len(x) for key, x in numbers.items()}, gap
 
 
+def of_group(metrics: Metrics, group: str | None) -> Metrics:
+    """The norm of the gradient under the name of the group that was stepped alone."""
+    if group is None:
+        return metrics
+    name = f"train/{NORM}"
+    return {(f"train/{group}_{NORM}" if key == name else key): x for key, x in metrics.items()}
+
+
 def require_sound(metrics: dict[str, float], gap: float, tolerance: float, n_updates: int) -> None:
     """Raises TrainingError where a gradient was not finite, or the policy that is trained did not agree with
     the policy that acted before the first step."""
-    bad = [key for key in WATCHED if not math.isfinite(metrics.get(key, 0.0))]
+    watched = [key for key in metrics if key in WATCHED or key.endswith(NORM)]
+    bad = [key for key in watched if not math.isfinite(metrics[key])]
     if bad:
         raise TrainingError(
             f"{' and '.join(bad)} not finite after {n_updates} gradient steps; they moved "

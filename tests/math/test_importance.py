@@ -251,6 +251,34 @@ def test_variance_grows_exponentially_with_the_length():  # E-56: E[ρ²] = 1.16
     assert importance.effective_sample_size(ratio) / 1024 == pytest.approx(1.162**-10)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_no_weight_reaches_another_episode(dtype):
+    """A row that only resets has an action nobody chose: however far π and μ are apart there, the episodes
+    before it are what they would be alone."""
+    T = 6
+    done = torch.zeros(T, 1, dtype=torch.bool)
+    done[2] = done[3] = True  # row 3 only resets
+    logp, logp_old = torch.zeros(T, 1, dtype=dtype), torch.zeros(T, 1, dtype=dtype)
+    reward, value = torch.ones(T, 1, dtype=dtype), torch.ones(T + 1, 1, dtype=dtype)
+    far = logp.clone()
+    far[3] = 5000.0
+    ratio = importance.step_ratio(far, logp_old)
+    assert ratio.isfinite().all()
+    credits = {
+        "per-decision": lambda x: importance.per_decision_return(reward, x, logp_old, done, 0.9),
+        "prefix": lambda x: importance.prefix_ratio(x, logp_old, done),
+        "trajectory": lambda x: importance.trajectory_ratio(x, logp_old, done),
+        "vtrace": lambda x: (
+            credit.vtrace(
+                reward, value, done, done, importance.step_ratio(x, logp_old), 0.9, 1.0, np.inf, np.inf
+            ).advantage
+        ),
+    }
+    for name, found in credits.items():
+        assert torch.equal(found(far)[:3], found(logp)[:3]), name
+        assert found(far).isfinite().all(), name
+
+
 def compiled_cases():
     generator = torch.Generator().manual_seed(0)
     logp, logp_old, reward = (torch.rand(9, 2, generator=generator) for _ in range(3))

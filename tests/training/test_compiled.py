@@ -398,6 +398,34 @@ def test_the_oldest_packages_make_room(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert sorted(path.stem for path in tmp_path.glob("*.pt2")) == ["2", "3"]
 
 
+def test_several_processes_make_room_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A package that another process deletes between two looks is no error."""
+    monkeypatch.setattr(package, "KEPT", 1)
+    for k in range(4):
+        (tmp_path / f"{k}.pt2").touch()
+        os.utime(tmp_path / f"{k}.pt2", (k, k))
+    (tmp_path / "gone.pt2").symlink_to(tmp_path / "nowhere")  # listed, and not there when it is looked at
+    package._make_room(tmp_path)
+    assert sorted(path.stem for path in tmp_path.glob("[0-9].pt2")) == ["3"]
+
+
+def test_packages_are_named_by_the_sources_that_were_imported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What changes on the disk afterwards is not what runs here; another process reads it, and its name is
+    another."""
+    assert package._hash_of_sources() == package.SOURCES
+    package._surroundings.cache_clear()
+    before = package.key_of("it")
+    changed = tmp_path / "pgrad" / "training" / "compiled" / "package.py"
+    changed.parent.mkdir(parents=True)
+    changed.write_text("edited")
+    monkeypatch.setattr(package, "__file__", str(changed))
+    package._surroundings.cache_clear()
+    assert package.key_of("it") == before
+    assert package._hash_of_sources() != package.SOURCES
+
+
 @pytest.mark.usefixtures("interpreted")
 def test_a_run_is_compiled_after_a_number_of_gradient_steps() -> None:
     """Not after a time, and not by what is planned: so it does not matter where a run was stopped."""

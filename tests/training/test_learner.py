@@ -347,3 +347,18 @@ def texts(agent: Reader) -> Batch:
     numbers = torch.randn(3, T, B, generator=noise)
     logp = agent.policy(obs).log_prob(action).detach() + 0.1 * numbers[2]
     return Batch(obs, action, logp, mask, numbers[0], numbers[1], numbers[1] + numbers[0])
+
+
+def test_norms_of_groups_that_are_stepped_alone_have_names_of_their_own() -> None:
+    """A mean over actor and critic would be neither's."""
+    made = learner(Net())
+    made.descend(loss, batch(), "actor")
+    made.descend(loss, batch(), "critic")
+    found = made.read({})
+    assert {"train/actor_grad_norm", "train/critic_grad_norm"} <= found.keys()
+    assert "train/grad_norm" not in found
+    assert found["train/actor_grad_norm"] != found["train/critic_grad_norm"]
+    made.begin(0.0)
+    made.descend(lambda net, data: (loss(net, data)[0] * math.inf, {}), batch(), "critic")
+    with pytest.raises(TrainingError, match="critic_grad_norm not finite"):
+        made.read({})

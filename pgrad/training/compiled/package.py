@@ -59,20 +59,28 @@ def key_of(description: Any) -> str:
     return hashlib.sha256(whole.encode()).hexdigest()[:32]
 
 
+def _hash_of_sources() -> str:
+    found = hashlib.sha256()
+    home = Path(__file__).parents[2]
+    for path in sorted(path for pattern in COMPILED for path in home.glob(pattern)):
+        found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+SOURCES = _hash_of_sources()
+"""As they are when they are imported: files that change later are not what runs here."""
+
+
 @cache
 def _surroundings(threads: int) -> list[Any]:
     """What decides the machine code beside the function: versions, sources, processor, threads."""
-    sources = hashlib.sha256()
-    home = Path(__file__).parents[2]
-    for path in sorted(path for pattern in COMPILED for path in home.glob(pattern)):
-        sources.update(path.read_bytes())
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else []
     flags = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
     capability = torch.backends.cpu.get_cpu_capability()
     processor = [platform.machine(), capability, *flags]
     return [
-        sources.hexdigest(),
+        SOURCES,
         torch.__version__,
         hashlib.sha256(str(processor).encode()).hexdigest(),
         threads,
@@ -157,6 +165,10 @@ def _open(path: Path, device: torch.device) -> Code:
 
 
 def _make_room(home: Path) -> None:
-    packages = sorted(home.glob("*.pt2"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in packages[KEPT:]:
-        path.unlink(missing_ok=True)
+    ages = {}
+    for path in home.glob("*.pt2"):
+        with suppress(OSError):  # another process makes room too, or may not
+            ages[path] = path.stat().st_mtime
+    for path in sorted(ages, key=lambda path: ages[path], reverse=True)[KEPT:]:
+        with suppress(OSError):
+            path.unlink()

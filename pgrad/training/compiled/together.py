@@ -13,6 +13,7 @@ from pgrad.training.compiled.call import Call
 from pgrad.training.compiled.machine import Machine
 from pgrad.training.compiled.step import State, descend, untrained, views
 from pgrad.training.optimizers import FlatParameters
+from pgrad.training.records import of_group
 
 
 class CompiledTogether:
@@ -88,8 +89,8 @@ class Inside:
         call = Call(loss, batch)
         inputs = call, call.tensors, call.generator
         found = descend(self._machine, self._flat.groups, [group], self._state, self._max_grad_norm, inputs)
-        self.reports[group] = found
-        return found
+        self.reports[group] = of_group(found, group)
+        return self.reports[group]
 
     @torch.no_grad()
     def compute(self, function: Callable[..., Any], *inputs: Any) -> Any:
