@@ -33,10 +33,11 @@ def value_loss(agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:
 
 def critic_metrics(learner: Learner, batch: Batch) -> Metrics:
     """How much of the variance of its targets the critic foresaw, before it learned from them."""
-    found: Metrics = learner.compute(_foreseen, batch.value, batch.target, batch.mask)
+    found: Metrics = learner.compute(foreseen, batch.value, batch.target, batch.mask)
     return found
 
 
 @torch.no_grad()
-def _foreseen(agent: Agent, value: Tensor, target: Tensor, mask: Tensor) -> Metrics:
+def foreseen(agent: Agent, value: Tensor, target: Tensor, mask: Tensor) -> Metrics:
+    """The explained variance of what the critic said."""
     return {"train/explained_variance": explained_variance(value, target, mask)}

@@ -144,6 +144,7 @@ class TRPO:
         gain, kl = found[-1 if taken else 0]
         return {
             "train/kl": kl,
+            "train/approx_kl": kl,  # what others estimate
             "train/surrogate_gain": gain,
             "train/step_fraction": torch.tensor(taken),
             "train/line_search_failed": torch.tensor(float(taken == 0.0)),

@@ -1,6 +1,7 @@
 """What a person sees of a training: a live table on a terminal, plain lines elsewhere, nothing when quiet."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from types import TracebackType
@@ -28,6 +29,7 @@ from pgrad.training.shown import (
 REFRESH = 0.5  # seconds between two pictures of the live table
 LINE_PROGRESS, LINE_SECONDS = 0.05, 10.0  # a plain line at each of these, whichever comes first
 WIDTH, TWO_COLUMNS = 80, 56  # the table is at most this wide; narrower than that it has one column
+RECENT = 10  # metrics over which the speed is taken that tells how much time is left
 SAMPLES = 2  # completions under the table
 
 
@@ -53,6 +55,7 @@ class Console:
         self._clock = clock
         self._began = self._shown_at = clock()
         self._timesteps = self._shown_timesteps = start
+        self._marks = deque([(self._began, start)], maxlen=RECENT + 1)  # when it had come how far
         self._metrics: dict[str, float] = {}  # the newest value of each
         self._unprinted: dict[str, float] = {}  # those since the last plain line
         self._samples: Sequence[Mapping[str, Any]] = ()
@@ -74,6 +77,7 @@ class Console:
             return
         now = self._clock()
         if metrics:
+            self._marks.append((now, timesteps))
             self._metrics.update(metrics)
             self._unprinted.update(metrics)
         self._samples = samples or self._samples
@@ -95,6 +99,8 @@ class Console:
         self._closed = True
         if not self._screen.live and self._unprinted:
             self._print_line()
+        elif not self._screen.live and self._lines:
+            self._screen.line(" ".join(self._time()))
         self._screen.stop()
 
     def __enter__(self) -> Self:
@@ -107,11 +113,13 @@ class Console:
         self.close()
 
     def _time(self) -> tuple[str, str]:
-        """What to say of time: what is left if it goes on as so far, at the end what it took."""
-        elapsed = self._clock() - self._began
+        """What to say of time: what is left if it goes on as lately, at the end what it took."""
+        now = self._clock()
         if self._closed:
-            return "took", duration(elapsed)
-        done, rest = self._timesteps - self.start, max(self.total_timesteps - self._timesteps, 0)
+            return "took", duration(now - self._began)
+        since, first = self._marks[0]
+        elapsed, done = now - since, self._timesteps - first
+        rest = max(self.total_timesteps - self._timesteps, 0)
         return "left", duration(rest * elapsed / done) if done > 0 else "?"
 
     def _rows(self, what: Columns) -> list[tuple[str, str]]:

@@ -131,8 +131,9 @@ class Training:
         with self.stages.within("credit"), self._scoring_asks(stop):
             traj, measured = self._check(traj)
         metrics = self._learn(traj, stop)
-        self.learner.gap = measured.get(GAP, self.learner.gap)
-        return with_ess({GAP: self.learner.gap, **metrics, **measured})
+        self.learner.gap = gap = measured.get(GAP, self.learner.gap)
+        told = {} if gap is None else {GAP: gap}
+        return with_ess({**told, **metrics, **measured})
 
     def _learn(self, traj: Trajectory, stop: Stop) -> dict[str, float]:
         """The update. Where it may take longer than `patience`, it can be stopped, and then nothing moved."""
@@ -208,9 +209,10 @@ def run(
 
     `stopped` is asked before each iteration, `stop` in the middle of it and of evaluations: where it raises
     Stopped, training ends there, in a state to go on from exactly. When the rest happens depends on the steps
-    taken, not on time.
+    taken, not on time. `time/fps` is of the steps since the last report.
     """
-    began, first_step = time.perf_counter(), training.timesteps
+    began = told = time.perf_counter()
+    steps_told = training.timesteps
     training.stages.take()  # what was before is nobody's
     reports, saves, evaluations = Every(report_every), Every(save_every), Every(eval_every)
     while not stopped() and (training.untold is not None or not training.finished):
@@ -226,13 +228,14 @@ def run(
         training.untold = None
         last = training.finished
         if results or last or reports.passed(before, after):
-            elapsed = time.perf_counter() - began
+            now = time.perf_counter()
             clock = {
                 "time/iterations": training.iterations,
                 "train/n_updates": training.learner.n_updates,
-                "time/time_elapsed": elapsed,
-                "time/fps": (after - first_step) / max(elapsed, 1e-9),
+                "time/time_elapsed": now - began,
+                "time/fps": (after - steps_told) / max(now - told, 1e-9),
             }
+            told, steps_told = now, after
             report(
                 {
                     **clock,

@@ -251,6 +251,7 @@ def test_the_bound_holds_after_every_update_of_a_run(world: Any, memory: Any, ta
         assert 0.0 <= row["train/kl"] <= target_kl * (1 + 1e-6)
         accepted = not row["train/line_search_failed"]
         assert accepted == (row["train/step_fraction"] > 0) == (row["train/kl"] > 0)
+        assert row["train/approx_kl"] == row["train/kl"], "that of the step, not of the policy that acted"
         assert accepted == (row["train/surrogate_gain"] > 0)
         assert row["train/cg_residual"] < 1.0
     assert sum(not row["train/line_search_failed"] for row in rows) > len(rows) / 2

@@ -107,6 +107,7 @@ def test_a_line_says_it_all_and_skips_what_is_missing(clock: Clock) -> None:
         " 20480/100000  return  213.4  length   213  eval  498.2  12.3k steps/s  kl 0.0081  left 0:07",
         " 40960/100000  return      9  left 0:05",
         " 61440/100000  left 0:03",
+        "took 0:06",
     ]
 
 
@@ -144,7 +145,22 @@ def test_what_is_left_counts_from_where_this_process_began(clock: Clock) -> None
         console.update(600, {"a": 1.0})
         clock.now += 3
         console.update(1100, {"a": 1.0})
-    assert [line.partition("left ")[2] for line in file.getvalue().splitlines()] == ["?", "0:12", "0:00"]
+    assert [line.partition("left ")[2] for line in file.getvalue().splitlines()] == ["?", "0:12", "0:00", ""]
+    assert file.getvalue().splitlines()[-1] == "took 0:06"
+
+
+def test_what_is_left_goes_by_the_speed_of_late(clock: Clock) -> None:
+    """Machine code took over half-way, after a pause for the compiler: 1 step/s, a minute of nothing, then 10 steps/s."""
+    file = io.StringIO()
+    with Console(400, file=file, clock=clock) as console:
+        for step in range(10, 201, 10):
+            clock.now += 10
+            console.update(step, {"a": 1.0})
+        clock.now += 60
+        for step in range(210, 311, 10):
+            clock.now += 1
+            console.update(step, {"a": 1.0})
+    assert [line.partition("left ")[2] for line in file.getvalue().splitlines()][-2] == "0:09"
 
 
 def test_messages_and_quiet(clock: Clock, terminal: Terminal) -> None:
@@ -288,7 +304,7 @@ def test_no_control_codes_where_they_do_not_belong(
         console.update(50, METRICS)
         console.message("saved")
     assert "\x1b" not in file.getvalue()
-    assert len(file.getvalue().splitlines()) == 3
+    assert len(file.getvalue().splitlines()) == 4
 
 
 def test_the_table_ends_with_an_error_too(clock: Clock, terminal: Terminal) -> None:

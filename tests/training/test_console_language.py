@@ -63,6 +63,7 @@ def test_the_lines(clock: Clock) -> None:
         console.update(20_480, TOLD, SAMPLES)
     expected = (
         " 20480/100000  reward  0.412  length  17.2  eval  498.2  12.3k tokens/s  kl 0.0081  left 0:07\n"
+        "took 0:02\n"
     )
     assert file.getvalue() == expected
 

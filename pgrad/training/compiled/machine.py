@@ -195,7 +195,8 @@ class Machine:
         """Machine code of a graph; on a GPU None without a compiler, where the graph itself is recorded."""
         try:
             package.prepare()
-            self.tell(f"compiling {call.name}, once for these shapes: it is kept in {package.folder()}")
+            kept = f"it is kept in {package.folder()}"
+            self.tell(f"compiling {call.name}, half a minute or so, once for these shapes: {kept}")
             return package.build(module, inputs, key, device)
         except Exception:
             if not launch.on_gpu(device):
