@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from pgrad.algorithms.critic import critic_metrics, gae_credit
-from pgrad.algorithms.metrics import decision_metrics, normalized
+from pgrad.algorithms.metrics import decision_metrics, entropy_of, normalized
 from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.reference import with_penalty
 from pgrad.algorithms.sampler import weighted
@@ -64,10 +64,8 @@ class A2C:
         advantage = normalized(batch) if self.normalize_advantage else batch.advantage
         objective = weighted(score_function(logp, advantage), batch)
         value_error = squared_error(value, batch.target)
-        entropy = policy.entropy()
-        total = self.vf_coef * value_error - objective
-        if self.ent_coef:  # else a gradient would be computed, to be multiplied by 0
-            total = total - self.ent_coef * entropy
+        entropy = entropy_of(policy, self.ent_coef)
+        total = self.vf_coef * value_error - objective - self.ent_coef * entropy
         loss = mean(total, batch.mask, batch.decisions)
         metrics = {
             "train/policy_gradient_loss": -objective,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pgrad.algorithms.critic import critic_metrics, value_loss
-from pgrad.algorithms.metrics import decision_metrics
+from pgrad.algorithms.metrics import decision_metrics, entropy_of
 from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.reference import with_penalty
 from pgrad.algorithms.sampler import weighted
@@ -72,7 +72,8 @@ class ActorCritic:
         """The actor's: the score function and the entropy bonus, to be descended."""
         policy = agent.policy(batch.obs)
         logp = policy.log_prob(batch.action)
-        objective, entropy = weighted(score_function(logp, batch.advantage), batch), policy.entropy()
+        objective = weighted(score_function(logp, batch.advantage), batch)
+        entropy = entropy_of(policy, self.ent_coef)
         loss = mean(-objective - self.ent_coef * entropy, batch.mask, batch.decisions)
         metrics = {"train/policy_gradient_loss": -objective, "train/entropy_loss": -entropy}
         return loss, decision_metrics(batch, logp, metrics) | {"train/loss": loss.detach()}

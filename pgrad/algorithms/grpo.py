@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from pgrad.algorithms.metrics import decision_metrics
+from pgrad.algorithms.metrics import decision_metrics, entropy_of
 from pgrad.algorithms.protocol import Critic, Learner, Metrics, Optimizer, ReferenceAgent, Schedule
 from pgrad.algorithms.sampler import rescored, weighted
 from pgrad.algorithms.usual import GROUPS, POLICY, usual
@@ -123,7 +123,7 @@ class GRPO:
         objective = surrogate(log_ratio, torch.zeros_like(log_ratio), batch.advantage, low, high)
         penalty = self.divergence(logp, batch)
         objective, penalty = weighted(objective, batch), weighted(penalty, batch)
-        entropy = policy.entropy()
+        entropy = entropy_of(policy, self.ent_coef)
         loss = self.mean(self.beta * penalty - objective - self.ent_coef * entropy, batch)
 
         ratio = log_ratio.detach().exp()

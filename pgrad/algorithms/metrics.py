@@ -8,6 +8,7 @@ from torch import Tensor
 from pgrad.algorithms.protocol import Metrics
 from pgrad.algorithms.sampler import sampling_metrics
 from pgrad.data import Batch, Tokens
+from pgrad.math.distributions import Distribution
 from pgrad.math.importance import effective_sample_size, truncate
 from pgrad.math.kl import approx_kl, k1, k3
 from pgrad.math.reduce import mean, means, standardize
@@ -22,6 +23,12 @@ def normalized(batch: Batch) -> Tensor:
     if batch.whole is None:
         return standardize(batch.advantage, batch.mask)
     return (batch.advantage - batch.whole.mean) / (batch.whole.deviation + 1e-8)
+
+
+def entropy_of(policy: Distribution, ent_coef: float) -> Tensor:
+    """The entropy of every decision; where nothing is paid for it no gradient, which would only cost time."""
+    with torch.set_grad_enabled(torch.is_grad_enabled() and ent_coef != 0.0):
+        return policy.entropy()
 
 
 @torch.no_grad()

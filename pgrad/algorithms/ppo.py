@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pgrad.algorithms.critic import critic_metrics, gae_credit
-from pgrad.algorithms.metrics import decision_metrics, normalized
+from pgrad.algorithms.metrics import decision_metrics, entropy_of, normalized
 from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.reference import with_penalty
 from pgrad.algorithms.sampler import weighted
@@ -77,10 +77,8 @@ class PPO:
         advantage = normalized(batch) if self.normalize_advantage else batch.advantage
         objective = clipped(logp, batch.logp, advantage, epsilon, epsilon)
         value_error = self.value_error(value, batch)
-        entropy = policy.entropy()
-        total = self.vf_coef * value_error - weighted(objective, batch)
-        if self.ent_coef:  # else a gradient would be computed, to be multiplied by 0
-            total = total - self.ent_coef * entropy
+        entropy = entropy_of(policy, self.ent_coef)
+        total = self.vf_coef * value_error - weighted(objective, batch) - self.ent_coef * entropy
         loss = mean(total, batch.mask, batch.decisions)
 
         outside = ((logp.detach() - batch.logp).exp() - 1.0).abs() > epsilon

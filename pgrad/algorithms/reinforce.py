@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pgrad.algorithms.critic import critic_metrics, value_loss
-from pgrad.algorithms.metrics import decision_metrics, normalized, reuse_metrics
+from pgrad.algorithms.metrics import decision_metrics, entropy_of, normalized, reuse_metrics
 from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.reference import with_penalty
 from pgrad.algorithms.sampler import weighted
@@ -161,7 +161,7 @@ class Reinforce:
         policy = agent.policy(batch.obs)
         logp = policy.log_prob(batch.action)
         advantage = normalized(batch) if self.normalize_advantage else batch.advantage
-        objective, entropy = score_function(logp, advantage), policy.entropy()
+        objective, entropy = score_function(logp, advantage), entropy_of(policy, self.ent_coef)
         if not self.reuse:  # whose weights are in the advantage
             objective = weighted(objective, batch)
         bonus = self.ent_coef * mean(entropy, batch.mask, batch.decisions)

@@ -41,12 +41,16 @@ def unequal(traj: Trajectory, group: int) -> Tensor:
 
     Columns without weight belong to no group.
     """
-    counted = torch.unflatten((traj.mask > 0).any(0), 0, (-1, group))
     total = torch.where(traj.mask > 0, traj.reward, 0.0).sum(0)
-    total = torch.unflatten(total, 0, (-1, group))
-    low = total.masked_fill(~counted, torch.inf).amin(1)
-    high = total.masked_fill(~counted, -torch.inf).amax(1)
+    low, high = ends(total, (traj.mask > 0).any(0), group)
     return (low < high).repeat_interleave(group)
+
+
+def ends(x: Tensor, counted: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    """The lowest and the highest of each group of x [B] that counts, [B/group]; ∞ and −∞ where none does."""
+    values, counted = (torch.unflatten(part, 0, (-1, group)) for part in (x, counted))
+    low = values.masked_fill(~counted, torch.inf).amin(1)
+    return low, values.masked_fill(~counted, -torch.inf).amax(1)
 
 
 class Recent:

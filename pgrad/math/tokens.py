@@ -37,19 +37,17 @@ class TokenPolicy:
     @property
     def mode(self) -> Int[Tensor, "*batch"]:
         """The most probable token; 0 where nothing is decided."""
-        index, rows = self._rows()
-        chosen = [z.argmax(-1) for z in self._logits(rows.detach())]
-        return self._spread(torch.cat(chosen), index)
+        return self._chosen(lambda z: z.argmax(-1))
 
     def sample(self, generator: Generator) -> Int[Tensor, "*batch"]:
         """argmax (z − log E) with E ~ Exp(1), Gumbel-max; 0 where nothing is decided."""
-        index, rows = self._rows()
-        chosen = []
-        for z in self._logits(rows.detach()):
+
+        def drawn(z: Tensor) -> Tensor:
             noise = torch.empty_like(z).exponential_(generator=generator)
             noise = noise.clamp_min_(torch.finfo(noise.dtype).tiny).log_()
-            chosen.append((z - noise).argmax(-1))
-        return self._spread(torch.cat(chosen), index)
+            return (z - noise).argmax(-1)
+
+        return self._chosen(drawn)
 
     def log_prob(self, action: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """log π(action), [...]."""
@@ -101,6 +99,9 @@ class TokenPolicy:
         return x.new_zeros(self.decides.numel()).index_copy(0, index, x).view(self.decides.shape)
 
     @torch.no_grad()
-    def _logits(self, rows: Tensor) -> list[Tensor]:
+    def _chosen(self, choose: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `choose` takes by the logits [n, V] of one chunk after the other, [...] int64."""
+        index, rows = self._rows()
         weight = self.weight.to(rows.dtype)
-        return [logits(part, weight, self.bias, self._shape) for part in chunks(rows, weight)]
+        chosen = [choose(logits(part, weight, self.bias, self._shape)) for part in chunks(rows, weight)]
+        return self._spread(torch.cat(chosen), index)

@@ -11,6 +11,7 @@ from pgrad.recipes import (
     off_policy_cartpole,
     parity,
     ppo_acrobot,
+    ppo_atari,
     ppo_cartpole,
     ppo_kl_halfcheetah,
     ppo_lunarlander,
@@ -27,6 +28,7 @@ from pgrad.recipes.recipe import Recipe
 MODULES = (
     ppo_cartpole,
     ppo_acrobot,
+    ppo_atari,
     ppo_pendulum,
     ppo_lunarlander,
     ppo_mujoco,

@@ -51,7 +51,10 @@ def begin_with(agent: Agent, spec: Any, source: str) -> None:
             )
     for name, seal in theirs.items():
         if SEAL in name and not torch.equal(seal, mine[name]):
-            raise UsageError(f"init_from: the adapters of {source} are of another model than the one here")
+            raise UsageError(
+                f"init_from: the adapters of {source} are of another model than the one here, or of one in "
+                "another dtype"
+            )
     for name, bound in theirs.items():
         if name.endswith(BOUNDS) and not torch.equal(bound, mine[name].cpu()):
             raise UsageError(
@@ -85,7 +88,7 @@ def _require_alike(run: Path, agent: Agent, spec: Any, source: str) -> None:
     if other:
         wanted = ", ".join(f"{name}={saved[name]!r} (here {here[name]!r})" for name in other)
         told = f"init_from: the agent of {source} was made with {wanted}: give the same"
-        if other == ["lora"] and isinstance(spec, LanguageSpec) and not spec.is_scratch:
+        if {*other} <= {"lora", "dtype"} and isinstance(spec, LanguageSpec) and not spec.is_scratch:
             told += f", or take what it became: pgrad export {source} FOLDER, and that as the model"
         raise UsageError(told)
     known, own = config.get(ALPHABET), kept_alphabet(agent, spec).get(ALPHABET)
@@ -98,6 +101,8 @@ def _require_alike(run: Path, agent: Agent, spec: Any, source: str) -> None:
 
 def _free(spec: LanguageSpec) -> tuple[str, ...]:
     """Settings of a language model that its trained weights do not depend on; whole models may be read from
-    anywhere, those from nothing have a size."""
-    free = ("dtype", "gradient_checkpointing", "temperature", "reference", *ENGINE)
-    return free if spec.is_scratch else (*free, "model")
+    anywhere, those from nothing have a size, and adapters belong to what is below them, rounded as it is."""
+    free = ("gradient_checkpointing", "temperature", "reference", *ENGINE)
+    if spec.is_scratch:
+        return (*free, "dtype")
+    return (*free, "model") if spec.lora else (*free, "model", "dtype")

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from pgrad.data import Episodes, Steps, Tokens, Trajectory
 from pgrad.errors import TrainingError, WorldError
@@ -82,7 +83,7 @@ class Completer:
         if isinstance(request, Steps):
             each = max(1, request.n // self.world.max_completion_length)
             request = Episodes(each * self.n_envs)
-        size = max(SIDE_BY_SIDE // request.group, 1) * request.group
+        size = prompts_at_once(request.group) * request.group
         if not self._unfinished.rounds:
             self.samples = []
 
@@ -102,7 +103,7 @@ class Completer:
 
     @torch.no_grad()
     def answer(self, prompts: Sequence[Prompt], group: int = 1, stop: Stop = go_on) -> Answered:
-        """`group` completions of every prompt, scored."""
+        """`group` completions of every prompt, scored; at most SIDE_BY_SIDE are generated together."""
         texts = [self.world.encode(prompt) for prompt in prompts]
         found, generating = self._written or self._write(texts, group, stop)
         self._written = None
@@ -133,16 +134,22 @@ class Completer:
 
     def _write(self, texts: list[list[int]], group: int, stop: Stop) -> tuple[Completions, float]:
         began = time.perf_counter()
-        found = generate(
-            self.agent.network,  # type: ignore[arg-type]
-            texts,
-            num_generations=group,
-            max_completion_length=self.world.max_completion_length,
-            seeds=completion_seeds(self._seed, self._round, len(texts) * group),
-            greedy=self._deterministic,
-            stop=stop,
-        )
-        return found, time.perf_counter() - began
+        seeds = completion_seeds(self._seed, self._round, len(texts) * group)
+        size = prompts_at_once(group)
+        starts = range(0, len(texts), size) or [0]  # without a prompt `generate` says so
+        parts = [
+            generate(
+                self.agent.network,  # type: ignore[arg-type]
+                texts[i : i + size],
+                num_generations=group,
+                max_completion_length=self.world.max_completion_length,
+                seeds=seeds[i * group : (i + size) * group],
+                greedy=self._deterministic,
+                stop=stop,
+            )
+            for i in starts
+        ]
+        return joined(parts), time.perf_counter() - began
 
     def state_dict(self) -> dict[str, Any]:
         """Where the world is in its prompts, the round, the statistics, and what was stopped."""
@@ -169,6 +176,27 @@ class Completer:
             if written is not None:
                 texts = {name: x.to(device) for name, x in written["texts"].items()}
                 self._written = Completions(**texts), written["seconds"]
+
+
+def prompts_at_once(group: int) -> int:
+    """Of how many prompts the completions, `group` of each, are generated together."""
+    return max(SIDE_BY_SIDE // group, 1)
+
+
+def joined(parts: Sequence[Completions]) -> Completions:
+    """One after the other, padded with 0 to the longest."""
+    longest = max(part.tokens.shape[1] for part in parts)
+
+    def whole(columns: Sequence[Tensor]) -> Tensor:
+        return torch.cat([pad(x, (0, longest - x.shape[1])) for x in columns])
+
+    return Completions(
+        whole([part.tokens for part in parts]),
+        torch.cat([part.length for part in parts]),
+        whole([part.logp for part in parts]),
+        whole([part.entropy for part in parts]),
+        torch.cat([part.ended for part in parts]),
+    )
 
 
 def completion_seeds(seed: int, number: int, n: int) -> Tensor:

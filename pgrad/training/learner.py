@@ -17,14 +17,7 @@ from pgrad.stopping import Stop, go_on
 from pgrad.training.compiled import Call, CompiledStep, CompiledTogether, Derivatives, Machine
 from pgrad.training.devices import put_generator_back
 from pgrad.training.optimizers import EPS, clip, flatten_parameters
-from pgrad.training.records import (
-    HALF_TOLERANCE,
-    RATIO_TOLERANCE,
-    averaged,
-    of_group,
-    require_sound,
-    together,
-)
+from pgrad.training.records import averaged, explained, of_group, require_sound, together
 from pgrad.training.stages import Stages
 
 
@@ -45,7 +38,7 @@ class Learner:
         self.texts_at_once = 0  # that a backward pass holds; 0 for as many as `at_once` allows
         self.progress = 0.0
         self.n_updates = 0
-        self.gap = 0.0  # |log π − log μ| at most, on fresh data before the first step of the last update
+        self.gap: float | None = None  # |log π − log μ| at most, before the first step of the last update
         self.stop: Stop = go_on  # called before every gradient, and between those of parts
         self._share = 1.0
         self._schedule = algorithm.learning_rate_schedule
@@ -220,9 +213,7 @@ class Learner:
         """
         device = self._flat.values.device
         metrics, self.gap = averaged(self._records, extra, device)
-        apart = getattr(getattr(self.agent, "network", None), "rounds_apart", False)
-        tolerance = HALF_TOLERANCE if apart else RATIO_TOLERANCE.get(device.type, 1e-3)
-        require_sound(metrics, self.gap, tolerance, self.n_updates)
+        require_sound(metrics, self.gap, explained(self.agent, device), self.n_updates)
         metrics["train/learning_rate"] = self.learning_rates.get("actor", 0.0)
         return metrics
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,10 +26,10 @@ WATCHED = ("train/loss", "train/value_loss")
 
 def averaged(
     records: Sequence[Metrics], extra: Metrics, device: torch.device
-) -> tuple[dict[str, float], float]:
+) -> tuple[dict[str, float], float | None]:
     """The means over steps, and `extra`, as numbers: an iteration's one synchronisation.
 
-    The second is max |log π − log μ| before the first step, 0 where nobody measured it.
+    The second is max |log π − log μ| before the first step, None where nobody measured it.
     """
     columns: dict[str, list[Tensor]] = {}
     for record in records:
@@ -38,7 +39,7 @@ def averaged(
     columns |= {key: [value] for key, value in extra.items()}
     left = iter(_numbers([x for values in columns.values() for x in values], device))
     numbers = {key: [next(left) for _ in values] for key, values in columns.items()}
-    gap = numbers.pop(LOG_RATIO, [0.0])[0]
+    gap = numbers.pop(LOG_RATIO)[0] if LOG_RATIO in numbers else None
     return {key: sum(x) / len(x) for key, x in numbers.items()}, gap
 
 
@@ -50,7 +51,13 @@ def of_group(metrics: Metrics, group: str | None) -> Metrics:
     return {(f"train/{group}_{NORM}" if key == name else key): x for key, x in metrics.items()}
 
 
-def require_sound(metrics: dict[str, float], gap: float, tolerance: float, n_updates: int) -> None:
+def explained(agent: Any, device: torch.device) -> float:
+    """Up to which |log π − log μ| rounding explains that training and sampling differ."""
+    apart = getattr(getattr(agent, "network", None), "rounds_apart", False)
+    return HALF_TOLERANCE if apart else RATIO_TOLERANCE.get(device.type, 1e-3)
+
+
+def require_sound(metrics: dict[str, float], gap: float | None, tolerance: float, n_updates: int) -> None:
     """Raises TrainingError where a gradient was not finite, or the policy that is trained did not agree with
     the policy that acted before the first step."""
     watched = [key for key in metrics if key in WATCHED or key.endswith(NORM)]
@@ -60,7 +67,7 @@ def require_sound(metrics: dict[str, float], gap: float, tolerance: float, n_upd
             f"{' and '.join(bad)} not finite after {n_updates} gradient steps; they moved "
             "nothing. Common causes: enormous rewards, too large a learning rate, a network that divides"
         )
-    if not gap <= tolerance:
+    if gap is not None and not gap <= tolerance:
         raise TrainingError(
             "the policy that is trained is not the policy that acted: on fresh data, before any step, "
             f"|log ratio| is {gap:.2g} and must be 0. Common causes: dropout, batch "

@@ -23,7 +23,7 @@ MEASURED = 64
 class Teacher:
     """Hands out the solutions of a world's prompts, in its order; those held out are only measured.
 
-    Raises UsageError where prompts come without solutions.
+    Raises UsageError where prompts to train on come without solutions, or with one that is too long.
     """
 
     stage: ClassVar = "read"
@@ -31,6 +31,7 @@ class Teacher:
     def __init__(self, world: LanguageWorld, agent: Agent) -> None:
         self.world, self.agent = world, agent
         self.played = 0  # decisions of the last batch
+        world.require_solutions()
         try:
             held = world.held_out(0)[:MEASURED]
         except UsageError:  # nothing was set aside

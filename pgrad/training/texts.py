@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pgrad.data.columns import ends
 from pgrad.models.language.generate import Completions
 from pgrad.training.episodes import WINDOW
 
@@ -67,12 +68,14 @@ class TextStatistics:
             "completions/unscored_ratio": reward.isnan().double().mean(),
         }
         if group > 1:
-            equal, first = (groups == groups[:, :1]).all(1), groups[:, 0]
+            learned = reward.float()  # to training, rewards that round alike are equal
+            lowest, highest = ends(learned, ~learned.isnan(), group)
+            equal = ~(lowest < highest)  # nor does a group teach anything that nobody could judge
             numbers["frac_reward_zero_std"] = equal.double().mean()
-            low, high = self._extremes = extremes(judged, self._extremes)
+            low, high = self._extremes = extremes(judged.float(), self._extremes)
             if low < high:  # before that, nobody knows what is good and what is bad
-                numbers["frac_reward_all_best"] = (equal & (first == high)).double().mean()
-                numbers["frac_reward_all_worst"] = (equal & (first == low)).double().mean()
+                numbers["frac_reward_all_best"] = (equal & (lowest == high)).double().mean()
+                numbers["frac_reward_all_worst"] = (equal & (lowest == low)).double().mean()
         found_numbers = {name: float(x) for name, x in numbers.items()}
         self._metrics = {name: x for name, x in found_numbers.items() if not math.isnan(x)}
         self._metrics |= of_rounds(self._others)

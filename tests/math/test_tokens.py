@@ -1,10 +1,14 @@
 """`TokenPolicy` against the categorical over full logits: values, gradients, memory of chunks."""
 
+import weakref
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from pgrad.math import vocabulary
+from pgrad.math import tokens, vocabulary
 from pgrad.math.distributions import Categorical, Distribution
 from pgrad.math.tokens import TokenPolicy
 
@@ -155,3 +159,37 @@ def test_full_logits_are_never_alive(monkeypatch) -> None:
     (logp + entropy).sum().backward()
     assert max(seen) <= max(4 * V, V * H)
     assert max(kept) <= T * B * H
+
+
+@pytest.mark.parametrize(
+    "choose", [lambda p: p.mode, lambda p: p.sample(Generator().manual_seed(0))], ids=["mode", "sample"]
+)
+def test_a_choice_holds_the_logits_of_one_chunk(choose: Callable[[TokenPolicy], Tensor], monkeypatch) -> None:
+    alive, most = 0, 0
+
+    def watched(*args: Any) -> Tensor:
+        nonlocal alive, most
+        z = vocabulary.logits(*args)
+        alive += (n := z.numel())
+        most = max(most, alive)
+
+        def gone() -> None:
+            nonlocal alive
+            alive -= n
+
+        weakref.finalize(z, gone)
+        return z
+
+    monkeypatch.setattr(tokens, "logits", watched)
+    monkeypatch.setattr(vocabulary, "CHUNK", 4 * V)
+    leaves, _, _ = tensors()
+    choose(policy(leaves, torch.ones(T, B, dtype=torch.bool), SHAPES[0]))
+    assert most == 4 * V
+    assert alive == 0
+
+
+def test_the_mode_is_found_chunk_by_chunk(monkeypatch) -> None:
+    leaves, decides, _ = tensors()
+    whole = policy(leaves, decides, SHAPES[2]).mode
+    monkeypatch.setattr(vocabulary, "CHUNK", 2 * V)
+    assert torch.equal(policy(leaves, decides, SHAPES[2]).mode, whole)

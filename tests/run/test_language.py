@@ -14,6 +14,7 @@ from pgrad.errors import CheckpointError, UsageError
 from pgrad.models.language.spec import LanguageSpec
 from pgrad.run.assemble import make_training
 from pgrad.run.config import RunConfig, RunOptions, settled
+from pgrad.training import completions
 from pgrad.training.disk.checkpoint import latest_checkpoint
 from pgrad.training.loop import Training
 from tests.run.texts import GRPO, SETTING, TASK, TINY, pretrained, samples
@@ -176,6 +177,41 @@ def test_evaluation_is_repeatable_and_changes_nothing(tmp_path: Path) -> None:
         assert torch.equal(x, before[name])
 
 
+def test_evaluations_are_written_in_parts_and_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many completions as SIDE_BY_SIDE at most; those of a prompt stay together."""
+    made = training(ALGORITHMS["grpo"], 0.0)
+    monkeypatch.setattr(completions, "generate", counted := Counted(completions.generate))
+
+    def answered(at_most: int, group: int) -> Any:
+        monkeypatch.setattr(completions, "SIDE_BY_SIDE", at_most)
+        counted.sizes.clear()
+        completer = completions.Completer(made.world, made.agent, 7, n_envs=1)
+        return completer.answer(made.world.held_out(20), group)
+
+    for group, at_most, sizes in ((1, 8, [8, 8, 4]), (3, 14, [12] * 5), (3, 2, [3] * 20)):
+        whole = answered(1024, group)
+        assert counted.sizes == [20 * group]
+        parts = answered(at_most, group)
+        assert counted.sizes == sizes
+        assert (parts.texts, parts.lengths) == (whole.texts, whole.lengths)
+        assert torch.equal(parts.reward, whole.reward)
+        assert torch.equal(parts.traj.action, whole.traj.action)
+        assert torch.equal(parts.traj.terminated, whole.traj.terminated)
+        torch.testing.assert_close(parts.traj.logp, whole.traj.logp)
+
+
+class Counted:
+    """Of `generate`, how many completions each call wrote."""
+
+    def __init__(self, function: Any) -> None:
+        self.function, self.sizes = function, list[int]()
+
+    def __call__(self, *args: Any, **given: Any) -> Any:
+        found = self.function(*args, **given)
+        self.sizes.append(len(found.length))
+        return found
+
+
 def by_length(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
     return [float(len(text)) for text in completions]
 
@@ -304,6 +340,23 @@ class TestWhatIsNotWritten:
         named = sorted(name for name in theirs if name.startswith("network.model") and "lora_" in name)
         for name, x in zip(named, kept, strict=True):
             assert torch.equal(theirs[name], x)
+
+    def test_adapters_belong_to_the_precision_below_them(self, tmp_path: Path) -> None:
+        """What is frozen was rounded; whole models, and adapters of drawn ones, go from one to another."""
+        folder, given = str(pretrained(tmp_path / "model")), {**SETTING, "total_timesteps": 60}
+        for name, spec in {
+            "adapters": LanguageSpec(folder, lora=2),
+            "whole": LanguageSpec(folder),
+            "scratch": replace(TINY, lora=2),
+        }.items():
+            pg.train(pg.Imitate(batch_size=16), "copy", agent=spec, run_dir=tmp_path / name, **given)
+            start = {"agent": replace(spec, dtype="bfloat16"), "init_from": tmp_path / name, **given}
+            if name == "adapters":
+                words = r"made with dtype='float32' \(here 'bfloat16'\): give the same, or .* pgrad export"
+                with pytest.raises(UsageError, match=words):
+                    pg.train(GRPO, "copy", **start)
+            else:
+                assert pg.train(GRPO, "copy", **start).timesteps >= 60
 
     def test_a_folder_that_changed_is_told(self, tmp_path: Path) -> None:
         folder = pretrained(tmp_path / "model")

@@ -11,7 +11,7 @@ import pgrad as pg
 from pgrad.errors import PgradError, UsageError, WorldError
 from pgrad.models.language.spec import LanguageSpec
 from pgrad.worlds.language.tokenizer import character_tokenizer
-from tests.run.texts import GRPO, TINY, pretrained
+from tests.run.texts import GRPO, ROWS, TASK, TINY, made, pretrained
 
 
 def ones(completions: list[str], **_: Any) -> list[float]:
@@ -136,6 +136,42 @@ def test_prompts_from_files(tmp_path: Path) -> None:
     kwargs = {"max_completion_length": -1}
     message = refused(tmp_path, world=str(file), reward=ones, world_kwargs=kwargs)
     assert "max_completion_length above 0" in message
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "ab="}, "row 6 has no demonstration"),
+        ({"prompt": "ab=", "completion": "abab"}, "row 6 has 5 tokens, more than max_completion_length 4"),
+    ],
+)
+def test_demonstrations_that_come_late(row: Any, message: str) -> None:
+    """They are told before anything is trained, wherever they are in the order; held-out ones need none."""
+    for seed in range(4):
+        with pytest.raises(UsageError, match=message):
+            pg.train(
+                pg.Imitate(batch_size=4),
+                [*ROWS, row],
+                agent=TINY,
+                seed=seed,
+                total_timesteps=4,
+                world_kwargs={"max_completion_length": 4},
+            )
+    aside = [*ROWS * 11, row]  # no more than the first 64 are measured
+    made(pg.Imitate(), ROWS, max_completion_length=4, held_out=aside)
+    made(pg.Imitate(), "copy", n_prompts=300, **TASK["world_kwargs"])
+
+
+def test_the_context_that_is_left_to_a_demonstration_is_looked_at_too(tmp_path: Path) -> None:
+    folder = pretrained(tmp_path / "model")
+    settings = json.loads((folder / "config.json").read_text()) | {"max_position_embeddings": 20}
+    (folder / "config.json").write_text(json.dumps(settings))
+    long = {"prompt": "ab=", "completion": "a" * 15}
+    made(pg.Imitate(), [*ROWS, long], LanguageSpec(str(folder)))  # <bos>ab= are 4, <eos> is 1
+    with pytest.raises(
+        UsageError, match="row 6 has 17 tokens, more than its prompt leaves of the context: 16"
+    ):
+        made(pg.Imitate(), [*ROWS, long | {"completion": "a" * 16}], LanguageSpec(str(folder)))
 
 
 def test_folders_of_models(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Whole runs whose completions another engine writes: what is measured, corrected, told and refused."""
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import pgrad as pg
 from pgrad.cli import main
 from pgrad.errors import TrainingError, UsageError
+from pgrad.models.language.checks import CHECKS
 from pgrad.run.config import RunOptions
 from pgrad.run.language import opening
 from pgrad.run.start import configured
@@ -136,3 +138,14 @@ def test_doctor_compares_the_engine_with_training(
     off_by(monkeypatch, 0.3)
     assert main(["doctor", "--model", "scratch:tiny", "--engine", "vllm"]) == 1
     assert "PROBLEM: vLLM and training" in capsys.readouterr().out
+
+
+def test_doctor_without_vllm_makes_the_other_checks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    assert main(["doctor", "--model", "scratch:tiny", "--engine", "vllm"]) == 1
+    out, err = capsys.readouterr()
+    found = {line[2:20].strip(): line[20:] for line in out.splitlines()[1:]}
+    assert found["sampler"] == "PROBLEM: vllm is not installed: pip install 'pgrad[vllm]'"
+    assert (list(found), out.count("PROBLEM"), err) == (list(CHECKS), 1, "")

@@ -36,15 +36,22 @@ NAMES = {
 }
 
 
-def training(algorithm: Any, dtype: str = "float32") -> Training:
-    spec = replace(TINY, dtype=dtype)
+def training(
+    algorithm: Any, dtype: str = "float32", lora: int = 0, reward: Callable[..., list[float]] | None = None
+) -> Training:
+    spec = replace(TINY, dtype=dtype, lora=lora)
     asked = RunOptions(total_timesteps=4000, n_envs=2, seed=5)
-    config = RunConfig(settled(algorithm, spec), "copy", spec, asked, TASK["world_kwargs"], by_length)
+    judge = by_length if reward is None else reward
+    config = RunConfig(settled(algorithm, spec), "copy", spec, asked, TASK["world_kwargs"], judge)
     return make_training(config)
 
 
 def by_length(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
     return [float(len(text)) for text in completions]
+
+
+def nothing(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
+    return [0.0] * len(completions)
 
 
 def with_another_sampler(made: Training, size: float) -> list[Trajectory]:
@@ -192,3 +199,70 @@ def test_a_weight_multiplies_the_policy_gradient_of_its_decision(algorithm: Any)
         slopes.append(slope)
     torch.testing.assert_close(slopes[0], slopes[1], rtol=0, atol=1e-12)
     assert not torch.allclose(slopes[0], slopes[2])
+
+
+FAST: dict[str, Any] = {"beta": 0.1, "learning_rate": 0.1}
+PENALISED: dict[str, Any] = {
+    "grpo": replace(GRPO, kl="k1-in-reward", n_epochs=2, **FAST),
+    "ppo": pg.PPO(n_steps=48, batch_size=32, n_epochs=2, recompute_advantage=True, **FAST),
+    "a2c": pg.A2C(n_steps=32, **FAST),
+    "actor-critic": pg.ActorCritic(n_steps=32, **FAST),
+    "reinforce": pg.Reinforce(n_episodes=12, **FAST),
+    "reinforce, old episodes": pg.Reinforce(n_episodes=12, reuse=1, **FAST),
+}
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+@pytest.mark.parametrize("name", PENALISED)
+def test_at_the_reference_rounding_is_not_punished(name: str, lora: int) -> None:
+    """Nobody earns anything, the policy is its reference: nothing moves, though Adam makes steps of little.
+
+    The sampler rounds otherwise all the same, and that is told.
+    """
+    made = training(PENALISED[name], lora=lora, reward=nothing)
+    before = [p.detach().clone() for p in made.agent.parameters()]
+    for _ in range(2):
+        metrics = made.iterate()
+        assert 0.0 < metrics[GAP] < 1e-4
+        assert metrics["kl"] == 0.0 or made.learner.recent.capacity
+    for old, new in zip(before, made.agent.parameters(), strict=True):
+        assert torch.equal(old, new)
+
+
+def test_the_same_holds_for_a_small_gap_of_half_precision() -> None:
+    made = training(PENALISED["grpo"], "bfloat16", reward=nothing)
+    with_another_sampler(made, 0.3 * CORRECTED_FROM)
+    metrics = made.iterate()
+    assert 0.0 < metrics[GAP] < CORRECTED_FROM
+    assert (metrics["kl"], metrics["train/grad_norm"]) == (0.0, 0.0)
+
+
+def test_in_float32_as_little_is_explained_as_without_a_reference() -> None:
+    made = training(PENALISED["grpo"])
+    with_another_sampler(made, 0.01)
+    with pytest.raises(TrainingError, match=r"not the policy that wrote: .* explains up to 0.001"):
+        made.iterate()
+
+
+@pytest.mark.parametrize("kind", ["k3-corrected", "k1-in-reward"])
+def test_texts_are_scored_for_the_penalty_only_where_rewards_pay_it(kind: Any) -> None:
+    made = training(replace(GRPO, beta=0.1, kl=kind))
+    asked: list[bool] = []
+    policy = made.agent.policy
+
+    def counted(obs: Any) -> Any:
+        asked.append(torch.is_grad_enabled())
+        return policy(obs)
+
+    made.agent.policy = counted  # type: ignore[method-assign]
+    made.iterate()
+    assert asked.count(False) == (kind == "k1-in-reward")
+
+
+def test_where_nothing_is_learned_no_gap_is_told() -> None:
+    """All groups are equal, so that no text reaches the loss, which measures."""
+    made = training(GRPO, reward=nothing)
+    metrics = made.iterate()
+    assert metrics["train/frac_equal_groups"] == 1.0
+    assert not [name for name in metrics if name.startswith("sampling/")]
+    assert made.learner.gap is None

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
+from pgrad.data import unequal
 from pgrad.models.language.generate import Completions
+from pgrad.training.completions import as_trajectory
 from pgrad.training.texts import TextStatistics, of_rounds
 
 GENERATING = 2.0  # seconds
@@ -70,6 +72,29 @@ def test_what_nobody_judged_is_in_no_mean() -> None:
     told = after([nan, 1.0, nan, 0.0])
     assert (told["reward"], told["completions/unscored_ratio"]) == (0.5, 0.5)
     assert "reward" not in after([nan] * 4)
+
+
+@pytest.mark.parametrize(
+    ("reward", "equal", "best"),
+    [
+        ([1.0, 1.0, math.nan, 1.0], 1.0, 1.0),
+        ([1.0, 0.0, math.nan, 1.0], 0.0, 0.0),
+        ([math.nan, 1.0, 1.0, 1.0], 1.0, 1.0),
+        ([math.nan] * 4, 1.0, 0.0),
+        ([0.1 + 0.2, 0.3, 0.3, 0.3], 1.0, 0.0),
+        ([1.0 + 1e-9, 1.0, 1.0, 1.0], 1.0, 1.0),
+    ],
+)
+def test_a_group_is_equal_where_training_says_so(reward: list[float], equal: float, best: float) -> None:
+    """By what was judged, in the precision in which it is learned."""
+    told, found = TextStatistics(), completions([1] * 4, [True] * 4)
+    told.update(found, torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64), 4, {}, GENERATING)
+    told.begin()
+    paid = torch.tensor(reward, dtype=torch.float64)
+    told.update(found, paid, 4, {}, GENERATING)
+    assert told.metrics()["frac_reward_zero_std"] == equal
+    assert told.metrics()["frac_reward_all_best"] == best
+    assert bool(unequal(as_trajectory([[1]] * 4, found, paid), 4).any()) == (equal == 0.0)
 
 
 def test_what_was_counted_in_rounds_adds_up() -> None:

@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 
 from pgrad.data import Tokens
 from pgrad.models.language.generate import generate
+from pgrad.models.language.launch import LEAST
 from pgrad.models.language.network import LanguageNetwork
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
@@ -89,8 +90,9 @@ def check_positions(network: LanguageNetwork) -> Finding:
 def check_sampler(network: LanguageNetwork) -> Finding:
     """Whether the log-probabilities of sampling, after prompts of several lengths, are those of training."""
     prompts = _prompts(network)
-    seeds = torch.arange(len(prompts) * 4)
-    done = generate(network, prompts, seeds=seeds, max_completion_length=16, num_generations=4)
+    seeds, room = torch.arange(len(prompts) * 4), (network.context or 64) - max(map(len, prompts))
+    n = min(LEAST, room)  # so many that a GPU writes by the CUDA graphs it would train with
+    done = generate(network, prompts, seeds=seeds, max_completion_length=n, num_generations=4)
     texts = [
         prompts[i // 4] + done.tokens[i, : int(done.length[i])].tolist() for i in range(len(done.length))
     ]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgrad.errors import UsageError
+from pgrad.errors import TrainingError, UsageError
 from pgrad.math.vocabulary import logits
 from pgrad.models.language.body import body_of, shape_of
 from pgrad.models.language.cache import prefill
@@ -62,7 +62,8 @@ def generate(
     Each prompt is read once. A completion depends on its prompt and its own seed (int64 [N]), not on what is
     written beside it, up to the rounding of matrix products of other sizes. `temperature` and `eos` are the
     network's unless given. `stop` is called before every token. Raises UsageError for prompts that are empty
-    or do not fit the model's context. A network that has another engine has it write, as `VLLM.write` says.
+    or do not fit the model's context, TrainingError for logits that are not finite. A network that has
+    another engine has it write, as `VLLM.write` says.
     """
     texts = [list(map(int, prompt)) for prompt in prompts]
     temperature = network.temperature if temperature is None else temperature
@@ -117,6 +118,7 @@ def _write(
     first = None if min(map(len, texts)) == longest else longest - lengths
     reader: Plain | Fused
     if fusable(model, longest + n, dtype):
+        torch.clear_autocast_cache()  # of the weights in half precision, of which the reader takes its own
         reader = Fused(model, store, first, dtype)
     else:
         reader = Plain(body_of(model), store, first)
@@ -156,7 +158,7 @@ def _write(
 
 
 def _finished(tokens: Tensor, logp: Tensor, entropy: Tensor, ends: Tensor) -> Completions:
-    """Cut every text after its first end token."""
+    """Cut every text after its first end token. Raises TrainingError for a policy that is none."""
     n = len(tokens)
     is_end = (tokens.unsqueeze(-1) == ends).any(-1)
     row = torch.arange(n, device=tokens.device).unsqueeze(1)
@@ -164,6 +166,12 @@ def _finished(tokens: Tensor, logp: Tensor, entropy: Tensor, ends: Tensor) -> Co
     longest = int(length.max())
     beyond = row[:longest] >= length
     cut = [x[:longest].masked_fill(beyond, 0).t().contiguous() for x in (tokens, logp, entropy)]
+    bad = int(cut[1].isfinite().all(1).logical_not().count_nonzero())
+    if bad:
+        raise TrainingError(
+            f"in {bad} of {len(length)} completions log-probabilities are not finite: the model's logits are "
+            "NaN or infinite. Common causes: too large a learning rate, damaged weights"
+        )
     return Completions(cut[0], length, cut[1], cut[2], is_end.any(0))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pgrad.cuda_graph import Recorded
+from pgrad.cuda_graph import Function, Recorded
 from pgrad.models.language.decode import Fused, Plain
 
 Chosen = tuple[Tensor, Tensor, Tensor]
@@ -50,10 +50,10 @@ class Launched:
     """
 
     def __init__(self, reader: Fused, draw: Draw, n: int) -> None:
-        self._reader, self._draw, self._n = reader, draw, n
+        self._reader, self._n = reader, n
         self._every = torch.arange(reader.columns, device=reader.device)
         # A step that is run again writes the same keys and values to the same column.
-        self._recorded = Recorded(self._step, "the step of a token")
+        self._recorded = Recorded(_step(reader, draw), "the step of a token")
 
     def __call__(self, token: Tensor, position: Tensor, u: Tensor) -> Chosen:
         """As `Next`."""
@@ -76,13 +76,19 @@ class Launched:
         """As `Next`."""
         self._reader.keep(rows)
 
-    def _step(self, inputs: list[Tensor]) -> list[Tensor]:
+
+def _step(reader: Fused, draw: Draw) -> Function:
+    """What is recorded. A method of `Launched` would keep itself, and keys and values with it, alive."""
+
+    def step(inputs: list[Tensor]) -> list[Tensor]:
         token, position, u, column, every, *first = inputs
         seen = (every <= column).expand(len(token), -1)
         if first:
             seen = seen & (every >= first[0].unsqueeze(1))
         mask = seen.view(len(token), 1, 1, -1)
-        return list(self._draw(self._reader.forward(token, position, column, len(every), mask), u))
+        return list(draw(reader.forward(token, position, column, len(every), mask), u))
+
+    return step
 
 
 def following(

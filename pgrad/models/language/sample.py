@@ -27,7 +27,8 @@ def choose(
     Both are of the distribution that is sampled: of the top_k most probable tokens (0: all; equal ones stay
     together), then of the fewest whose probabilities sum to at least top_p, renormalised. The token is the
     first whose cumulative probability exceeds u, which never has probability 0; `greedy` takes the most
-    probable one instead.
+    probable one instead. Of a row that is no distribution (NaN or +∞ among its logits) the log-probability
+    is NaN, of some token.
     """
     if top_k or top_p < 1.0:
         z = truncate(z, top_k, top_p)
@@ -39,6 +40,7 @@ def choose(
     else:
         below = p.cumsum(-1, dtype=torch.float64)
         token = torch.searchsorted(below, u.unsqueeze(1) * below[:, -1:], right=True)
+        token = token.clamp_(max=z.shape[-1] - 1)  # of NaN it would be beyond the last
     return token.squeeze(1), logp.gather(1, token).squeeze(1), each.sum(-1).neg_()
 
 

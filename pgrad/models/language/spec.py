@@ -51,7 +51,7 @@ class LanguageSpec:
         if not isinstance(self.model, str) or not self.model.strip():
             raise UsageError(f"model must be a folder, a hub id or {', '.join(names())}; got {self.model!r}")
         if self.is_scratch and self.model.removeprefix(SCRATCH) not in SIZES:
-            raise UsageError(f"no model from scratch {self.model!r}: {did_you_mean(self.model, names())}")
+            raise UsageError(f"no model from scratch {self.model!r}{did_you_mean(self.model, names())}")
         if not isinstance(self.lora, int) or isinstance(self.lora, bool) or self.lora < 0:
             raise UsageError(f"lora must be a rank ≥ 0 (0 trains the whole model), got {self.lora!r}")
         if not (math.isfinite(self.lora_alpha) and self.lora_alpha > 0.0):

@@ -12,6 +12,9 @@ from pgrad.models.language.sample import mix
 AT_ONCE = 2**22
 """So many numbers are hashed at a time."""
 
+WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Whole numbers of so many bytes."""
+
 
 @torch.no_grad()
 def pushed_weights(model: Any, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
@@ -66,7 +69,6 @@ def _parts(name: str, packed: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _fingerprint(x: Tensor) -> Tensor:
-    whole = {2: torch.int16, 4: torch.int32}[x.element_size()]
-    bits = x.detach().contiguous().flatten().view(whole)
+    bits = x.detach().contiguous().flatten().view(WHOLE[x.element_size()])
     parts = bits.chunk(-(-len(bits) // AT_ONCE))
     return torch.stack([mix(part.long()).sum() for part in parts]).sum()

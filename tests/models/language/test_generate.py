@@ -1,14 +1,16 @@
 """Sampling: the log-probabilities are those of scoring, and a text depends on its prompt and seed only."""
 
 import importlib
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from pgrad.errors import UsageError
+from pgrad.errors import TrainingError, UsageError
 from pgrad.models.language import Completions, LanguageNetwork, generate
 from pgrad.models.language.cache import prefill
 from pgrad.models.language.decode import Fused, fusable
@@ -202,6 +204,46 @@ def test_half_precision(kind: str) -> None:
     net = network(kind, dtype="bfloat16")
     assert gap(net, write(net)) < 0.1
     assert {p.dtype for p in net.parameters()} == {torch.float32}
+
+
+class Halves(TorchDispatchMode):
+    """Watches every tensor that is rounded to half precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[weakref.ref[Tensor]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and out.dtype == torch.bfloat16:
+            self.made.append(weakref.ref(out))
+        return out
+
+    def alive(self) -> int:
+        return sum(x.numel() for ref in self.made if (x := ref()) is not None)
+
+
+def test_weights_are_held_in_half_precision_once_while_texts_are_written() -> None:
+    """Autocast keeps what it rounds to read the prompts, which would be a second time."""
+    net = network("llama", dtype="bfloat16")
+    counts: list[int] = []
+    with Halves() as halves:
+        write(net, [[2, 5]], g=1, eos=[], max_completion_length=6, stop=lambda: counts.append(halves.alive()))
+    body = sum(p.numel() for p in net.model.model.layers.parameters())
+    whole = sum(p.numel() for p in net.model.parameters())
+    assert len(counts) == 6
+    assert all(0.9 * body <= n <= whole for n in counts)
+
+
+@pytest.mark.parametrize("how", [{}, {"greedy": True}, {"top_k": 5, "top_p": 0.9}])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("factor", [torch.nan, torch.inf])
+def test_logits_that_are_not_finite_are_told(kind: str, how: dict[str, Any], factor: float) -> None:
+    net = network(kind)
+    with torch.no_grad():
+        net.model.get_output_embeddings().weight[5] *= factor
+    with pytest.raises(TrainingError, match=r"20 of 20 completions .* not finite"):
+        write(net, max_completion_length=4, **how)
 
 
 def test_gradient_checkpointing_does_not_keep_the_sampler_from_its_cache() -> None:

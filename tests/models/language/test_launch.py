@@ -1,5 +1,7 @@
 """Texts that are written by recordings, as on a GPU, are those that are written step by step."""
 
+import gc
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,8 +9,10 @@ import pytest
 import torch
 
 from pgrad.models.language import launch
+from pgrad.models.language.checks import check_sampler
+from pgrad.models.language.decode import Fused
 from pgrad.models.language.generate import Completions
-from tests.models.language.test_generate import FUSED, network, write
+from tests.models.language.test_generate import FUSED, MODULE, network, write
 from tests.models.language.texts import PROMPTS
 from tests.recorder import Recordings, recorded_here
 
@@ -97,3 +101,42 @@ def test_few_tokens_and_other_models_are_written_step_by_step(
     write(network(), max_completion_length=launch.LEAST - 1)
     write(network("gpt2"), max_completion_length=LONG)
     assert not recordings.tapes
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_keys_and_values_go_with_the_last_token(
+    broken: bool, recordings: Recordings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, and not when Python looks for cycles: GPUs are full of them."""
+    made: list[Any] = []
+
+    def watched(model: Any, store: Any, *rest: Any) -> Fused:
+        reader = Fused(model, store, *rest)
+        made.extend(map(weakref.ref, (reader, store)))
+        return reader
+
+    monkeypatch.setattr(MODULE, "Fused", watched)
+    monkeypatch.setattr(launch, "GRAPHS", ("cpu",))
+    recordings.breaks = broken
+    net = network()
+    gc.disable()
+    try:
+        if broken:
+            with pytest.warns(UserWarning, match="the step of a token"):
+                write(net, max_completion_length=LONG)
+        else:
+            write(net, max_completion_length=LONG)
+        assert len(made) == 2
+        assert [x() for x in made] == [None, None]
+    finally:
+        gc.enable()
+    assert recordings.tapes
+
+
+def test_a_model_is_checked_with_what_writes_its_texts(
+    recordings: Recordings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "GRAPHS", ("cpu",))
+    well, text = check_sampler(network())
+    assert well, text
+    assert recordings.replayed

@@ -142,6 +142,14 @@ def test_a_sound_model_passes_every_check(kind: str) -> None:
     assert all(text and "\n" not in text for _, text in found.values())
 
 
+@pytest.mark.parametrize("context", [4, 24, 40])
+def test_a_model_that_reads_little_passes_every_check(context: int) -> None:
+    net = network()
+    net.context = context
+    found = {name: check(net) for name, check in CHECKS.items()}
+    assert all(ok for ok, _ in found.values()), found
+
+
 def test_checks_find_what_is_wrong(monkeypatch: Any) -> None:
     drops = network("gpt2")
     drops.model.transformer.drop.p = 0.2

@@ -1,5 +1,8 @@
 """Streams of uniform numbers, and choosing by them."""
 
+from typing import Any
+
+import pytest
 import torch
 
 from pgrad.models.language.sample import choose, uniforms
@@ -62,3 +65,17 @@ def test_truncation_keeps_equals_together_and_at_least_one() -> None:
     assert not token.any()
     assert not logp.any()
     assert not entropy.any()
+
+
+@pytest.mark.parametrize("how", [{}, {"greedy": True}, {"top_k": 2}, {"top_p": 0.5}])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_row_that_is_no_distribution_says_so_and_spoils_no_other(how: dict[str, Any], bad: float) -> None:
+    z = torch.randn(4, 7, generator=torch.Generator().manual_seed(0))
+    u = torch.tensor([0.1, 0.9, 0.5, 0.0], dtype=torch.float64)
+    spoilt = z.clone()
+    spoilt[1, 3], spoilt[2] = bad, torch.nan
+    token, logp, _ = choose(spoilt, u, **how)
+    assert bool(((token >= 0) & (token < 7)).all())
+    assert logp.isnan().tolist() == [False, True, True, False]
+    for x, y in zip(choose(spoilt, u, **how), choose(z, u, **how), strict=True):
+        assert torch.equal(x[::3], y[::3])

@@ -291,6 +291,20 @@ def test_a_fingerprint_sees_every_bit_and_no_order() -> None:
     assert fingerprints(iter([("none", torch.zeros(0)), ("ids", torch.arange(3))])) == {}
 
 
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float16, torch.float8_e4m3fn, torch.float8_e5m2], ids=str
+)
+def test_numbers_of_any_size_have_fingerprints(dtype: torch.dtype) -> None:
+    """Those that an engine computes with are its own affair: scales, quantised weights."""
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
+    found = set()
+    for bit in range(8 * x.element_size()):
+        y = x.clone()
+        y.view(torch.uint8)[2, x.element_size() + bit // 8] ^= 1 << bit % 8
+        found |= set(fingerprints(iter([("y", y)])).values())
+    assert len(found | set(fingerprints(iter([("x", x), ("x", x.T)])).values())) == 1 + 8 * x.element_size()
+
+
 def test_joined_tensors_are_compared_with_their_parts() -> None:
     wanted = {"a.q.weight": 2**63 - 1, "a.k.weight": 5, "a.o.weight": 3}
     packed = {"qk": ["q", "k"]}
