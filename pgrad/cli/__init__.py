@@ -29,7 +29,7 @@ COMMANDS = {
 
 HELP = """usage: pgrad COMMAND ...
 
-Policy-gradient reinforcement learning, from REINFORCE to PPO, TRPO and SAC.
+Policy-gradient reinforcement learning, from REINFORCE to PPO, TRPO, SAC and GRPO.
 
 commands:
 {commands}

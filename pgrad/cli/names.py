@@ -60,15 +60,15 @@ def translate(args: Iterable[str]) -> list[str]:
     return world + out
 
 
-def choose(name: str, allowed: Iterable[str], what: str) -> str:
+def choose(name: str, allowed: Iterable[str], what: str, more: str = "") -> str:
     """The one of `allowed` that is meant by `name`: case, "-" and "_" do not matter.
 
-    Raises UsageError with the nearest one and all that there are.
+    Raises UsageError with the nearest one and all that there are, or with `more` in their place.
     """
     plain = {_plain(one): one for one in allowed}
     if _plain(name) in plain:
         return plain[_plain(name)]
-    raise UsageError(f"unknown {what} {name!r}: {did_you_mean(name, plain.values())}")
+    raise UsageError(f"unknown {what} {name!r}{did_you_mean(name, plain.values(), more)}")
 
 
 def whole(text: str) -> int:

@@ -62,22 +62,30 @@ def _nothing(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[None] | None:
 
 
 def parse(
-    what: Any, command: str, args: Sequence[str], description: str | None = None, default: Any = None
+    what: Any,
+    command: str,
+    args: Sequence[str],
+    description: str | None = None,
+    default: Any = None,
+    elsewhere: tuple[str, Sequence[type]] = ("", ()),
 ) -> Any:
     """An instance of the dataclass `what` from the arguments after `pgrad command`.
 
-    What is not given is as in `default`, an instance, or else as the dataclass has it.
+    What is not given is as in `default`, an instance, or else as the dataclass has it. `elsewhere`: what is
+    said of an unknown option that one of these dataclasses has.
 
     Raises UsageError for an unknown option (with the nearest one), for a value that cannot be read and for
     what the dataclasses refuse; SystemExit after help.
     """
-    spoken, more = io.StringIO(), f"(pgrad {command} --help shows all)"
+    spoken, more, given = io.StringIO(), f"(pgrad {command} --help shows all)", translate(args)
+    if {"-h", "--help"} & set(given):
+        given = ["--help"]  # tyro leaves positional arguments that are given out of its help
     try:
         with contextlib.redirect_stderr(spoken):
             found, unknown = tyro.cli(
                 what,
                 prog=f"pgrad {command}",
-                args=translate(args),
+                args=given,
                 description=description,
                 registry=_REGISTRY,
                 default=tyro.MISSING_NONPROP if default is None else default,
@@ -86,7 +94,7 @@ def parse(
     except SystemExit as end:
         raise_own(end)
         if end.code:
-            raise UsageError(one_line(spoken.getvalue(), translate(args), more)) from None
+            raise UsageError(one_line(spoken.getvalue(), given, more)) from None
         raise
     if unknown:
         options = dict(_options(found))
@@ -94,6 +102,11 @@ def parse(
         known = [name for name in known if f"--{name}" not in unknown]  # a flag that has no opposite
         known += [alias for alias, name in ALIASES.items() if name in known]
         asked = next((arg for arg in args if translate([arg])[:1] == unknown[:1]), unknown[0])
+        name, (why, others) = unknown[0].partition("=")[0].lstrip("-").removeprefix("no-"), elsewhere
+        if any(
+            name == field.name.replace("_", "-") for other in others for field in dataclasses.fields(other)
+        ):
+            raise UsageError(f"{asked.partition('=')[0]} {why}")
         raise UsageError(f"{_unknown(asked, known, args)} {more}")
     return found
 

@@ -67,10 +67,11 @@ def _say(found: Seeds) -> None:
     if not values:
         return
     over = over_runs(values)
-    (low, high), few = over["interval"], "" if len(values) >= FEW else ", which so few say little of"
-    print(
-        f"{'mean':<15}{number(over['mean'])} (95% interval over {len(values)} seeds "
-        f"{number(low)} … {number(high)}{few})"
-    )
+    told = "one seed, no interval"
+    if "interval" in over:
+        low, high = map(number, over["interval"])
+        few = "" if len(values) >= FEW else f"; fewer than {FEW} seeds say little"
+        told = f"95% interval over {len(values)} seeds {low} … {high}{few}"
+    print(f"{'mean':<15}{number(over['mean'])} ({told})")
     if "iqm" in over:
         print(f"{'middle half':<15}{number(over['iqm'])} (interquartile mean)")

@@ -13,6 +13,7 @@ from pgrad.cli.order import Order
 from pgrad.cli.parse import parse
 from pgrad.cli.summary import summary
 from pgrad.errors import UsageError
+from pgrad.models import AgentSpec
 from pgrad.models.language.sizes import SCRATCH
 from pgrad.models.language.spec import LanguageSpec
 from pgrad.run import Run, load
@@ -90,7 +91,9 @@ def order_on_text(command: str, name: str, args: list[str], own: Any) -> Order:
     parts: dict[str, Any] = {"run": RunOptions(), "folder": Folder(), "output": Output(), "text": Text()}
     usual: TrainOnText = TrainOnText(**parts, own=own, algorithm=algorithm(), agent=LanguageSpec())
     kind = TrainOnText[algorithm, type(own)]  # type: ignore[misc, valid-type]
-    given: TrainOnText = parse(kind, f"{command} {name}", args, summary(algorithm), usual)
+    steps = f"is for worlds of steps, not for texts (pgrad {command} {name} CartPole-v1 --help shows all)"
+    elsewhere = (steps, [AgentSpec])
+    given: TrainOnText = parse(kind, f"{command} {name}", args, summary(algorithm), usual, elsewhere)
     if not given.world:
         example = f"pgrad {command} {name} parity"
         raise UsageError(f"{command} on which prompts? For example: {example} (see: pgrad list)")

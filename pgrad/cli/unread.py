@@ -24,7 +24,7 @@ def one_line(box: str, args: Sequence[str], more: str) -> str:
     if found := CHOICE.search(said):
         given, option, choices = ast.literal_eval(found[1]), found[2], ast.literal_eval(found[3])
         allowed = [name for name in choices if name != "None"]  # which is none too
-        return f"{option} cannot be {given!r}: {did_you_mean(given, allowed)}"
+        return f"{option} cannot be {given!r}{did_you_mean(given, allowed)}"
     if found := MISSING.search(said):
         return f"{found[1]} needs a value {more}"
     value, form = VALUE.search(said), FORM.search(said)

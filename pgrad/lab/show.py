@@ -1,6 +1,7 @@
 """What a person sees of the laboratory: tables of claims and estimators, one claim explained, and JSON."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from pgrad.worlds.tensors.tabular import REFERENCE
 
 STYLES = {Verdict.TRUE: "green", Verdict.FALSE: "red", Verdict.TRUE_IF: "yellow"}
 OWN = "own example"  # a claim whose numbers are not of the problem given
+AUDIT = "audit: an earlier, independent reading of the notes"
+NOTES = "notes, file:line"
 SHOWN = 3  # numbers of a claim in the table
 STATES = 4  # states of a problem in the table
 
@@ -120,7 +123,7 @@ def explained(outcome: Outcome, case: Case) -> RenderableType:
     page.add_row("equation", claim.equation)
     page.add_row("numbers", _all_numbers(outcome, case))
     page.add_row("explanation", claim.explanation)
-    page.add_row("source", claim.source)
+    page.add_row("source", Text.assemble(claim.source, (_notes(claim.source), "dim")))
     page.add_row("paper", claim.paper)
     return Lines(heading, page)
 
@@ -221,7 +224,14 @@ def _all_numbers(outcome: Outcome, case: Case) -> RenderableType:
         lines.append(line)
         if audited(case) and name in claim.differs:
             lines.append(Text(f"  differs: {claim.differs[name]}"))
+    if audited(case) and claim.audit:
+        lines.append(Text(f"({AUDIT})", style="dim"))
     return Lines(*lines)
+
+
+def _notes(source: str) -> str:
+    """What 000:101 means, where a source has any."""
+    return f" ({NOTES})" if re.search(r"\d:\d", source) else ""
 
 
 def _lists(numbers: Mapping[str, float | list[float]]) -> Iterator[list[float]]:

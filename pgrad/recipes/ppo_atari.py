@@ -1,4 +1,4 @@
-"""PPO on Pong from pixels: the numbers of the reference implementations, with a step size that stays as it is.
+"""PPO on Pong from pixels: the numbers of the reference implementations, with a step size that stays.
 
 Nothing depends on the total, so that a run can be made longer. Matrices and convolutions are multiplied in
 bfloat16, which takes half the time on a processor that can; ten million decisions are what the field trains,

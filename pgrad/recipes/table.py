@@ -25,12 +25,14 @@ def digits(result: dict[str, Any]) -> int:
 
 
 def _row(result: dict[str, Any], shown: str) -> str:
-    low, high = result["interval"]
     means, k = [seed["eval_mean"] for seed in result["seeds"]], digits(result)
     reach = "reported" if result["reach"] is None else f"≥ {result['reach']:g}"
     if result["every_seed"] is not None:
         reach += f", every seed ≥ {result['every_seed']:g}"
-    reached = f"{result['mean']:.{k}f} [{low:.{k}f}, {high:.{k}f}]"
+    reached = f"{result['mean']:.{k}f}"
+    if "interval" in result:
+        low, high = result["interval"]
+        reached += f" [{low:.{k}f}, {high:.{k}f}]"
     before = [seed["eval_before"] for seed in result["seeds"] if "eval_before" in seed]
     if before:
         reached += f", from {sum(before) / len(before):.{k}f}"

@@ -1,6 +1,7 @@
 """Pictures of runs: learning curves of one run and of several, for print and for the colour-blind."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,43 +15,64 @@ from pgrad.report.statistics import bootstrap_interval
 from pgrad.training.disk.log import STEP, read
 
 TRAINING, EVALUATION = "rollout/ep_rew_mean", "eval/mean_reward"
+LEARNING = (
+    (TRAINING, EVALUATION),
+    ("train/accuracy", "held_out/accuracy"),
+    ("train/log_likelihood", "held_out/log_likelihood"),
+)
+"""What shows that a run learns, and the same where it does not learn: of imitation, which earns nothing, one
+of the last two."""
 NAMES = {
     TRAINING: "episode return",
     EVALUATION: "episode return (evaluation)",
     "rollout/ep_len_mean": "episode length",
+    "train/accuracy": "accuracy",
+    "train/log_likelihood": "log-likelihood",
+}
+TEXT_NAMES = NAMES | {
+    TRAINING: "reward",
+    EVALUATION: "reward (evaluation)",
+    "rollout/ep_len_mean": "tokens of a completion",
 }
 GRID = 200  # points at which the runs of a group are averaged
+WIDTH, HEIGHT = 7.0, 4.2  # inches
+LABEL_SIZE, LINE_HEIGHT = 9, 0.19  # of a legend: points, inches
+SHORT, MANY, LINE = 60, 8, 80  # characters of a label, and labels, that the axes take; characters below
 
 Points = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-def learning_curve(metrics: Path, picture: Path, *, title: str = "") -> Path:
-    """Draw the returns of one run against its steps from metrics.csv; returns the picture's path.
+def learning_curve(metrics: Path, picture: Path, *, title: str = "", texts: bool = False) -> Path:
+    """Draw what one run learned against its steps from metrics.csv; returns the picture's path.
 
-    The line is the mean return of the last 100 training episodes, the circles are evaluations. A run in which
-    no episode ended gets a picture that says so. Raises CheckpointError for metrics that cannot be read.
+    The line is the mean return of the last 100 training episodes, the circles are evaluations; of imitation
+    they are accuracies, or else log-likelihoods. texts: whether the run is of completions of prompts, whose
+    steps are tokens. A run in which no episode ended gets a picture that says so. Raises CheckpointError for
+    metrics that cannot be read.
     """
     columns = read(metrics)
-    training, evaluation = points(columns, TRAINING), points(columns, EVALUATION)
-    figure, axes = _canvas(title, "episode return")
+    found = (pair for pair in LEARNING if any(len(points(columns, metric)[0]) for metric in pair))
+    pair = next(found, LEARNING[0])
+    training, other = (points(columns, metric) for metric in pair)
+    figure, axes = _canvas(title, (TEXT_NAMES if texts else NAMES)[pair[0]], _unit(texts))
+    labels, style = ("training", "held out"), dict[str, Any](ls=DASHES[1])
+    if pair == LEARNING[0]:
+        style = {"marker": "o", "ms": 4.5, "mfc": "white"}
+        labels = ("training, mean of the last 100 episodes", "evaluation, deterministic")
+        if texts:
+            labels = ("training, mean of a batch", "evaluation, greedy")
     if len(training[0]):
         marker = "." if len(training[0]) == 1 else ""
-        axes.plot(
-            *training,
-            color=COLOURS[0],
-            lw=1.8,
-            marker=marker,
-            label="training, mean of the last 100 episodes",
-        )
-    if len(evaluation[0]):
-        circles = {"marker": "o", "ms": 4.5, "mfc": "white"}
-        axes.plot(*evaluation, color=COLOURS[1], lw=1.2, label="evaluation, deterministic", **circles)
-    if len(training[0]) + len(evaluation[0]):
-        axes.legend(frameon=False, fontsize=9)
+        axes.plot(*training, color=COLOURS[0], lw=1.8, marker=marker, label=labels[0])
+    if len(other[0]):
+        axes.plot(*other, color=COLOURS[1], lw=1.2, label=labels[1], **style)
+    if len(training[0]) + len(other[0]):
+        _legend(axes)
     else:
         steps = int(max(columns[STEP], default=0))
         axes.set_xlim(0, max(steps, 1))
-        text = f"no episode ended in {steps:,} steps"
+        nothing = "no completion was judged" if texts else "no episode ended"
+        text = f"{nothing} in {steps:,} {_unit(texts)}"
         axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", color="0.4")
         axes.set_yticks([])
     figure.axes[0].set_xlim(left=0)  # steps count from 0
@@ -64,20 +86,22 @@ def compare(
     metric: str = "",
     title: str = "",
     begin: Mapping[str, int] | None = None,
-    labels: tuple[str, str] = ("steps", ""),
+    labels: tuple[str, str] = ("", ""),
+    texts: bool = False,
 ) -> Path:
     """Draw the curves of several runs in one picture; returns its path.
 
     groups: label → the metrics.csv of runs that differ only in their seed. Each run is a thin line; more than
         one get a thick line, their mean where all have values, in a 95 % bootstrap interval over the runs.
-    metric: a column of metrics.csv; by default evaluations where every run has some, else training returns.
+    metric: a column of metrics.csv; by default that of `common_metric`.
     begin: label → steps that the runs of that group began after, those of the runs they began with.
-    labels: what stands at the axes; at the upright one the metric's name where nothing is given.
+    labels: what stands at the axes; where nothing is given, steps and the metric's name.
+    texts: whether the runs are of completions of prompts, whose steps are tokens.
 
     Raises UsageError where a metric is in none of the runs.
     """
     tables = {label: [read(path) for path in paths] for label, paths in groups.items()}
-    metric = metric or _common_metric([table for group in tables.values() for table in group])
+    metric = metric or common_metric([table for group in tables.values() for table in group])
     curves = {
         label: [_moved(points(table, metric), (begin or {}).get(label, 0)) for table in group]
         for label, group in tables.items()
@@ -85,13 +109,22 @@ def compare(
     if not any(len(x) for group in curves.values() for x, _ in group):
         known = sorted({key for group in tables.values() for table in group for key in table})
         raise UsageError(f"no run has a number for {metric!r}; there are: {', '.join(known)}")
-    figure, axes = _canvas(title, labels[1] or NAMES.get(metric, metric))
-    axes.set_xlabel(labels[0])
+    name = (TEXT_NAMES if texts else NAMES).get(metric, metric)
+    figure, axes = _canvas(title, labels[1] or name, labels[0] or _unit(texts))
     for k, (label, group) in enumerate(curves.items()):
         _draw_group(axes, label, [curve for curve in group if len(curve[0])], k)
-    axes.legend(frameon=False, fontsize=9)
+    _legend(axes)
     figure.axes[0].set_xlim(left=0)  # steps count from 0
     return save(figure, picture)
+
+
+def common_metric(tables: Sequence[Mapping[str, Sequence[float]]]) -> str:
+    """What runs are compared by: evaluations where every run has some, else training returns, else how well
+    they imitate; where they have nothing in common, the first of these that one has."""
+    known = (EVALUATION, *(training for training, _ in LEARNING))
+    have = [{metric for metric in known if len(points(table, metric)[0])} for table in tables]
+    first = (metric for enough in (all, any) for metric in known if enough(metric in one for one in have))
+    return next(first, TRAINING) if tables else TRAINING
 
 
 def points(columns: Mapping[str, Sequence[float]], metric: str) -> Points:
@@ -135,19 +168,36 @@ def _draw_group(axes: Any, label: str, curves: list[Points], k: int) -> None:
     axes.fill_between(steps, low, high, color=style["color"], alpha=0.18, lw=0)
 
 
-def _common_metric(tables: list[dict[str, list[float]]]) -> str:
-    return EVALUATION if all(len(points(table, EVALUATION)[0]) for table in tables) else TRAINING
+def _unit(texts: bool) -> str:
+    """What the steps of a run are."""
+    return "tokens" if texts else "steps"
 
 
-def _canvas(title: str, ylabel: str) -> tuple[Any, Any]:
+def _legend(axes: Any) -> None:
+    """The labels: in the axes, or where they are long or many in lines below them, in a higher picture."""
+    handles, labels = axes.get_legend_handles_labels()
+    longest = max(map(len, labels))
+    if len(labels) <= MANY and longest <= SHORT:
+        axes.legend(frameon=False, fontsize=LABEL_SIZE)
+        return
+    columns = max(1, LINE // (longest + 8))
+    labels = [textwrap.fill(label, LINE, break_on_hyphens=False) for label in labels]
+    lines = sum(label.count("\n") + 1 for label in labels)
+    figure = axes.figure
+    figure.set_size_inches(WIDTH, HEIGHT + LINE_HEIGHT * (math.ceil(lines / columns) + 1))
+    below = {"loc": "outside lower left", "ncols": columns}
+    figure.legend(handles, labels, frameon=False, fontsize=LABEL_SIZE, **below)
+
+
+def _canvas(title: str, ylabel: str, xlabel: str) -> tuple[Any, Any]:
     """A figure of its own, without pyplot and its global state."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    figure = Figure(figsize=(7.0, 4.2), dpi=150, layout="constrained")
+    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", fontsize=11)
-    axes.set_xlabel("steps")
+    axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: thousands(x)))
     axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))

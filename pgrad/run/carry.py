@@ -14,6 +14,7 @@ from pgrad.run.files import FILES, digests
 from pgrad.run.fresh import exists
 from pgrad.run.language_agent import kept_alphabet
 from pgrad.run.result import Run
+from pgrad.run.seeds_folder import holds_seeds
 from pgrad.run.sinks import open_sinks, require_installed
 from pgrad.run.telling import Callback
 from pgrad.training.disk.rundir import RunDir, folder_name
@@ -91,6 +92,11 @@ def new_directory(config: RunConfig, run_dir: str | Path, overwrite: bool) -> It
 
 def _created(config: RunConfig, run_dir: str | Path, overwrite: bool) -> RunDir:
     if run_dir != "auto":
+        if holds_seeds(run_dir):
+            raise UsageError(
+                f"{run_dir} holds runs of several seeds: go on with them (pgrad resume {run_dir}), or choose "
+                "another run directory"
+            )
         return RunDir.create(Path(run_dir), overwrite)
     base = Path("runs") / config.algorithm_name
     name = folder_name(f"{config.world_name}-seed{config.options.seed}")

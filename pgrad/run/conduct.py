@@ -22,6 +22,7 @@ from pgrad.training.loop import Training, run
 from pgrad.training.signals import StopOnSignal
 from pgrad.training.streams import Seeds
 from pgrad.worlds.gym.vector import NOT_CONTINUED, VectorWorld
+from pgrad.worlds.language.kind import is_language
 
 ROWS, SAVES = 200, 10
 """How many rows and checkpoints a run writes where nothing else is asked for."""
@@ -84,7 +85,8 @@ def conduct(
         if directory is not None and saver is not None:
             if training.begun:
                 saver.save_last()
-            learning_curve(directory.metrics, directory.plots / "learning_curve.png", title=title)
+            picture = directory.plots / "learning_curve.png"
+            learning_curve(directory.metrics, picture, title=title, texts=is_language(config.world))
     if directory is not None and signals.requested is not None:
         lost = isinstance(training.world, VectorWorld)
         how = NOT_CONTINUED if lost else f"continue with: pgrad resume {directory.path}"

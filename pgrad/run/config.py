@@ -25,7 +25,7 @@ class RunOptions:
     """How a run is carried out; the numbers that are no algorithm's."""
 
     total_timesteps: int = 100_000
-    """decisions to train on, over all environments"""
+    """decisions to train on, over all environments; rounded up to whole windows (one an update)"""
     n_envs: int = 8
     """environments side by side"""
     seed: int = 0

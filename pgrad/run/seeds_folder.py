@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pgrad.errors import CheckpointError, UsageError
-from pgrad.report.plots import TRAINING, compare
+from pgrad.report.plots import common_metric, compare, points
 from pgrad.run.config import RunConfig
 from pgrad.training.disk.files import reason, write_atomic
 from pgrad.training.disk.log import read
 from pgrad.training.disk.rundir import RunDir, folder_name
 from pgrad.worlds.gym.envpool import is_envpool
+from pgrad.worlds.language.kind import is_language
 
 FORMAT, VERSION = "pgrad seeds", 1
 FILE = "seeds.json"
@@ -98,9 +99,12 @@ def can_go_on(path: Path) -> bool:
 
 
 def draw(path: Path, config: RunConfig, seeds: Sequence[int]) -> None:
-    """All curves in one picture, and the numbers over seeds; nothing where no episode has ended."""
+    """All curves in one picture; nothing where no episode has ended."""
     files = [seed_folder(path, seed) / "metrics.csv" for seed in seeds]
-    there = [file for file in files if file.exists() and TRAINING in read(file)]
+    tables = {file: read(file) for file in files if file.exists()}
+    metric = common_metric(list(tables.values()))
+    there = [file for file, table in tables.items() if len(points(table, metric)[0])]
     if there:
-        title = f"{config.world_name} · {config.options.total_timesteps:,} steps"
-        compare({config.algorithm_name: there}, path / PICTURE, title=title)
+        texts = is_language(config.world)
+        title = f"{config.world_name} · {config.options.total_timesteps:,} {'tokens' if texts else 'steps'}"
+        compare({config.algorithm_name: there}, path / PICTURE, metric=metric, title=title, texts=texts)

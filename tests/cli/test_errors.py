@@ -70,6 +70,7 @@ BAD = {
     "train --seed 1": "train which algorithm? For example: pgrad train ppo CartPole-v1 "
     f"(there are: {', '.join(ALGORITHMS)})",
     "train pp0 cartpole": f"unknown algorithm 'pp0': did you mean ppo? (there are: {', '.join(ALGORITHMS)})",
+    "recipe list": "unknown recipe 'list' (pgrad recipe lists all)",
     "train ppo": "train in which world? For example: pgrad train ppo CartPole-v1 (see: pgrad list)",
     "train ppo CartPol-v1": "unknown world 'CartPol-v1': "
     "did you mean CartPole-v1 or CartPole-v0 or cartpole?",
@@ -82,6 +83,14 @@ BAD = {
     "did you mean --no-normalize-obs? (pgrad train ppo --help shows all)",
     "train ppo cartpole --no-quiet": "unknown option --no-quiet: did you mean --quiet? "
     "(pgrad train ppo --help shows all)",
+    "train ppo cartpole --engine vllm": "--engine is for language models "
+    "(pgrad train ppo parity --help shows all)",
+    "bench ppo cartpole --held_out_prompts=3": "--held_out_prompts is for language models "
+    "(pgrad bench ppo parity --help shows all)",
+    "train ppo cartpole --no-reference": "--no-reference is for language models "
+    "(pgrad train ppo parity --help shows all)",
+    "train ppo parity --net-arch 8": "--net-arch is for worlds of steps, not for texts "
+    "(pgrad train ppo CartPole-v1 --help shows all)",
     "train a2c cartpole --clip_coef 1": "unknown option --clip_coef (pgrad train a2c --help shows all)",
     "train ppo cartpole --gamma 2 --n-steps -3 --learning-rate nan": "PPO: "
     "learning_rate must be finite and not negative, got nan; n_steps must be a whole number ≥ 1, got -3; "
@@ -172,6 +181,21 @@ def test_a_folder_that_holds_a_run_or_anything_else_is_left_alone(trained: Path,
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert "is not empty and not a pgrad run directory" in answer.err
     assert (here / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_folder_of_several_seeds_is_no_run_and_says_what_it_is(here: Path) -> None:
+    train = "train a2c probe-both --total-timesteps 128 --n-envs 4 --n-steps 16 --quiet --run-dir all"
+    assert cli(f"{train} --seeds 2") == (0, "", "")
+    before = sorted(here.rglob("*"))
+    expected = (
+        "all holds runs of several seeds: go on with them (pgrad resume all), or choose another run directory"
+    )
+    for options in ("", " --overwrite"):
+        assert cli(train + options) == (2, "", f"pgrad: error: {expected}\n")
+    expected = "all is not a pgrad run directory: it has no config.json; the runs in it: all/seed0, all/seed1"
+    for command in ("eval", "play"):
+        assert cli(f"{command} all") == (2, "", f"pgrad: error: {expected}\n")
+    assert sorted(here.rglob("*")) == before
 
 
 def test_a_run_in_use_is_refused_with_who_uses_it(here: Path) -> None:

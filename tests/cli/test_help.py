@@ -38,6 +38,28 @@ def test_every_command_has_help(command: str) -> None:
     assert answer.out.startswith(f"usage: pgrad {command}")
 
 
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("train grpo p.jsonl --help", "train grpo [-h] [OPTIONS] PROMPTS"),
+        ("train ppo cartpole -h --seed 1", "train ppo [-h] [OPTIONS] WORLD"),
+        ("eval runs/x --help", "eval [-h] [OPTIONS] DIR"),
+    ],
+)
+def test_help_names_what_must_be_given_though_it_is(command: str, usage: str) -> None:
+    answer = cli(command)
+    assert (answer.code, answer.out.splitlines()[0]) == (0, f"usage: pgrad {usage}")
+    assert "(required)" in answer.out
+
+
+def test_bare_help_names_the_algorithms_of_both_ends() -> None:
+    assert "from REINFORCE to PPO, TRPO, SAC and GRPO.\n" in cli("").out
+
+
+def test_the_budget_is_said_to_be_rounded_up() -> None:
+    assert "over all environments; rounded up to whole windows" in plain(cli("train ppo --help").out)
+
+
 def test_help_on_training_names_every_algorithm() -> None:
     out = cli("train --help").out
     for name, algorithm in ALGORITHMS.items():

@@ -54,7 +54,9 @@ LIE = replace(
     measure=lambda case: Measured(False, True, {"far": 2.5}),
     differs={"far": "the audit rounds"},
 )
-IFFY = replace(LIE, id="I-03", verdict=Verdict.TRUE_IF, always=False, audit={}, differs={})
+IFFY = replace(
+    LIE, id="I-03", verdict=Verdict.TRUE_IF, always=False, audit={}, differs={}, source="often said"
+)
 SHY = replace(TRUTH, id="S-04", also=("E-71",), measure=refuses)
 OWN = replace(TRUTH, id="O-06", also=(), own=True)
 PICKY = replace(TRUTH, id="P-05", also=(), fits=lambda case: case.seed is None, needs="the audit's numbers")
@@ -250,14 +252,21 @@ class TestOneClaim:
             "verdict FALSE",
             "instead It is not so.",
             "equation E[x] = y",
-            "numbers far 2.5 (audit 3.14) differs: the audit rounds",
+            "numbers far 2.5 (audit 3.14) differs: the audit rounds "
+            "(audit: an earlier, independent reading of the notes) explanation",
             "explanation Because it is so.",
-            "source 000:1",
+            "source 000:1 (notes, file:line)",
             "paper Somebody 1999",
             "picture pictures/F-02.png",
         ):
             assert part in text
         assert Path("pictures/F-02.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_what_has_no_notes_and_no_audit_explains_none(self, problem: Path) -> None:
+        text = words(cli("lab I-03").out)
+        assert "numbers far 2.5 explanation" in text
+        assert "source often said paper" in text
+        assert "numbers far 2.5 explanation" in words(cli("lab F-02 --problem", problem).out)
 
     def test_the_condition_of_one_that_is_true_if(self) -> None:
         assert "condition It is not so." in words(cli("lab I-03").out)

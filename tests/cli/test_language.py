@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 
 import pgrad as pg
 from pgrad.cli import COMMANDS
+from pgrad.models.language import LanguageNetwork
 from pgrad.training.disk.log import read
 from tests.cli.tools import Answer, cli, start
 from tests.run.texts import pretrained
@@ -203,6 +205,17 @@ def test_doctor_looks_at_a_model(here: Path) -> None:
     answer = cli("doctor --model", folder)
     assert answer.code == 1
     assert "chat template     PROBLEM: the chat template fails: UndefinedError" in answer.out
+
+
+@pytest.mark.parametrize("scratch", [True, False])
+def test_doctor_looks_at_a_model_where_it_would_be_trained(
+    scratch: bool, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(LanguageNetwork, "to", lambda _, device: found.append(torch.device(device).type))
+    assert cli("doctor --model", "scratch:tiny" if scratch else pretrained(here / "model")).code == 0
+    assert found == ["cpu" if scratch else "cuda"]
 
 
 def test_list_shows_the_tasks() -> None:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pgrad.cli.names import ALIASES, choose, pairs, translate, whole
 from pgrad.errors import UsageError
+from pgrad.extras import nearest
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,27 @@ def test_an_unknown_name_gets_the_nearest_one_and_all() -> None:
     )
     with pytest.raises(UsageError) as error:
         choose("zzz", ["ppo", "reinforce"], "algorithm")
-    assert str(error.value) == "unknown algorithm 'zzz': (there are: ppo, reinforce)"
+    assert str(error.value) == "unknown algorithm 'zzz' (there are: ppo, reinforce)"
+
+
+def test_the_beginning_of_a_name_is_near_to_it() -> None:
+    with pytest.raises(
+        UsageError, match=r"'off-policy': did you mean off-policy-actor-critic\? \(there are: "
+    ):
+        choose("off-policy", ["ppo", "off-policy-actor-critic"], "algorithm")
+    assert (
+        nearest("TRAIN", ["train-on-and-on", "train-and-more", "else"], 1) == "did you mean train-and-more?"
+    )
+    assert nearest("ex", ["exact-advantages"]) == ""
+
+
+def test_where_there_are_many_it_is_said_what_lists_them() -> None:
+    with pytest.raises(UsageError) as error:
+        choose("zzz", ["ppo"], "recipe", "pgrad recipe lists all")
+    assert str(error.value) == "unknown recipe 'zzz' (pgrad recipe lists all)"
+    with pytest.raises(UsageError) as error:
+        choose("pp0", ["ppo"], "recipe", "pgrad recipe lists all")
+    assert str(error.value) == "unknown recipe 'pp0': did you mean ppo? (pgrad recipe lists all)"
 
 
 @given(st.integers(-(10**15), 10**15))

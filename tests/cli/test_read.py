@@ -1,6 +1,7 @@
 """Commands that read runs: `eval`, `play`, `plot`; and those that read nothing: `list`, `doctor`."""
 
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pgrad as pg
 from pgrad.cli.commands import doctor, plot
 from pgrad.cli.commands.plot import find_runs, labels
 from pgrad.errors import CheckpointError
-from tests.cli.tools import cli
+from tests.cli.tools import ROOT, cli
 
 
 def test_eval_prints_what_the_run_evaluates_to(trained: Path) -> None:
@@ -39,12 +40,14 @@ def test_play_records_the_first_evaluated_episode(trained: Path, tmp_path: Path)
 
 def test_plot_groups_seeds_and_names_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = "train a2c probe-constant --total-timesteps 64 --n-envs 4 --quiet"
-    for i, options in enumerate(("--seed 1", "--seed 2", "--seed 1 --gamma 0.5", "--seed 2 --device cpu")):
+    for i, options in enumerate(("--seed 1", "--seed 2", "--seed 1 --gamma 0.5", "--seed 3 --device cpu")):
         assert cli(f"{small} {options} --run-dir", tmp_path / "runs" / str(i)).code == 0
     drawn: dict[str, Any] = {}
 
-    def compare(groups: dict[str, list[Path]], picture: Path, *, metric: str, title: str) -> Path:
-        drawn.update(groups=groups, metric=metric, title=title)
+    def compare(
+        groups: dict[str, list[Path]], picture: Path, *, metric: str, title: str, texts: bool
+    ) -> Path:
+        drawn.update(groups=groups, metric=metric, title=title, texts=texts)
         return picture
 
     with monkeypatch.context() as patch:
@@ -53,6 +56,7 @@ def test_plot_groups_seeds_and_names_what_differs(tmp_path: Path, monkeypatch: p
     runs = [tmp_path / "runs" / str(i) / "metrics.csv" for i in range(4)]
     assert drawn["groups"] == {"a2c gamma=0.99": [runs[0], runs[1], runs[3]], "a2c gamma=0.5": [runs[2]]}
     assert (drawn["title"], drawn["metric"]) == ("probe-constant", "train/loss")
+    assert drawn["texts"] is False
     picture = tmp_path / "out.png"
     assert cli("plot --out", picture, tmp_path / "runs/0", tmp_path / "runs/1") == (0, f"{picture}\n", "")
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -66,6 +70,7 @@ def test_labels_say_no_more_than_needed() -> None:
             "hyperparameters": hyperparameters,
             "agent": {"net_arch": [64, 64]},
             "world_kwargs": {},
+            "options": {"n_envs": 8, "frame_stack": 0},
         }
 
     assert labels([config("ppo", "a", gamma=1), config("ppo", "a", gamma=1)]) == ["ppo", "ppo"]
@@ -130,7 +135,13 @@ def test_doctor_survives_whatever_its_trials_do(monkeypatch: pytest.MonkeyPatch)
         assert f"\n  {name} " in answer.out
 
 
-@pytest.mark.parametrize("name", ["classic control", "plots", "videos"])
+def test_doctor_tries_every_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    tried = {install for _, _, install in doctor.TRIALS}
+    assert {f"pgrad[{name}]" for name in extras if name != "dev"} <= tried
+
+
+@pytest.mark.parametrize("name", ["classic control", "plots", "videos", "language models"])
 def test_doctor_finds_what_the_core_needs_working(name: str) -> None:
     trial = next(trial for trial in doctor.TRIALS if trial[0] == name)
     assert doctor._try(trial) == ""

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from pgrad.algorithms import A2C
 from pgrad.cli.finish import Output
 from pgrad.cli.order import chosen_seeds
 from pgrad.cli.several import LOST, finish_several
 from pgrad.errors import TrainingError, UsageError
+from pgrad.run.config import RunOptions
 from pgrad.run.seeds import Seeds
+from pgrad.run.seeds_folder import write
 from pgrad.run.side_by_side import Outcome
+from pgrad.run.start import configured
 from pgrad.training.disk.log import read
 from tests.cli.test_process import FOREVER
 from tests.cli.tools import cli, start
@@ -73,6 +77,17 @@ def test_seeds_train_resume_and_plot(here: Path) -> None:
         >= 256
     )
     assert cli("plot", said["runs"]).code == 0
+
+
+def test_one_seed_has_no_interval(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(here, configured(A2C(), "probe-both", None, RunOptions()), (0, 1))
+    row = {"timesteps": 9, "return": 2.0, "text": ""}
+    done = {seed: Outcome(f"seed {seed}", "done", row | {"evaluation": 1.0 + seed}) for seed in (0, 1)}
+    finish_several(Seeds(here, (0,), {0: done[0]}), Output())
+    assert "\nmean           1 (one seed, no interval)\n" in capsys.readouterr().out
+    finish_several(Seeds(here, (0, 1), done), Output())
+    told = "1.5 (95% interval over 2 seeds 1 … 2; fewer than 5 seeds say little)"
+    assert f"\nmean           {told}\n" in capsys.readouterr().out
 
 
 def test_seeds_do_not_go_with_everything(here: Path) -> None:

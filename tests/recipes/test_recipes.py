@@ -10,10 +10,10 @@ import pgrad as pg
 from pgrad.cli import main
 from pgrad.recipes import RECIPES
 from pgrad.recipes.recipe import Recipe
-from pgrad.recipes.runner import run_recipes
+from pgrad.recipes.runner import _summarize, run_recipes
 from pgrad.recipes.table import digits, evidence_table
 from pgrad.run.config import settled
-from pgrad.training.disk.log import read
+from pgrad.training.disk.log import MetricsLog, read
 
 ROOT = Path(__file__).parents[2]
 TINY = Recipe("tiny", pg.A2C(), "probe-both", total_timesteps=400, n_envs=2, reach=0.5)
@@ -47,6 +47,24 @@ def test_a_recipe_leaves_curves_and_a_result_that_agree(tmp_path: Path) -> None:
         assert curve["time/total_timesteps"][-1] == row["timesteps"] == alone.timesteps
     assert (tmp_path / "tiny" / "curve.png").stat().st_size > 5_000
     assert f"| {result['mean']:.{digits(result)}f} [" in evidence_table(tmp_path)
+
+
+def test_one_seed_has_no_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"seed": 3, "eval_mean": 0.5, "eval_std": 0.25, "seconds": 1.0, "timesteps": 400}
+    log = MetricsLog(tmp_path / "seed-3.csv")
+    log.write(400, {"eval/mean_reward": 0.5})
+    log.close()
+    result = _summarize(TINY, [row], tmp_path)
+    monkeypatch.setattr("pgrad.cli.commands.recipe.run_recipes", lambda *args, **kwargs: iter([result]))
+    assert main(["recipe", "ppo-cartpole", "--seeds", "3-3", "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "  mean 0.500 (one seed, no interval): reached\n" in out
+    assert "fewer" not in out
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "result.json").rename(tmp_path / "tiny" / "result.json")
+    assert "| 0.500 | 0.500 | 1 |" in evidence_table(tmp_path)
 
 
 def test_the_command_lists_recipes_and_refuses_what_is_not_one(capsys: pytest.CaptureFixture[str]) -> None:

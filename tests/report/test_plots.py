@@ -74,6 +74,86 @@ def test_a_run_in_which_no_episode_ended_says_so(tmp_path: Path, drawn: dict[str
     assert [text.get_text() for text in drawn["axes"].texts] == ["no episode ended in 0 steps"]
 
 
+def test_imitation_is_drawn_by_what_it_learns(tmp_path: Path, drawn: dict[str, Any]) -> None:
+    rows = [
+        (10, {"train/accuracy": 0.5, "train/log_likelihood": -2.0}),
+        (20, {"train/accuracy": 0.75, "held_out/accuracy": 0.7, "train/log_likelihood": -1.0}),
+    ]
+    path = write(tmp_path / "discrete.csv", rows)
+    learning_curve(path, tmp_path / "x.png")
+    assert lines(drawn) == [[[10, 0.5], [20, 0.75]], [[20, 0.7]]]
+    assert labels(drawn) == ["training", "held out"]
+    assert (drawn["axes"].get_ylabel(), drawn["axes"].get_xlabel()) == ("accuracy", "steps")
+    assert list(drawn["axes"].texts) == []
+    compare({"imitate": [path]}, tmp_path / "y.png")
+    assert lines(drawn) == [[[10, 0.5], [20, 0.75]]]
+    learning_curve(write(tmp_path / "box.csv", [(10, {"train/log_likelihood": -2.0})]), tmp_path / "x.png")
+    assert lines(drawn) == [[[10, -2.0]]]
+    assert drawn["axes"].get_ylabel() == "log-likelihood"
+    learning_curve(write(tmp_path / "eval.csv", [(10, {EVAL: 3.0, **rows[0][1]})]), tmp_path / "x.png")
+    assert lines(drawn) == [[[10, 3.0]]]  # what it earns says more
+
+
+def test_runs_with_nothing_in_common_are_compared_by_what_one_has(
+    tmp_path: Path, drawn: dict[str, Any]
+) -> None:
+    imitation = write(tmp_path / "a.csv", [(1, {"train/accuracy": 0.5})])
+    reward = write(tmp_path / "b.csv", [(1, {RETURN: 2.0})])
+    compare({"imitation": [imitation], "reward": [reward]}, tmp_path / "x.png")
+    assert lines(drawn) == [[], [[1, 2.0]]]
+    assert labels(drawn) == ["imitation (no values)", "reward"]
+
+
+def test_texts_have_tokens_and_rewards(tmp_path: Path, drawn: dict[str, Any]) -> None:
+    def names() -> tuple[str, str]:
+        return drawn["axes"].get_xlabel(), drawn["axes"].get_ylabel()
+
+    path = write(tmp_path / "m.csv", [(10, {RETURN: 0.5}), (20, {RETURN: 0.75, EVAL: 0.25})])
+    learning_curve(path, tmp_path / "x.png", texts=True)
+    assert names() == ("tokens", "reward")
+    assert labels(drawn) == ["training, mean of a batch", "evaluation, greedy"]
+    compare({"grpo": [path]}, tmp_path / "x.png", texts=True)
+    assert names() == ("tokens", "reward (evaluation)")
+    compare({"grpo": [path]}, tmp_path / "x.png")
+    assert names() == ("steps", "episode return (evaluation)")
+    compare({"grpo": [path]}, tmp_path / "x.png", labels=("questions", "grade"), texts=True)
+    assert names() == ("questions", "grade")
+    learning_curve(write(tmp_path / "none.csv", [(1000, {})]), tmp_path / "x.png", texts=True)
+    assert [text.get_text() for text in drawn["axes"].texts] == ["no completion was judged in 1,000 tokens"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a very long name of settings=0.123 " * 8, "b" * 300],
+        [f"ppo clip_range={k}" for k in range(40)],
+    ],
+    ids=["long", "many"],
+)
+def test_long_and_many_labels_stand_below_the_axes(
+    tmp_path: Path, drawn: dict[str, Any], names: list[str]
+) -> None:
+    """Nothing is cut off and the axes keep their size."""
+    path = write(tmp_path / "a.csv", [(1, {RETURN: 1.0}), (2, {RETURN: 2.0})])
+
+    def size() -> tuple[float, float]:
+        axes = drawn["axes"].get_window_extent()
+        return float(axes.width), float(axes.height)
+
+    compare({"short": [path]}, tmp_path / "x.png")
+    usual = size()
+    compare({name: [path] for name in names}, tmp_path / "y.png")
+    assert size() == pytest.approx(usual, rel=0.1)
+    assert drawn["axes"].get_legend() is None
+    figure = drawn["axes"].figure
+    (legend,) = figure.legends
+    told, whole = legend.get_window_extent(), figure.bbox
+    assert whole.x0 <= told.x0 < told.x1 <= whole.x1
+    assert whole.y0 <= told.y0 < told.y1 < drawn["axes"].get_window_extent().y0
+    texts = ["".join(text.get_text().split()) for text in legend.get_texts()]
+    assert texts == ["".join(name.split()) for name in names]
+
+
 def test_a_single_point_is_visible(tmp_path: Path, drawn: dict[str, Any]) -> None:
     learning_curve(write(tmp_path / "m.csv", [(10, {RETURN: 3.0})]), tmp_path / "x.png")
     assert drawn["axes"].get_lines()[0].get_marker() == "."

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgrad.report.statistics import bootstrap_interval, interquartile_mean
+from pgrad.report.statistics import bootstrap_interval, interquartile_mean, over_runs
 
 numbers = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=40)
 
@@ -50,6 +50,13 @@ def test_it_is_a_function_and_draws_from_nothing_global() -> None:
     assert (before == np.random.get_state()[1]).all()  # noqa: NPY002
     assert bootstrap_interval([3.0]) == (3.0, 3.0)
     assert bootstrap_interval([2.0] * 5) == (2.0, 2.0)
+
+
+def test_few_runs_have_no_more_than_they_tell() -> None:
+    assert over_runs([3.0]) == {"mean": 3.0}  # an interval over one run would be that run
+    assert over_runs([1.0, 5.0]) == {"mean": 3.0, "interval": (1.0, 5.0)}
+    five = [1.0, 2.0, 3.0, 4.0, 10.0]
+    assert over_runs(five) == {"mean": 4.0, "interval": bootstrap_interval(five), "iqm": 3.0}
 
 
 def test_coverage() -> None:

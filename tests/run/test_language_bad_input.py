@@ -56,7 +56,7 @@ def refused(tmp_path: Path, algorithm: Any = GRPO, world: Any = "copy", **given:
         (nan, "reward nan returned nan for "),
         (broken, "ValueError: no such column"),
         (needy, "reward needy needs a column 'answer'"),
-        (None, "prompts has no reward of its own: give one, such as file.py:function"),
+        (None, "prompts has no reward of its own: give one with reward (--reward FILE.py:FUNCTION)"),
         ("nofile.py:f", "there is no file nofile.py"),
         ("math.py", "there is no file math.py"),
         ("exactmatch", "unknown reward 'exactmatch': did you mean exact-match?"),
@@ -103,7 +103,7 @@ def test_algorithms_that_are_not_for_tokens(algorithm: Any, message: str, tmp_pa
         ("party", None, "unknown world 'party': did you mean parity?"),
         ("parity", pg.AgentSpec(), "parity is a world of language: its agent is a LanguageSpec(model=…)"),
         ("nowhere.jsonl", TINY, "there is no file nowhere.jsonl"),
-        ([], TINY, "there are no prompts in it"),
+        ([], TINY, "there are no prompts"),
     ],
 )
 def test_worlds_and_agents_that_do_not_fit(world: Any, agent: Any, message: str, tmp_path: Path) -> None:
@@ -126,8 +126,10 @@ def test_prompts_from_files(tmp_path: Path) -> None:
     file = tmp_path / "p.jsonl"
     given = {"world": str(file), "reward": ones, "world_kwargs": LENGTH}
     file.write_text(json.dumps({"question": "a", "answer": "b"}) + "\n")
-    expected = "row 0 has no column 'prompt': did you mean question? (there are: question, answer)"
-    assert expected in refused(tmp_path, **given)
+    expected = f"{file}: row 0 has no column 'prompt': did you mean question? (there are: question, answer)"
+    assert refused(tmp_path, **given) == f"{expected}; choose one with column (--column NAME)"
+    file.write_text("\n")
+    assert refused(tmp_path, **given) == f"{file}: there are no prompts"
     file.write_text(json.dumps({"prompt": "ab" * 1100}) + "\n")
     assert "the prompt of row 0 has 2201 tokens; a context of 2048" in refused(tmp_path, **given)
     file.write_text(json.dumps({"prompt": "ab"}) + "\n")

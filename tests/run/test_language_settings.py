@@ -98,7 +98,8 @@ def test_a_reward_that_fails_now_and_then_is_named_once() -> None:
         )  # fmt: skip
     told = [str(warning.message) for warning in caught if "flaky" in str(warning.message)]
     assert len(told) == 1
-    assert "(rewards/flaky/failed): ValueError: no aba please, on 'aba" in told[0]
+    where = f"test_language_settings.py:{flaky.__code__.co_firstlineno + 2}"
+    assert f"(rewards/flaky/failed): ValueError: no aba please ({where}), on 'aba" in told[0]
     assert "\n" not in told[0]
     failed = [row["rewards/flaky/failed"] for row in run.history]
     assert sum(failed) > 1

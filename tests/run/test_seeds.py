@@ -14,9 +14,10 @@ import pgrad as pg
 from pgrad.run.config import RunOptions
 from pgrad.run.scoreboard import Scoreboard
 from pgrad.run.seeds import Seeds, Shown, resume_seeds, train_seeds
-from pgrad.run.seeds_folder import holds_seeds, read_seeds
+from pgrad.run.seeds_folder import draw, holds_seeds, read_seeds, seed_folder
 from pgrad.run.side_by_side import Job, Outcome, at_once, side_by_side
 from pgrad.run.start import configured
+from pgrad.training.disk.log import MetricsLog
 from pgrad.training.signals import StopOnSignal
 from tests.run.tools import differences, final_state, rows
 
@@ -82,6 +83,35 @@ def test_the_folder_knows_its_seeds_and_has_their_picture(three: Seeds) -> None:
     assert read_seeds(three.path)[1] == [0, 3, 5]
     assert (three.path / "learning_curves.png").stat().st_size > 5_000
     assert not list(three.path.glob("seed*/lock"))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "world", "metric", "texts"),
+    [
+        (PPO, "cartpole", "rollout/ep_rew_mean", False),
+        (pg.Imitate(), "cartpole", "train/log_likelihood", False),
+        (pg.Imitate(), "reverse", "train/accuracy", True),
+    ],
+)
+def test_the_picture_is_of_the_seeds_that_have_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: Any, world: str, metric: str, texts: bool
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("pgrad.run.seeds_folder.compare", lambda *args, **given: drawn.append((args, given)))
+    config = configured(algorithm, world, None, OPTIONS)
+    draw(tmp_path, config, (1, 2))
+    assert drawn == []
+    files = [seed_folder(tmp_path, seed) / "metrics.csv" for seed in (1, 2)]
+    for file, row in zip(files, ({metric: 0.5}, {}), strict=True):
+        file.parent.mkdir()
+        log = MetricsLog(file)
+        log.write(8, row)
+        log.close()
+    draw(tmp_path, config, (1, 2, 3))
+    ((groups, picture), given) = drawn[0]
+    assert (groups, picture) == ({config.algorithm_name: files[:1]}, tmp_path / "learning_curves.png")
+    assert (given["metric"], given["texts"]) == (metric, texts)
+    assert given["title"] == f"{world} · {OPTIONS.total_timesteps} {'tokens' if texts else 'steps'}"
 
 
 def test_resume_goes_on_with_all_and_begins_those_that_never_began(tmp_path: Path) -> None:

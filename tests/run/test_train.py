@@ -125,6 +125,21 @@ def test_evaluating_in_the_middle_changes_nothing_either() -> None:
     assert [module.training for module in run.agent.modules()] == modes
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "world", "texts"),
+    [(pg.A2C(n_steps=4), "pendulum", False), (pg.GRPO(n_prompts=2, num_generations=2), "copy", True)],
+)
+def test_the_picture_knows_of_texts(tmp_path: Path, algorithm: Any, world: str, texts: bool) -> None:
+    if texts:
+        pytest.importorskip("transformers")
+    drawn: list[dict[str, Any]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pgrad.run.conduct, "learning_curve", lambda *args, **given: drawn.append(given))
+        run = pg.train(algorithm, world, total_timesteps=8, run_dir=tmp_path, progress=False)
+    assert run.timesteps >= 8
+    assert [given["texts"] for given in drawn] == [texts]
+
+
 def test_the_best_checkpoint(tmp_path: Path) -> None:
     """Of all evaluations the best is kept, with the agent that was evaluated; it loads by name."""
     scores = iter([5.0, 9.0, 7.0, 9.0])

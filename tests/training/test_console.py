@@ -150,7 +150,7 @@ def test_what_is_left_counts_from_where_this_process_began(clock: Clock) -> None
 
 
 def test_what_is_left_goes_by_the_speed_of_late(clock: Clock) -> None:
-    """Machine code took over half-way, after a pause for the compiler: 1 step/s, a minute of nothing, then 10 steps/s."""
+    """Machine code took over half-way, after the compiler: 1 step/s, a minute of nothing, then 10 steps/s."""
     file = io.StringIO()
     with Console(400, file=file, clock=clock) as console:
         for step in range(10, 201, 10):

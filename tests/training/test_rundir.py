@@ -204,6 +204,23 @@ def test_open_says_what_is_wrong(tmp_path: Path) -> None:
     assert not (path / "lock").exists()
 
 
+def test_a_folder_of_runs_names_some_of_them(tmp_path: Path) -> None:
+    for name in ("a/2", "a/1", "b"):
+        finished_run(tmp_path / name)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(CheckpointError) as error:
+        RunDir.open(tmp_path)
+    runs = ", ".join(str(tmp_path / name) for name in ("a/1", "a/2", "b"))
+    assert str(error.value) == (
+        f"{tmp_path} is not a pgrad run directory: it has no config.json; the runs in it: {runs}"
+    )
+    for number in range(3, 8):
+        finished_run(tmp_path / "a" / str(number))
+    with pytest.raises(CheckpointError, match=r"a/1, .*a/5 and 2 more$"):
+        RunDir.open(tmp_path / "a", locked=False)
+
+
 @pytest.mark.parametrize("call", [1, 2, 3, 4])
 def test_a_full_disk_is_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int) -> None:
     original, calls = os.fsync, 0

@@ -1,8 +1,10 @@
 """What a run is made with is told without importing it."""
 
 import platform
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,16 @@ def test_versions_are_those_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["python"] == f"{platform.python_implementation()} {platform.python_version()}"
     assert found["cores"] == str(cores())
     assert all(isinstance(value, str) for key, value in found.items() if key != "no-such-package")
+
+
+def test_every_package_of_an_extra_is_told() -> None:
+    root = Path(module.__file__).parents[2]
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    needed = {
+        re.split(r"[\[<>=]", one)[0] for name, group in extras.items() if name != "dev" for one in group
+    }
+    for_pictures = {"imageio", "packaging"}
+    assert needed - for_pictures <= set(module.PACKAGES)
 
 
 def test_finding_out_imports_nothing_heavy() -> None:

@@ -54,9 +54,9 @@ def test_every_number_of_a_world_can_be_set_and_nothing_else() -> None:
     ("name", "given", "text"),
     [
         ("bicycle", {"sped": 3}, "bicycle has no 'sped' to set: did you mean speed? (there are: gravity, "),
-        ("bicycle", {"name": "x"}, "bicycle has no 'name' to set: "),
-        ("bicycle", {"noise": 3}, "bicycle has no 'noise' to set: "),
-        ("probe-both", {"continuous": True}, "no 'continuous' to set: (there are: max_episode_steps)"),
+        ("bicycle", {"name": "x"}, "bicycle has no 'name' to set (there are: "),
+        ("bicycle", {"noise": 3}, "bicycle has no 'noise' to set (there are: "),
+        ("probe-both", {"continuous": True}, "no 'continuous' to set (there are: max_episode_steps)"),
         ("bicycle", {"speed": "fast"}, "speed of bicycle must be a finite number, got 'fast'"),
         ("bicycle", {"speed": True}, "speed of bicycle must be a finite number, got True"),
         ("bicycle", {"dt": float("nan")}, "dt of bicycle must be a finite number, got nan"),

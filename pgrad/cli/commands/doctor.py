@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pgrad.cli.parse import parse
-from pgrad.errors import UsageError
+from pgrad.errors import PgradError, UsageError
 from pgrad.training.versions import cores, devices, usual_threads, versions
 
 TIMEOUT = 60  # seconds for one trial
@@ -33,6 +33,17 @@ from torch.utils.tensorboard import SummaryWriter
 with tempfile.TemporaryDirectory() as d:
     w = SummaryWriter(d); w.add_scalar('x', 1.0, 0); w.close()
 """
+LANGUAGE = """
+import tokenizers, torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+c = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+m = get_peft_model(LlamaForCausalLM(c), LoraConfig(target_modules=['q_proj']))
+assert m(torch.zeros(1, 2, dtype=torch.long)).logits.isfinite().all()
+"""
+ANSWERS = "from math_verify import parse, verify; assert verify(parse('$1/2$'), parse('0.5'))"
+ENVPOOL = "import envpool; envpool.make_gymnasium('CartPole-v1', num_envs=1).reset()"
+QUESTIONS = "import reasoning_gym as r; r.create_dataset('gcd', size=1, seed=0)[0]['question']"
 
 TRIALS = (
     ("classic control", ENVIRONMENT.format("CartPole-v1"), "gymnasium"),
@@ -47,6 +58,12 @@ TRIALS = (
         "import ale_py, gymnasium; gymnasium.register_envs(ale_py); " + ENVIRONMENT.format("ALE/Pong-v5"),
         "pgrad[atari]",
     ),
+    ("EnvPool", ENVPOOL, "pgrad[envpool]"),
+    ("Minari", "import h5py, minari; minari.load_dataset", "pgrad[minari]"),
+    ("language models", LANGUAGE, "pgrad[language]"),
+    ("Parquet files", "import pyarrow.parquet", "pgrad[language]"),
+    ("math answers", ANSWERS, "pgrad[language]"),
+    ("reasoning-gym", QUESTIONS, "pgrad[reasoning-gym]"),
     (
         "vLLM",
         "import os; os.environ['VLLM_LOGGING_LEVEL'] = 'ERROR'; from vllm import LLM; "
@@ -101,18 +118,23 @@ def _look_at(model: str, engine: Literal["own", "vllm"]) -> int:
     from pgrad.models.language.checks import CHECKS
     from pgrad.models.language.network import build_network
     from pgrad.models.language.spec import LanguageSpec
+    from pgrad.run.config import resolve_device
     from pgrad.worlds.language.tokenizer import character_tokenizer
 
     spec = LanguageSpec(model, engine=engine)
     tokenizer = character_tokenizer(string.printable) if spec.is_scratch else None
     network = build_network(spec, tokenizer, critic=False, generator=torch.Generator().manual_seed(0))
-    if engine == "vllm" and torch.cuda.is_available():
-        network.to("cuda")
+    network.to(resolve_device("auto", engine == "vllm" or not spec.is_scratch))  # where it would be trained
     print(f"{model}: {type(network.model).__name__}")
-    findings = {name: check(network) for name, check in CHECKS.items()}
-    for name, (well, text) in findings.items():
-        print(f"  {name:<17} {'' if well else 'PROBLEM: '}{text}")
-    return 0 if all(well for well, _ in findings.values()) else 1
+    all_well = True
+    for name, check in CHECKS.items():
+        try:
+            well, text = check(network)
+        except PgradError as error:  # such as vLLM missing: the others are made all the same
+            well, text = False, str(error)
+        print(f"  {name:<17} {'' if well else 'PROBLEM: '}{text}", flush=True)
+        all_well = all_well and well
+    return 0 if all_well else 1
 
 
 def _devices() -> dict[str, str]:

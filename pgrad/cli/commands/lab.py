@@ -17,7 +17,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from pgrad.cli.parse import parse
 from pgrad.errors import PgradError, UsageError
-from pgrad.extras import nearest
+from pgrad.extras import did_you_mean
 from pgrad.lab import exact
 from pgrad.lab.claim import ZERO, Claim
 from pgrad.lab.claims import CHAPTERS
@@ -169,8 +169,8 @@ def _chosen(ids: tuple[str, ...]) -> list[tuple[str, Claim]]:
         if one == "estimators":
             raise UsageError("estimators comes first: pgrad lab estimators, then options")
         if _plain(one) not in plain:
-            near = nearest(one, plain.values())
-            raise UsageError(f"unknown claim {one!r}{f': {near}' if near else ''} (pgrad lab lists all)")
+            near = did_you_mean(one, plain.values(), "pgrad lab lists all")
+            raise UsageError(f"unknown claim {one!r}{near}")
         exact = [pair for pair in names[plain[_plain(one)]] if _plain(pair[1].id) == _plain(one)]
         found |= {claim.id: (chapter, claim) for chapter, claim in exact or names[plain[_plain(one)]]}
     return list(found.values())

@@ -1,20 +1,28 @@
 """`pgrad plot DIR [DIR ...]`."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from pgrad.algorithms import ALGORITHMS
 from pgrad.cli.parse import parse
 from pgrad.errors import UsageError
-from pgrad.report.plots import compare
+from pgrad.report.plots import common_metric, compare, points
+from pgrad.run.config import CUSTOM
+from pgrad.training.disk.log import STEP, read
 from pgrad.training.disk.rundir import RunDir
+from pgrad.worlds.language.kind import is_language
 
-DECISIVE = ("algorithm", "hyperparameters", "world", "world_kwargs", "agent")
+DECISIVE = ("algorithm", "hyperparameters", "world", "world_kwargs", "agent", "reward")
+OPTIONS = ("n_envs", "frame_stack")
 """What tells groups of runs apart; runs that differ in nothing of it are seeds of the same group."""
+
+TOLD = 5
+"""So many settings that differ are in a label, more only where these do not tell the runs apart."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,8 @@ class Plot:
     out: str = "learning_curves.png"
     """the picture to write; its kind by its ending: .png, .pdf, .svg"""
     metric: str = ""
-    """a column of metrics.csv (default: eval/mean_reward where every run has it, else rollout/ep_rew_mean)"""
+    """a column of metrics.csv (default: the first of eval/mean_reward, rollout/ep_rew_mean, train/accuracy
+    and train/log_likelihood that every run has)"""
 
 
 def run(args: list[str]) -> int:
@@ -37,14 +46,47 @@ def run(args: list[str]) -> int:
     if not given.run_dirs:
         raise UsageError("plot which runs? For example: pgrad plot runs/ppo")
     paths = list(dict.fromkeys(path for folder in given.run_dirs for path in find_runs(Path(folder))))
-    configs = [RunDir(path).config() for path in paths]
+    configs = {path: RunDir(path).config() for path in paths}
+    tables = {path: read(RunDir(path).metrics) for path in paths}
+    copies = without_copies(configs, {path: max(table[STEP], default=0) for path, table in tables.items()})
+    configs = {path: configs[path] for path in copies}
+    metric = given.metric or common_metric([tables[path] for path in copies])
     groups: dict[str, list[Path]] = {}
-    for path, label in zip(paths, labels(configs), strict=True):
-        groups.setdefault(label, []).append(RunDir(path).metrics)
-    worlds = {config["world"] for config in configs}
+    for path, label in zip(copies, labels(list(configs.values())), strict=True):
+        groups.setdefault(label, []).append(path)
+    files = {label: [RunDir(path).metrics for path in group] for label, group in groups.items()}
+    worlds = {config["world"] for config in configs.values()}
     title = worlds.pop() if len(worlds) == 1 else ""
-    print(compare(groups, Path(given.out), metric=given.metric, title=title))
+    texts = all(is_language(config["world"]) or "model" in config["agent"] for config in configs.values())
+    print(compare(files, Path(given.out), metric=metric, title=title, texts=texts))
+    for path, left_out in copies.items():
+        if left_out:
+            names = ", ".join(map(str, left_out))
+            print(f"left out: {names}: the configuration and the seed of {path} again")
+    for label, group in groups.items():
+        other = common_metric([tables[path] for path in group])
+        has_it = any(len(points(tables[path], metric)[0]) for path in group)
+        if not (given.metric or has_it or other == metric):
+            print(f"{label}: no {metric}; what it has is drawn with --metric {other}")
     return 0
+
+
+def without_copies(
+    configs: Mapping[Path, dict[str, Any]], steps: Mapping[Path, float]
+) -> dict[Path, list[Path]]:
+    """Runs of different configurations or seeds, each with those left out that are the same and no longer.
+
+    What is a caller's own may be another thing by the same name: no such run is left out.
+    """
+    same: dict[str, list[Path]] = {}
+    for path, config in configs.items():
+        kept = {key: config.get(key) for key in (*DECISIVE, "files")}
+        options = {key: config["options"].get(key) for key in (*OPTIONS, "seed", "init_from")}
+        own = CUSTOM in kept.values() or config["algorithm"] not in ALGORITHMS
+        kept |= {"path": str(path)} if own else {}
+        same.setdefault(json.dumps(kept | options, sort_keys=True), []).append(path)
+    longest = {max(paths, key=lambda path: steps[path]): paths for paths in same.values()}
+    return {kept: [path for path in paths if path != kept] for kept, paths in longest.items()}
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -57,20 +99,45 @@ def find_runs(folder: Path) -> list[Path]:
     return [folder]
 
 
-def labels(configs: list[dict[str, Any]]) -> list[str]:
+def labels(configs: Sequence[dict[str, Any]]) -> list[str]:
     """What each run is called: its algorithm, and what it does not share with other runs of that algorithm.
 
-    Runs with the same label differ in their seed, or in what does not decide the result.
+    Of more than five such settings those that take most values, as many as tell the runs apart, and how many
+    more there are. Runs with the same label differ in their seed, or in what does not decide the result.
     """
-    settings = [dict(_settings({key: config[key] for key in DECISIVE})) for config in configs]
+    settings = [dict(_settings(_decisive(config))) for config in configs]
     several_worlds = len({one["world"] for one in settings}) > 1
     found = []
     for one in settings:
         peers = [other for other in settings if all(other[key] == one[key] for key in ("algorithm", "world"))]
-        differing = [key for key in one if any(json.dumps(p.get(key)) != json.dumps(one[key]) for p in peers)]
         parts = [str(one["algorithm"]), *([str(one["world"])] if several_worlds else [])]
-        found.append(" ".join(parts + [f"{key.rpartition('.')[2]}={_text(one[key])}" for key in differing]))
+        keys = _differing(peers)
+        told = next(k for k in range(len(keys) + 1) if _kinds(peers, keys[:k]) == _kinds(peers, keys))
+        told = len(keys) if len(keys) <= TOLD + 1 else max(TOLD, told)
+        parts += [f"{key.rpartition('.')[2]}={_text(one[key])}" for key in keys[:told] if key in one]
+        found.append(" ".join(parts + ([f"and {len(keys) - told} more"] if told < len(keys) else [])))
     return found
+
+
+def _decisive(config: dict[str, Any]) -> dict[str, Any]:
+    """What decides a run's result, but for the seed."""
+    options = config["options"]
+    return {key: config[key] for key in DECISIVE if key in config} | {
+        **{key: options[key] for key in OPTIONS},
+        "init_from": options.get("init_from") is not None,  # the seeds of a group begin with a run each
+    }
+
+
+def _differing(settings: Sequence[dict[str, Any]]) -> list[str]:
+    """The settings in which runs differ, those with the most values first."""
+    keys = dict.fromkeys(key for one in settings for key in one)
+    values = {key: _kinds(settings, [key]) for key in keys}
+    return sorted((key for key in keys if values[key] > 1), key=lambda key: -values[key])
+
+
+def _kinds(settings: Sequence[dict[str, Any]], keys: Sequence[str]) -> int:
+    """How many runs are told apart by these settings."""
+    return len({json.dumps([one.get(key) for key in keys]) for one in settings})
 
 
 def _settings(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

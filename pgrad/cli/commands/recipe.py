@@ -41,7 +41,7 @@ def run(args: list[str]) -> int:
             print(f"{recipe.name:34} {recipe.world:15} {recipe.total_timesteps:>9,} steps  {reach}")
         return 0
     seeds = chosen_seeds(given.own.seeds)
-    recipes = [RECIPES[choose(name, RECIPES, "recipe")] for name in given.names]
+    recipes = [RECIPES[choose(name, RECIPES, "recipe", "pgrad recipe lists all")] for name in given.names]
     runs = None if given.runs is None else Path(given.runs)
     out, jobs = Path(given.out), given.own.limit
     for result in run_recipes(recipes, seeds, out, jobs, runs, progress=not given.quiet):
@@ -50,12 +50,13 @@ def run(args: list[str]) -> int:
         for seed in result["seeds"]:
             returns = f"{seed['eval_mean']:.{k}f} ± {seed['eval_std']:.{k}f}"
             print(f"  seed {seed['seed']}: {returns} ({seed['seconds']:.0f} s)")
-        low, high = result["interval"]
-        if len(result["seeds"]) < FEW:
-            print("  fewer than 5 seeds: the interval says little")
+        over = "one seed, no interval"
+        if "interval" in result:
+            low, high = result["interval"]
+            over = f"95% interval over seeds {low:.{k}f} … {high:.{k}f}"
+            if len(result["seeds"]) < FEW:
+                print(f"  fewer than {FEW} seeds: the interval says little")
         verdict = {True: "reached", False: "not reached", None: "reported only"}[result["reached"]]
-        print(
-            f"  mean {result['mean']:.{k}f} (95% interval over seeds {low:.{k}f} … {high:.{k}f}): {verdict}"
-        )
+        print(f"  mean {result['mean']:.{k}f} ({over}): {verdict}")
     print(f"curves and results: {given.out}")
     return 0

@@ -13,9 +13,10 @@ from pgrad.cli.order import Order, Several, chosen_seeds
 from pgrad.cli.parse import parse
 from pgrad.cli.several import finish_several, shown_of
 from pgrad.cli.summary import summary
-from pgrad.cli.text import means_text, order_on_text
+from pgrad.cli.text import Text, means_text, order_on_text
 from pgrad.errors import UsageError
 from pgrad.models import AgentSpec
+from pgrad.models.language.spec import LanguageSpec
 from pgrad.run import train
 from pgrad.run.config import RunOptions, default_spec
 from pgrad.run.seeds import train_seeds
@@ -96,10 +97,11 @@ def read_order(command: str, args: list[str], own: Any) -> Order:
         return order_on_text(command, name, args[1:], own)
     parts: dict[str, Any] = {"run": RunOptions(), "folder": Folder(), "output": Output(), "own": own}
     usual: Train = Train(**parts, algorithm=fresh, agent=default_spec(fresh))
-    given: Train = parse(kind, what, args[1:], summary(algorithm), usual)
+    texts = f"is for language models (pgrad {what} parity --help shows all)", (Text, LanguageSpec)
+    given: Train = parse(kind, what, args[1:], summary(algorithm), usual, texts)
     if (spec := default_spec(given.algorithm)) != usual.agent:  # the usual agent of what was asked for
         usual = dataclasses.replace(usual, agent=spec)
-        given = parse(kind, what, args[1:], summary(algorithm), usual)
+        given = parse(kind, what, args[1:], summary(algorithm), usual, texts)
     if not given.world:
         raise UsageError(f"{command} in which world? For example: pgrad {what} CartPole-v1 (see: pgrad list)")
     if is_language(given.world):  # named behind the options

@@ -20,6 +20,7 @@ from pgrad.training.disk.lock import Lock, acquire
 FORMAT, VERSION = "pgrad run", 1
 CONFIG = "config.json"
 FILES = ("command.txt", "versions.json", "metrics.csv", "completions.jsonl")
+SHOWN = 5  # runs that are named where a folder of runs is no run
 FOLDERS = ("checkpoints", "best", "videos", "plots", "tensorboard", "wandb")
 
 
@@ -240,7 +241,20 @@ def _no_run(path: Path) -> str:
         siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
         near = nearest(path.name, siblings, before=f"{path.parent}/")
         return f"there is no run at {path}" + (f": {near}" if near else "")
-    return f"{path} is not a pgrad run directory: it has no {CONFIG}"
+    return f"{path} is not a pgrad run directory: it has no {CONFIG}{_runs_in(path)}"
+
+
+def _runs_in(path: Path) -> str:
+    """The runs in a folder and in the folders in it, to be said behind why it is none itself."""
+    inside = []
+    for file in sorted([*path.glob(f"*/{CONFIG}"), *path.glob(f"*/*/{CONFIG}")]):
+        with contextlib.suppress(PgradError):
+            RunDir(file.parent).config()
+            inside.append(str(file.parent))
+    if not inside:
+        return ""
+    more = f" and {len(inside) - SHOWN} more" if len(inside) > SHOWN else ""
+    return f"; the runs in it: {', '.join(inside[:SHOWN])}{more}"
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -6,7 +6,9 @@ import functools
 import inspect
 import threading
 import time
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pgrad.stopping import Stop
@@ -65,7 +67,8 @@ class Caller:
         def wait(stop: Stop) -> Outcome:
             while not future.done() and (left := deadline - time.monotonic()) > 0.0:
                 concurrent.futures.wait([future], min(left, POLL))
-                stop()
+                if not future.done():  # an answer that is there is paid for
+                    stop()
             try:
                 return Outcome(future.result(0.0), None)
             except BaseException as error:  # SystemExit too: it is the reward that failed
@@ -87,6 +90,18 @@ def is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
 
 
+def where(error: BaseException, function: Callable[..., Any]) -> str:
+    """Where in the function's own file an exception was raised or called for, as " (file.py:3)"; or ""."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    own = inspect.unwrap(function)
+    code = getattr(own, "__code__", None) or getattr(type(own).__call__, "__code__", None)
+    file = getattr(code, "co_filename", None)
+    passed = traceback.walk_tb(error.__traceback__)
+    lines = [line for frame, line in passed if frame.f_code.co_filename == file]
+    return f" ({Path(file).name}:{lines[-1]})" if file and lines else ""
+
+
 def _thread(function: Callable[..., Any], arguments: dict[str, Any], timeout: float) -> Wait:
     outcome = [Outcome(None, TimeoutError())]
 
@@ -103,7 +118,8 @@ def _thread(function: Callable[..., Any], arguments: dict[str, Any], timeout: fl
     def wait(stop: Stop) -> Outcome:
         while thread.is_alive() and (left := deadline - time.monotonic()) > 0.0:
             thread.join(min(left, POLL))
-            stop()
+            if thread.is_alive():  # an answer that is there is paid for
+                stop()
         return outcome[0]
 
     return wait

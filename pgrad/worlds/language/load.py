@@ -28,7 +28,7 @@ def load_reward(spec: str, max_completion_length: int = 1, timeout: float = TIME
         builtin, _, argument = spec.partition(":")
         if builtin not in BUILTIN:
             allowed = [*BUILTIN, "FILE.py:FUNCTION"]
-            raise UsageError(f"unknown reward {spec!r}: {did_you_mean(builtin, allowed)}")
+            raise UsageError(f"unknown reward {spec!r}{did_you_mean(builtin, allowed)}")
         return BUILTIN[builtin](argument, max_completion_length, timeout)
     module = _module(Path(path).expanduser())
     functions = [key for key, value in vars(module).items() if _is_own(value, module)]
@@ -37,7 +37,7 @@ def load_reward(spec: str, max_completion_length: int = 1, timeout: float = TIME
         raise UsageError(f"which function of {path}? write {path}:NAME (there are: {there})")
     function = getattr(module, name, None)
     if function is None:
-        raise UsageError(f"{path} has no function {name!r}: {did_you_mean(name, functions)}")
+        raise UsageError(f"{path} has no function {name!r}{did_you_mean(name, functions)}")
     if not callable(function):
         raise UsageError(f"{name} of {path} is a {type(function).__name__}, not a function")
     return function
@@ -54,7 +54,7 @@ def split_reward(spec: str) -> tuple[str, str]:
 def _module(path: Path) -> ModuleType:
     if not path.is_file():
         beside = [other.name for other in sorted(path.parent.glob("*.py"))]
-        raise UsageError(f"there is no file {path}: {did_you_mean(path.name, beside)}")
+        raise UsageError(f"there is no file {path}{did_you_mean(path.name, beside)}")
     name = f"pgrad_reward_{path.stem}"
     file = str(path.resolve())
     spec = importlib.util.spec_from_file_location(name, file)

@@ -21,6 +21,7 @@ class Shuffled:
     """
 
     def __init__(self, prompts: Prompts, seed: int) -> None:
+        self.rows = prompts.rows
         self._prompts, self._seed = prompts, seed
         self._epoch, self._cursor = 0, 0
         self._order = self._shuffle()
@@ -32,7 +33,7 @@ class Shuffled:
             if self._cursor == len(self._order):
                 self._epoch, self._cursor = self._epoch + 1, 0
                 self._order = self._shuffle()
-            found.append(self._prompts.rows[self._order[self._cursor]])
+            found.append(self.rows[self._order[self._cursor]])
             self._cursor += 1
         return found
 
@@ -54,11 +55,13 @@ class Shuffled:
     def _shuffle(self) -> list[int]:
         seed = int(np.random.SeedSequence((self._seed, self._epoch)).generate_state(1)[0])
         generator = torch.Generator().manual_seed(seed)
-        return torch.randperm(len(self._prompts.rows), generator=generator).tolist()
+        return torch.randperm(len(self.rows), generator=generator).tolist()
 
 
 class Endless:
     """The problems of a task, one after the other: number i is a function of (seed, i) alone."""
+
+    rows: tuple[Prompt, ...] = ()  # there is no end of them
 
     def __init__(self, task: Task, seed: int) -> None:
         self._task, self._seed, self._cursor = task, seed, 0

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Prompts:
     columns: tuple[str, ...]
     conversational: bool
 
-    @property
+    @cached_property  # asked before every round
     def fingerprint(self) -> str:
         """A hash of the contents and their order: the same where an order of rows means the same."""
         digest = hashlib.sha256()
@@ -55,12 +56,23 @@ def load_prompts(source: Any, column: str = "prompt") -> Prompts:
         The other columns go to the rewards; where a row lacks one that others have, it is None there. Rows
         with `messages` in its place are conversations, whose last answer becomes the column `completion`.
 
-    Raises UsageError that names the row (the first is 0) and what is wrong with it: no such column, a prompt
-    that is empty, missing or NaN, a conversation that ends with the assistant, texts among conversations.
+    Raises UsageError that names the file, the row (the first is 0) and what is wrong with it: no such column,
+    a prompt that is empty, missing or NaN, a conversation that ends with the assistant, texts among
+    conversations.
     """
     rows = _rows(source)
+    try:
+        return _prompts(rows, column)
+    except UsageError as error:
+        if isinstance(source, str | Path):
+            raise UsageError(f"{source}: {error}") from None
+        raise
+
+
+def _prompts(rows: list[Any], column: str) -> Prompts:
+    """The prompts in the rows of a source."""
     if not rows:
-        raise UsageError("there are no prompts in it")
+        raise UsageError("there are no prompts")
     if not isinstance(rows[0], dict):
         rows = [{column: row} for row in rows]
     if column not in rows[0] and MESSAGES in rows[0]:
@@ -118,7 +130,8 @@ def _missing(column: str, row: Mapping[str, Any], number: int) -> str:
     likely = [name for name in names if name.lower() in _MEANT]
     near = nearest(column, names) or (nearest(likely[0], likely) if likely else "")
     hint = f": {near}" if near else ""
-    return f"row {number} has no column {column!r}{hint} (there are: {', '.join(names) or 'none'})"
+    there = f"(there are: {', '.join(names) or 'none'})"
+    return f"row {number} has no column {column!r}{hint} {there}; choose one with column (--column NAME)"
 
 
 def _content(value: Any, number: int) -> Content:

@@ -45,7 +45,7 @@ def reasoning_task(name: str, payload: bool = False, **config: Any) -> Task:
     gym = extra("reasoning_gym", "reasoning-gym")
     names = extra("reasoning_gym.factory", "reasoning-gym").DATASETS
     if name not in names:
-        raise UsageError(f"reasoning-gym has no task {name!r}: {did_you_mean(name, sorted(names))}")
+        raise UsageError(f"reasoning-gym has no task {name!r}{did_you_mean(name, sorted(names))}")
     if payload and name not in PAYLOAD:
         raise UsageError(f"payload is not known for {name!r}: it is for {', '.join(PAYLOAD)}")
     try:

@@ -14,7 +14,7 @@ from pgrad.errors import TrainingError, UsageError
 from pgrad.extras import did_you_mean
 from pgrad.stopping import Stop, go_on
 from pgrad.worlds.language.answers import read_answer, short
-from pgrad.worlds.language.calls import Caller, Outcome, Wait, is_async
+from pgrad.worlds.language.calls import Caller, Outcome, Wait, is_async, where
 from pgrad.worlds.language.isolated import TIMEOUT
 
 Reward = Callable[..., Any]
@@ -24,6 +24,7 @@ signature). Texts are given as texts, conversations as lists of messages, their 
 that the prompts have. A function is given what it names, everything where it takes **kwargs. None says that a
 completion cannot be scored."""
 
+WANTED = "give one with reward (--reward FILE.py:FUNCTION)"  # where there is none
 GIVEN = ("prompts", "completions", "completion_ids")
 _HANGS = 3  # completions one after the other that run into the time-out: it hangs on whatever it is given
 
@@ -184,12 +185,12 @@ class Rewards:
                 continue
             numbers.append(math.nan)
             hangs = hangs + 1 if isinstance(error, TimeoutError) else 0
-            failures.append(Failure(reward.name, index, short(completion), self._line(error)))
+            failures.append(Failure(reward.name, index, short(completion), self._line(reward, error)))
             if len(failures) > allowed or hangs == _HANGS:
                 worst = failures[0]
                 raise TrainingError(
                     f"reward {reward.name} failed on {len(failures)} of {index + 1} completions "
-                    f"({allowed} of {n} may): {worst.error}, on {worst.completion}"
+                    f"(at most {allowed} of {n} may fail): {worst.error}, on {worst.completion}"
                 ) from error
         return numbers, failures
 
@@ -200,13 +201,15 @@ class Rewards:
             waits = [self._start(reward, known, one) for one in range(n)]
             yield from (wait(stop) for wait in waits)
         else:
-            yield from (self._start(reward, known, one)(stop) for one in range(n))
+            for one in range(n):
+                stop()
+                yield self._start(reward, known, one)(stop)
 
-    def _line(self, error: BaseException) -> str:
+    def _line(self, reward: _Named, error: BaseException) -> str:
         if isinstance(error, TimeoutError):
             return f"no answer within {self.timeout:g} s"
-        text = str(error).splitlines()
-        return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+        text, name = str(error).splitlines(), type(error).__name__
+        return (f"{name}: {text[0]}" if text else name) + where(error, reward.function)
 
 
 def _metrics(name: str, values: Tensor, failed: int, retried: bool) -> dict[str, float]:
@@ -225,7 +228,7 @@ def _metrics(name: str, values: Tensor, failed: int, retried: bool) -> dict[str,
 
 def _require(reward: str, name: str, columns: Sequence[str]) -> None:
     if name not in columns:
-        raise UsageError(f"reward {reward} needs a column {name!r}: {did_you_mean(name, columns)}")
+        raise UsageError(f"reward {reward} needs a column {name!r}{did_you_mean(name, columns)}")
 
 
 def _parameters(function: Reward) -> Mapping[str, inspect.Parameter]:

@@ -27,7 +27,7 @@ class Source:
 
     name: str
     order: Shuffled | Endless
-    rows: tuple[Prompt, ...]  # all of them, those to evaluate on too; none of an endless task
+    rows: tuple[Prompt, ...]  # those of `order`, then those to evaluate on; none of an endless task
     held_out: Callable[[int, str], list[Prompt]]  # (n, split)
     columns: tuple[str, ...]
     conversational: bool
@@ -99,7 +99,7 @@ def _names_task(name: str) -> bool:
     if Path(name).suffix in READERS or Path(name).expanduser().exists():
         return False
     allowed = [*TASKS, PREFIX + "NAME", *(f"FILE{suffix}" for suffix in READERS)]
-    raise UsageError(f"{name!r} is no task and no file of prompts: {did_you_mean(name, allowed)}")
+    raise UsageError(f"{name!r} is no task and no file of prompts{did_you_mean(name, allowed)}")
 
 
 def _of_task(task: Task, seed: int, n_prompts: int) -> Source:

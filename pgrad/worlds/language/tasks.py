@@ -31,11 +31,11 @@ def make_task(name: str, **options: Any) -> Task:
     if name.startswith(PREFIX):
         return reasoning_task(name.removeprefix(PREFIX), **options)
     if name not in TASKS:
-        raise UsageError(f"unknown task {name!r}: {did_you_mean(name, [*TASKS, PREFIX + 'NAME'])}")
+        raise UsageError(f"unknown task {name!r}{did_you_mean(name, [*TASKS, PREFIX + 'NAME'])}")
     allowed = inspect.signature(TASKS[name]).parameters
     for option in options:
         if option not in allowed:
-            raise UsageError(f"{name} has no option {option!r}: {did_you_mean(option, allowed)}")
+            raise UsageError(f"{name} has no option {option!r}{did_you_mean(option, allowed)}")
     try:
         return TASKS[name](**options)
     except (TypeError, ValueError) as error:

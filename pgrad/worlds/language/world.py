@@ -11,7 +11,7 @@ from pgrad.stopping import Stop, go_on
 from pgrad.worlds.language.encoding import decode, encode_prompt, encode_solution
 from pgrad.worlds.language.isolated import TIMEOUT
 from pgrad.worlds.language.prompts import Prompt
-from pgrad.worlds.language.rewards import Failure, Reward, Rewards
+from pgrad.worlds.language.rewards import WANTED, Failure, Reward, Rewards
 from pgrad.worlds.language.source import find_source, with_options
 from pgrad.worlds.language.task import Task
 from pgrad.worlds.language.tokenizer import character_tokenizer
@@ -85,8 +85,7 @@ class LanguageWorld:
         self.rewards = _rewards(rewards, self._source.verifier, reward_weights, reward_timeout)
         if self.rewards is not None:
             self.rewards.require(self._source.columns)
-        for prompt in self._source.rows:
-            self.encode(prompt)
+        self._lengths = [len(self.encode(prompt)) for prompt in self._source.rows]
 
     def fit(self, context: int | None, eos: Sequence[int] = ()) -> None:
         """Take in how many tokens the model can read, None for any number: prompts must leave room; and which
@@ -104,8 +103,8 @@ class LanguageWorld:
                 f"context of {context} tokens"
             )
         self.context = context or 0
-        for prompt in self._source.rows:
-            self.encode(prompt)
+        for prompt, length in zip(self._source.rows, self._lengths, strict=True):
+            self._require_room(prompt, length)
 
     def next(self, n: int) -> list[Prompt]:
         """The next n prompts. Without replacement until all were seen, then in a new order; of a task new
@@ -124,13 +123,16 @@ class LanguageWorld:
     def encode(self, prompt: Prompt) -> list[int]:
         """The tokens of a prompt. Raises UsageError for one that cannot be read or is too long."""
         ids = encode_prompt(self.tokenizer, prompt)
+        self._require_room(prompt, len(ids))
+        return ids
+
+    def _require_room(self, prompt: Prompt, length: int) -> None:
         room = self.context - self.max_completion_length
-        if self.context and len(ids) > room:
+        if self.context and length > room:
             raise UsageError(
-                f"the prompt of row {prompt.index} has {len(ids)} tokens; a context of {self.context} and "
+                f"the prompt of row {prompt.index} has {length} tokens; a context of {self.context} and "
                 f"max_completion_length {self.max_completion_length} leave {room}"
             )
-        return ids
 
     def solution(self, prompt: Prompt) -> list[int]:
         """The tokens of a demonstration, EOS at the end: the column "solution", "completion" or "answer".
@@ -138,13 +140,25 @@ class LanguageWorld:
         Raises UsageError where there is none, and where it is longer than max_completion_length; where that
         was left open, than what the prompt leaves of the context.
         """
+        return self._solution(prompt, len(self.encode(prompt)) if self._open else 0)
+
+    def require_solutions(self) -> None:
+        """Raise as `solution` does for any prompt to train on; those without end are read as they come."""
+        for prompt, length in zip(self._source.order.rows, self._lengths, strict=False):
+            self._solution(prompt, length)
+
+    def _solution(self, prompt: Prompt, length: int) -> list[int]:
+        """Of a prompt of so many tokens."""
+        room = self.max_completion_length
+        if self._open:
+            room = self.context - length if self.context else sys.maxsize
         for column in ("solution", "completion", "answer"):
             value = prompt.columns.get(column)
             if isinstance(value, list) and value and isinstance(value[-1], dict):
                 value = value[-1].get("content")
             if isinstance(value, str):
                 ids = encode_solution(self.tokenizer, value, self.eos[0], prompt.index)
-                if len(ids) > (room := self._room(prompt)):
+                if len(ids) > room:
                     limit = "its prompt leaves of the context:" if self._open else "max_completion_length"
                     raise UsageError(
                         f"the {column} of row {prompt.index} has {len(ids)} tokens, more than {limit} {room}"
@@ -154,16 +168,10 @@ class LanguageWorld:
             f"row {prompt.index} has no demonstration: a column 'solution', 'completion' or 'answer'"
         )
 
-    def _room(self, prompt: Prompt) -> int:
-        """Tokens that a demonstration may have."""
-        if not self._open:
-            return self.max_completion_length
-        return self.context - len(self.encode(prompt)) if self.context else sys.maxsize
-
     def require_rewards(self) -> Rewards:
         """What judges completions. Raises UsageError where there is nothing."""
         if self.rewards is None:
-            raise UsageError(f"{self.name} has no reward of its own: give one, such as file.py:function")
+            raise UsageError(f"{self.name} has no reward of its own: {WANTED}")
         return self.rewards
 
     def score(
@@ -237,6 +245,6 @@ def _rewards(
         return chosen
     if chosen is None:
         if weights is not None:
-            raise UsageError("there are reward_weights and no reward: give one, such as file.py:function")
+            raise UsageError(f"there are reward_weights and no reward: {WANTED}")
         return None
     return Rewards(chosen, weights, timeout=timeout)

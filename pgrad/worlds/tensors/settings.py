@@ -55,7 +55,7 @@ def settings(dynamics: Dynamics) -> dict[str, Any]:
 
 def _value(world: str, name: str, value: Any, hints: dict[str, Any]) -> Any:
     if name not in hints:
-        raise UsageError(f"{world} has no {name!r} to set: {did_you_mean(name, hints)}")
+        raise UsageError(f"{world} has no {name!r} to set{did_you_mean(name, hints)}")
     kind = hints[name]
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind is bool:

@@ -1,5 +1,6 @@
 import asyncio
 import functools
+import json
 import math
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from pgrad.errors import TrainingError, UsageError
 from pgrad.stopping import Stopped
+from pgrad.worlds.language import calls
 from pgrad.worlds.language.isolated import Isolated
 from pgrad.worlds.language.rewards import Rewards, Scores
 
@@ -133,13 +135,42 @@ def test_a_completion_it_raises_on_is_counted_named_and_left_out() -> None:
     assert found.total.isnan().tolist() == [False, True, False, False]
     assert found.total[[0, 2, 3]].tolist() == [1 - 1, 3 + 1, 4 + 0.5]
     (failure,) = found.failures
-    assert failure == ("picky", 1, "'bb'", "ZeroDivisionError: division by zero")
+    line = picky.__code__.co_firstlineno + 1
+    error = f"ZeroDivisionError: division by zero (test_rewards.py:{line})"
+    assert failure == ("picky", 1, "'bb'", error)
     assert found.metrics["rewards/picky/failed"] == found.metrics["rewards/picky/retried"] == 1.0
     assert found.metrics["rewards/picky/unscored"] == 0.0
     with pytest.raises(
-        TrainingError, match=r"picky failed on 1 of 2 .* \(0 of 4 may\): ZeroDivisionError.*'bb'"
+        TrainingError, match=r"picky failed on 1 of 2 .* \(at most 0 of 4 may fail\): ZeroDivisionError.*'bb'"
     ):
         score(Rewards(picky, max_failures=0.0))
+
+
+def looks(completions: list[str], **_: Any) -> list[float]:
+    return [json.loads("0.5" if one == "a" else "{") for one in completions]  # raises in another file
+
+
+async def looks_too(completions: list[str], **_: Any) -> list[float]:
+    return looks(completions)
+
+
+class Looking:
+    def __call__(self, completions: list[str], **_: Any) -> list[float]:
+        return looks(completions)
+
+
+@functools.wraps(looks)
+def decorated(*args: Any, **kwargs: Any) -> Any:
+    return looks(*args, **kwargs)
+
+
+@pytest.mark.parametrize("reward", [looks, looks_too, Looking(), Looking().__call__, decorated, "partial"])
+def test_it_says_where_in_the_file_of_the_function(reward: Any) -> None:
+    rewards = Rewards(functools.partial(looks) if reward == "partial" else reward)
+    (failure,) = score(rewards, ["a", "b"], {}).failures
+    assert failure.error.startswith("JSONDecodeError: ")
+    assert failure.error.endswith(f" (test_rewards.py:{looks.__code__.co_firstlineno + 1})")
+    rewards.close()
 
 
 def test_past_the_share_the_run_stops_and_says_why() -> None:
@@ -151,7 +182,7 @@ def test_past_the_share_the_run_stops_and_says_why() -> None:
 
     texts = [str(i) for i in range(40)]
     with pytest.raises(
-        TrainingError, match=r"reward broken failed on 5 of 5 .*\(4 of 40 may\): KeyError.*'0'"
+        TrainingError, match=r"reward broken failed on 5 of 5 .*\(at most 4 of 40 may fail\): KeyError.*'0'"
     ) as error:
         score(Rewards(broken), texts, {})
     assert calls == [40, 1, 1, 1, 1, 1]
@@ -314,6 +345,44 @@ import time
 def slow(completions, **columns):
     time.sleep(60)
 """
+
+
+@pytest.mark.parametrize("kind", ["function", "coroutine"])
+def test_an_answer_that_is_there_is_not_thrown_away(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop is not asked for once it has come: it was paid for, and would be again."""
+    monkeypatch.setattr(calls, "POLL", 30.0)
+
+    def paid(completions: list[str]) -> list[float]:
+        time.sleep(0.05)  # it is waited for
+        return [1.0] * len(completions)
+
+    async def paid_too(completions: list[str]) -> list[float]:
+        await asyncio.sleep(0.05)
+        return [1.0] * len(completions)
+
+    def stop() -> None:
+        raise Stopped
+
+    rewards = Rewards({"function": paid, "coroutine": paid_too}[kind])
+    assert rewards.score(["?"] * 2, ["a", "b"], [[1], [2]], {}, stop).total.tolist() == [1.0, 1.0]
+    rewards.close()
+
+
+def test_between_completions_that_are_asked_again_it_can_be_stopped() -> None:
+    asked: list[int] = []
+
+    def fails(completions: list[str]) -> list[float]:
+        asked.append(len(completions))
+        raise ValueError
+
+    def stop() -> None:
+        if len(asked) == 2:
+            raise Stopped
+
+    rewards = Rewards(fails, max_failures=0.9)
+    with pytest.raises(Stopped):
+        rewards.score(["?"] * 9, ["a"] * 9, [[1]] * 9, {}, stop)
+    assert asked == [9, 1]
 
 
 @pytest.mark.parametrize("kind", ["function", "coroutine", "process"])

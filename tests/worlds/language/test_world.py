@@ -1,6 +1,8 @@
+import hashlib
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgrad.errors import TrainingError, UsageError, WorldError
+from pgrad.worlds.language import prompts, world
 from pgrad.worlds.language.builtin import exact_match
 from pgrad.worlds.language.rewards import Rewards
 from pgrad.worlds.language.sequences import parity
@@ -197,7 +200,7 @@ def test_lengths_that_nobody_gave() -> None:
 def test_without_rewards_there_is_nothing_to_score() -> None:
     world = listed(rewards=None)
     assert world.solution(world.next(1)[0])
-    with pytest.raises(UsageError, match=r"no reward of its own: give one, such as file\.py:function"):
+    with pytest.raises(UsageError, match=r"no reward of its own: give one with reward \(--reward FILE"):
         world.score(world.next(1), [[2]])
     world.close()
 
@@ -275,6 +278,29 @@ def test_prompts_must_leave_room_for_completions() -> None:
     endless.fit(2 + endless.max_completion_length)
     with pytest.raises(UsageError, match="row 1 has"):
         endless.encode(endless.next(1)[0])
+
+
+def test_prompts_are_tokenized_and_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a model is fitted to them, and a state is asked for."""
+    calls: Counter[str] = Counter()
+
+    def counted(name: str, function: Any) -> Any:
+        def call(*args: Any) -> Any:
+            calls[name] += 1
+            return function(*args)
+
+        return call
+
+    monkeypatch.setattr(world, "encode_prompt", counted("encode", world.encode_prompt))
+    monkeypatch.setattr(prompts, "hashlib", SimpleNamespace(sha256=counted("hash", hashlib.sha256)))
+    found = listed(held_out=5)
+    for context in (25, 25, None, 9):
+        found.fit(context, (1,))
+        state = found.state_dict()
+        found.load_state_dict(state)
+    assert calls == {"encode": len(ROWS), "hash": 1}
+    with pytest.raises(UsageError, match="row 0 has 5 tokens; a context of 8"):
+        found.fit(8)
 
 
 def without_eos() -> Any:
