@@ -1,8 +1,10 @@
-"""Settings for every test: one thread, and no time limit on a single hypothesis example."""
+"""Settings for every test (one thread, no time limit on a hypothesis example), and what several of them use."""
 
 import importlib
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -42,3 +44,19 @@ def shipped() -> SimpleNamespace:
 
 def _import(name: str) -> ModuleType:
     return importlib.import_module(name)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The axes of the last picture that was saved."""
+    plots = importlib.import_module("pgrad.report.plots")  # not before the type checks are there
+    seen: dict[str, Any] = {}
+    save = plots.save
+
+    def watched(figure: Any, picture: Path) -> Path:
+        result = save(figure, picture)
+        seen["axes"] = figure.axes[0]
+        return result
+
+    monkeypatch.setattr(plots, "save", watched)
+    return seen

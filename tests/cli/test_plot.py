@@ -8,7 +8,6 @@ import pytest
 
 from pgrad.algorithms import A2C, PPO, Algorithm, Imitate
 from pgrad.cli.commands.plot import labels
-from pgrad.report import plots
 from pgrad.run.config import RunOptions
 from pgrad.run.start import configured
 from pgrad.training.disk.log import MetricsLog
@@ -33,20 +32,6 @@ def write(path: Path, config: dict[str, Any], metric: str = RETURN, steps: int =
             log.write(step, {metric: float(step)})
         log.close()
     return path
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The axes of the last picture."""
-    seen: dict[str, Any] = {}
-    save = plots.save
-
-    def watched(figure: Any, picture: Path) -> Path:
-        seen["axes"] = figure.axes[0]
-        return save(figure, picture)
-
-    monkeypatch.setattr(plots, "save", watched)
-    return seen
 
 
 def test_one_seed_counts_once(tmp_path: Path, drawn: dict[str, Any]) -> None:

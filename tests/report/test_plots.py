@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgrad.errors import CheckpointError, UsageError
-from pgrad.report import plots
 from pgrad.report.plots import COLOURS, compare, learning_curve, mean_curve, points, thousands
 from pgrad.report.statistics import bootstrap_interval
 from pgrad.training.disk.log import MetricsLog
@@ -24,21 +23,6 @@ def write(path: Path, rows: Sequence[tuple[int, dict[str, float]]]) -> Path:
         log.write(step, metrics)
     log.close()
     return path
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The axes of the last picture that was saved."""
-    seen: dict[str, Any] = {}
-    save = plots.save
-
-    def watched(figure: Any, picture: Path) -> Path:
-        result = save(figure, picture)
-        seen["axes"] = figure.axes[0]
-        return result
-
-    monkeypatch.setattr(plots, "save", watched)
-    return seen
 
 
 def lines(drawn: dict[str, Any]) -> list[list[list[float]]]:

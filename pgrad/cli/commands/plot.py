@@ -123,7 +123,7 @@ def _decisive(config: dict[str, Any]) -> dict[str, Any]:
     """What decides a run's result, but for the seed."""
     options = config["options"]
     return {key: config[key] for key in DECISIVE if key in config} | {
-        **{key: options[key] for key in OPTIONS},
+        **{key: options.get(key) for key in OPTIONS},
         "init_from": options.get("init_from") is not None,  # the seeds of a group begin with a run each
     }
 
