@@ -1,4 +1,4 @@
-"""Settings for every test (one thread, no time limit on a hypothesis example), and what several of them use."""
+"""Settings for every test (one thread, no time limit on a hypothesis example), and what several use."""
 
 import importlib
 import sys
