@@ -7,13 +7,12 @@ mean of `trajectory_ratio`, which should be near 1, then estimates the share of 
 reach. Ratios end at the root of the largest number of their type (10¹⁹ in float32).
 """
 
-import math
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pgrad.math.credit import episode_start, reward_to_go
+from pgrad.math.kl import largest_exponent
 from pgrad.math.scan import forward_scan, reverse_scan
 
 _LOG_ZERO = -1e4  # stands for log 0: its exp is 0, and being finite it can be cut from the next episode
@@ -116,7 +115,7 @@ def per_decision_return(
 
 def _ratio(log: Tensor) -> Tensor:
     """eˣ, but never infinite: 0 times that is NaN, and would reach the episode before."""
-    return log.clamp(max=math.log(torch.finfo(log.dtype).max) / 2).exp()
+    return log.clamp(max=2 * largest_exponent(log.dtype)).exp()
 
 
 def _log_prefix(logp: Tensor, logp_old: Tensor, done: Tensor) -> Tensor:

@@ -18,8 +18,10 @@ from pgrad.training.disk.rundir import RunDir
 from pgrad.worlds.language.kind import is_language
 
 DECISIVE = ("algorithm", "hyperparameters", "world", "world_kwargs", "agent", "reward")
-OPTIONS = ("n_envs", "frame_stack")
 """What tells groups of runs apart; runs that differ in nothing of it are seeds of the same group."""
+
+OPTIONS = ("n_envs", "frame_stack")
+"""Of the options of a run those that do so too."""
 
 TOLD = 5
 """So many settings that differ are in a label, more only where these do not tell the runs apart."""
