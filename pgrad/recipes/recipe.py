@@ -31,9 +31,14 @@ class Recipe:
     """how many are published at least"""
 
     @property
+    def texts(self) -> bool:
+        """Whether completions of prompts are trained, whose steps are tokens."""
+        return isinstance(self.agent, LanguageSpec)
+
+    @property
     def title(self) -> str:
         """What a plot is headed with."""
-        return f"{self.name} · {self.total_timesteps:,} steps"
+        return f"{self.name} · {self.total_timesteps:,} {'tokens' if self.texts else 'steps'}"
 
     def verdict(self, means: list[float]) -> bool | None:
         """Whether these per-seed returns reach what they must; None where nothing must be reached."""

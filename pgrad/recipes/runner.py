@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from pgrad.errors import PgradError
-from pgrad.models.language.spec import LanguageSpec
 from pgrad.recipes.recipe import Recipe
 from pgrad.report.evaluate import Evaluation
 from pgrad.report.plots import EVALUATION, TRAINING, compare
@@ -114,7 +113,7 @@ def _summarize(recipe: Recipe, rows: list[dict[str, Any]], folder: Path) -> dict
     (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
     curves = [folder / f"seed-{seed}.csv" for seed in seeds]
     if all({TRAINING, EVALUATION} & read(curve).keys() for curve in curves):  # imitation earns nothing
-        compare({recipe.name: curves}, folder / "curve.png", title=recipe.title)
+        compare({recipe.name: curves}, folder / "curve.png", title=recipe.title, texts=recipe.texts)
     return result
 
 
@@ -122,7 +121,7 @@ def _one_seed(tell: Tell, recipe: Recipe, seed: int, folder: Path, runs: Path | 
     directory = None if runs is None else _directory(recipe, seed, runs)
     run, before = _trained(tell, recipe, seed, directory)
     evaluation = run.evaluate(EPISODES)
-    digits = 3 if isinstance(recipe.agent, LanguageSpec) else 2  # rewards of texts are often within [0, 1]
+    digits = 3 if recipe.texts else 2  # rewards of texts are often within [0, 1]
     metrics = _columns(run)
     shown = {key: metrics[key] for key in COLUMNS if key in metrics}
     with (folder / f"seed-{seed}.csv").open("w", newline="") as file:

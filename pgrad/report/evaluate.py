@@ -49,16 +49,20 @@ class Evaluation:
         return sum(self.lengths) / len(self.lengths)
 
     def __str__(self) -> str:
-        low, high = self.interval
-        how = "deterministic" if self.deterministic else "sampled"
-        what, digits = f"{how} episodes", 1
+        how, digits, one = "deterministic" if self.deterministic else "sampled", 1, len(self.returns) == 1
+        what = f"{how} episode" if one else f"{how} episodes"
         if self.texts:
-            what, digits = f"prompts, {'greedy' if self.deterministic else 'sampled'}", 3
+            how, digits = "greedy" if self.deterministic else "sampled", 3
+            what = f"prompt, {how}" if one else f"prompts, {how}"
         if self.unjudged:
             what += f", {self.unjudged} more could not be judged"
+        length = f"length {self.mean_length:.1f}"
+        if one:
+            return f"{self.mean:.{digits}f} in 1 {what} (no interval of one, {length})"
+        low, high = self.interval
         return (
             f"{self.mean:.{digits}f} ± {self.std:.{digits}f} over {len(self.returns)} {what} "
-            f"(95% interval of the mean {low:.{digits}f} … {high:.{digits}f}, length {self.mean_length:.1f})"
+            f"(95% interval of the mean {low:.{digits}f} … {high:.{digits}f}, {length})"
         )
 
 

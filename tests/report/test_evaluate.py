@@ -2,6 +2,7 @@
 it was."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -140,7 +141,9 @@ def test_the_record() -> None:
     low, high = result.interval
     assert 1.0 <= low < 4.0 < high <= 7.0
     assert str(result).startswith("4.0 ± 2.2 over 4 deterministic episodes (95% interval of the mean ")
-    assert "sampled" in str(Evaluation((1.0,), (1,), deterministic=False))
+    alone = Evaluation((1.0,), (7,), deterministic=False)
+    assert str(alone) == "1.0 in 1 sampled episode (no interval of one, length 7.0)"
+    assert str(replace(alone, texts=True)) == "1.000 in 1 prompt, sampled (no interval of one, length 7.0)"
 
 
 def test_an_evaluation_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

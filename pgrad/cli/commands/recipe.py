@@ -38,7 +38,8 @@ def run(args: list[str]) -> int:
     if not given.names:
         for recipe in RECIPES.values():
             reach = "" if recipe.reach is None else f"≥ {recipe.reach:g}"
-            print(f"{recipe.name:34} {recipe.world:15} {recipe.total_timesteps:>9,} steps  {reach}")
+            unit = "tokens" if recipe.texts else "steps "
+            print(f"{recipe.name:34} {recipe.world:15} {recipe.total_timesteps:>9,} {unit}  {reach}".rstrip())
         return 0
     seeds = chosen_seeds(given.own.seeds)
     recipes = [RECIPES[choose(name, RECIPES, "recipe", "pgrad recipe lists all")] for name in given.names]
