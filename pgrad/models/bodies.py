@@ -93,9 +93,13 @@ class ImageBody(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Features [..., 512] of images [..., H, W, C] or [..., C, H, W]."""
         lead = image.shape[:-3]
-        x = image.reshape(-1, *image.shape[-3:]).to(torch.float32) / 255.0
+        x = image.reshape(-1, *image.shape[-3:])
         if self.channels_last:
             x = x.movedim(-1, -3)
+        # With channels innermost a processor's float32 convolutions take a quarter less time.
+        innermost = x.device.type == "cpu" or self.channels_last
+        layout = torch.channels_last if innermost else torch.contiguous_format
+        x = x.to(torch.float32, memory_format=layout).div_(255.0)
         features: Tensor = self.layers(x)
         return features.reshape(*lead, self.size)
 
