@@ -1,6 +1,7 @@
 """From a world and an agent to trajectories: facts only."""
 
 from collections.abc import Callable
+from functools import partial
 from math import isfinite
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from pgrad.training.compiled import Machine
 from pgrad.training.devices import put_generator_back
 from pgrad.training.episodes import EpisodeStatistics
 from pgrad.training.rounds import play_rounds
+from pgrad.training.small import small
 from pgrad.training.stages import Stages
 from pgrad.training.unfinished import Unfinished
 from pgrad.training.window import Window
@@ -150,7 +152,8 @@ class Collector:
         """Actions and their log-probabilities."""
         function, *noise = self._how
         if self._choose is None:
-            self._choose = self._machine.ready(function, seen, *noise)
+            ready = self._machine.ready(function, seen, *noise)
+            self._choose = ready or small(self.agent, seen) or partial(function, self.agent)
         action, self._logp, state = self._choose(seen, *noise)
         self.memory.advance(state)
         return action, self._logp

@@ -105,13 +105,16 @@ class Machine:
                 return program(call)
         return function(self.agent, *inputs)
 
-    def ready(self, function: Callable[..., Tree], *inputs: Any) -> Callable[..., Tree]:
-        """`run` of a function for a tree and perhaps a generator, looked up once for all trees like it."""
-        if self.compiles:
-            program = self.program(Call(function, *inputs), self._plainly, self._state)
-            if program is not None:
-                return lambda tree, *generator: program.respond(leaves(tree), *generator)
-        return partial(function, self.agent)
+    def ready(self, function: Callable[..., Tree], *inputs: Any) -> Callable[..., Tree] | None:
+        """Machine code for a function of a tree and perhaps a generator, looked up once for all like it;
+        None where there is none.
+        """
+        if not self.compiles:
+            return None
+        program = self.program(Call(function, *inputs), self._plainly, self._state)
+        if program is None:
+            return None
+        return lambda tree, *generator: program.respond(leaves(tree), *generator)
 
     def program(
         self,

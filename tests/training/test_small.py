@@ -1,0 +1,166 @@
+"""Acting by numpy against acting by the module: the same draws, actions and log-probabilities."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
+from torch import Generator, Tensor, nn
+
+from pgrad import PPO, AgentSpec
+from pgrad.data.masked import Masked
+from pgrad.errors import TrainingError
+from pgrad.math.distributions import Categorical
+from pgrad.models import Agent, build_agent
+from pgrad.training import collect
+from pgrad.training.acting import likeliest, sampled
+from pgrad.training.small import SHARED_OUT, small
+from tests.training.tools import training
+
+VECTOR, MATRIX = Box(-1.0, 1.0, (5,)), Box(-1.0, 1.0, (2, 3))
+SCALAR, BYTES = Box(-1.0, 1.0, ()), Box(0, 9, (4,), np.uint8)
+PICTURE = Box(0, 255, (12, 12, 3), np.uint8)
+
+
+def built(obs: Space[Any], action: Space[Any], spec: Any = None, seed: int = 0) -> Agent:
+    """An agent whose policy is not nearly uniform, and whose normaliser has seen something."""
+    generator = Generator().manual_seed(seed)
+    made = AgentSpec() if spec is None else spec
+    agent = build_agent(obs, action, made, gamma=0.9, critic="value", generator=generator)
+    with torch.no_grad():
+        for parameter in agent.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    if agent.normalizer is not None:
+        shown = 3.0 * torch.randn(50, *(obs.shape or ()), generator=generator) + 1.0
+        agent.normalizer.update(shown, torch.ones(50))
+    return agent
+
+
+def shown(space: Space[Any], n: int, seed: int = 1) -> Tensor:
+    space.seed(seed)
+    rows = torch.as_tensor(np.stack([space.sample() for _ in range(n)]))
+    return rows * 20.0 if rows.is_floating_point() else rows  # so that a normaliser clips some
+
+
+SPECS = [
+    AgentSpec(),
+    AgentSpec(net_arch=()),
+    AgentSpec(net_arch=(7,), activation="relu"),
+    AgentSpec(net_arch=(16, 9, 4), normalize_obs=True),
+    AgentSpec(normalize_obs=True, normalize_reward=True, log_std_init=-0.7),
+]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("action", [Discrete(2), Discrete(6, start=3), Box(-1.0, 1.0, (3,)), SCALAR])
+@pytest.mark.parametrize("obs", [VECTOR, MATRIX, SCALAR, BYTES])
+@pytest.mark.parametrize("n", [1, 8])
+def test_same_as_the_module(obs: Space[Any], action: Space[Any], spec: AgentSpec, n: int) -> None:
+    agent, seen = built(obs, action, spec), shown(obs, n)
+    choose = small(agent, seen)
+    assert choose is not None
+    generators = Generator().manual_seed(3), Generator().manual_seed(3)
+    with torch.no_grad():
+        for _ in range(20):
+            ours, theirs = choose(seen, generators[0]), sampled(agent, seen, generators[1])
+            same(ours, theirs)
+            assert torch.equal(generators[0].get_state(), generators[1].get_state())
+        same(choose(seen), likeliest(agent, seen))
+
+
+def same(ours: Any, theirs: Any) -> None:
+    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-5, atol=1e-5)  # checks shapes and types too
+    torch.testing.assert_close(ours[1], theirs[1], rtol=1e-5, atol=1e-5)
+    assert ours[2] == theirs[2] == {}
+
+
+def test_parameters_and_statistics_may_move_in_between() -> None:
+    agent, seen = built(VECTOR, Box(-1.0, 1.0, (3,)), AgentSpec(normalize_obs=True)), shown(VECTOR, 4)
+    choose = small(agent, seen)
+    assert choose is not None
+    before = choose(seen)[0]
+    with torch.no_grad():
+        for parameter in agent.parameters():
+            parameter.add_(0.1)
+        assert agent.normalizer is not None
+        agent.normalizer.update(torch.randn(9, 5), torch.ones(9))
+        same(choose(seen), likeliest(agent, seen))
+    assert not torch.allclose(before, choose(seen)[0], atol=1e-3)
+
+
+def test_answers_are_not_written_to_by_later_calls() -> None:
+    for action in (Discrete(4), Box(-1.0, 1.0, (3,))):
+        agent, seen = built(VECTOR, action), shown(VECTOR, 4)
+        choose, noise = small(agent, seen), Generator().manual_seed(0)
+        assert choose is not None
+        first, seen_before = choose(seen, noise), seen.clone()
+        kept = first[0].clone(), first[1].clone()
+        choose(seen, noise)
+        choose(seen)
+        assert torch.equal(first[0], kept[0])
+        assert torch.equal(first[1], kept[1])
+        assert torch.equal(seen, seen_before)
+
+
+class Own(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 2)
+
+    def policy(self, obs: Tensor) -> Categorical:
+        return Categorical(self.layer(obs))
+
+    def value(self, obs: Tensor) -> Tensor:
+        return obs.sum(-1)
+
+
+@pytest.mark.parametrize(
+    ("obs", "action", "spec"),
+    [
+        (PICTURE, Discrete(2), None),
+        (Dict(a=VECTOR), Discrete(2), None),
+        (Discrete(3), Discrete(2), None),
+        (VECTOR, MultiDiscrete([2, 3]), None),
+        (VECTOR, MultiBinary(3), None),
+        (VECTOR, Dict(a=Discrete(2)), None),
+        (VECTOR, Discrete(2), AgentSpec(memory="gru")),
+        (VECTOR, Discrete(2), AgentSpec(activation="gelu")),
+        (VECTOR, Discrete(2), AgentSpec(dtype="bfloat16")),
+        (VECTOR, Discrete(2), Own()),
+    ],
+)
+def test_others_act_by_their_module(obs: Space[Any], action: Space[Any], spec: Any) -> None:
+    agent = built(obs, action, spec)
+    seen = {"a": shown(VECTOR, 2)} if isinstance(obs, Dict) else shown(obs, 2)
+    assert small(agent, agent.memory(2).see(seen)) is None
+
+
+def test_masks_and_large_products_are_left_to_the_module() -> None:
+    agent = built(VECTOR, Discrete(2))
+    assert small(agent, Masked(shown(VECTOR, 2), torch.ones(2, 2, dtype=torch.bool))) is None
+    most = SHARED_OUT // 64**2
+    assert small(agent, shown(VECTOR, most)) is not None
+    assert small(agent, shown(VECTOR, most + 1)) is None
+
+
+def test_the_collector_acts_so_until_there_is_machine_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def noted(agent: Agent, seen: Any) -> Any:
+        calls.append(agent)
+        return small(agent, seen)
+
+    monkeypatch.setattr(collect, "small", noted)
+    run = training(PPO(n_steps=8, batch_size=16, n_epochs=1))
+    run.iterate()
+    assert calls == [run.agent]
+
+
+def test_a_policy_that_became_nan_is_told_as_ever() -> None:
+    run = training(PPO(n_steps=8, batch_size=16, n_epochs=1))
+    run.iterate()
+    with torch.no_grad():
+        next(run.agent.parameters()).fill_(float("nan"))
+    with pytest.raises(TrainingError, match="not finite"):
+        run.iterate()
