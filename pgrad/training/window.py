@@ -3,10 +3,13 @@
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pgrad.data import Trajectory, Tree, leaves, map_tree
 from pgrad.worlds.protocol import Step
+
+Numbers = NDArray[Any]
 
 
 class Window:
@@ -22,6 +25,8 @@ class Window:
         # Where each step writes, as views: before it, what is seen; after it, what it did and what came.
         self._before: list[list[Tensor]] = []
         self._after: list[list[Tensor]] = []
+        self._places: list[list[Numbers]] = []  # all of a step, by numpy; none where it cannot
+        self._last: list[tuple[Any, Any]] = []  # what was written last, as it came and by numpy
 
     def open(self, n: int, done: int, seen: Tree, ended: Tensor, action: Tree) -> None:
         """Make room for n steps, of which `done` were taken, and write down what is seen before the next."""
@@ -36,13 +41,25 @@ class Window:
             shown = [over, *leaves(traj.obs)]
             self._before = [[x[t] for x in shown] for t in range(n + 1)]
             self._after = [[x[t] for x in told] for t in range(n)]
+            known = self._device.type == "cpu" and all(x.dtype != torch.bfloat16 for x in (*told, *shown))
+            pairs = zip(self._after, self._before[1:], strict=True) if known else ()
+            self._places = [[x.numpy() for x in (*after, *before)] for after, before in pairs]
+            self._last = [(None, None)] * (len(told) + len(shown))
         torch._foreach_copy_(self._before[done], [ended, *leaves(seen)])
 
     def write(self, t: int, action: Tree, logp: Tensor, step: Step, ended: Tensor, seen: Tree) -> None:
         """What was done in step t and what came of it, and what is seen now."""
-        # One call for all: right after a simulator each takes several times as long as it would else.
         told = [*leaves(action), logp, step.reward, step.terminated, step.truncated, ended, *leaves(seen)]
-        torch._foreach_copy_(self._after[t] + self._before[t + 1], told)
+        if not self._places:
+            torch._foreach_copy_(self._after[t] + self._before[t + 1], told)
+            return
+        # Right after a simulator a call of torch takes several times as long as it would else.
+        for k, (place, x) in enumerate(zip(self._places[t], told, strict=True)):
+            last, value = self._last[k]
+            if x is not last:  # worlds answer with the same tensors every time
+                value = x.numpy()
+                self._last[k] = x, value
+            place[...] = value
 
     def settled(self) -> Trajectory | None:
         """The trajectory, with the weights of all rows that were written; None before the first."""
