@@ -1,6 +1,8 @@
 """Statistics over episodes and seeds (Agarwal et al. 2021, arXiv 2108.13264)."""
 
+import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,24 @@ def bootstrap_interval(values: Sequence[float], confidence: float = 0.95) -> tup
     tail = 50.0 * (1.0 - confidence)
     low, high = np.percentile(x[draws].mean(axis=1), [tail, 100.0 - tail])
     return float(low), float(high)
+
+
+def share_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of the share of ones among zeros and ones (Wilson 1927): none and all still leave doubt.
+
+    The p for which |p̂ − p| = z·√(p·(1 − p)/n), with z the normal quantile.
+    """
+    n, p = len(values), sum(values) / len(values)
+    z = NormalDist().inv_cdf(0.5 + 0.5 * confidence)
+    shrink = 1.0 + z**2 / n
+    centre = (p + z**2 / (2 * n)) / shrink
+    half = z / shrink * math.sqrt(p * (1.0 - p) / n + z**2 / (4 * n**2))
+    return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean over episodes: of a share where all are 0 or 1, else by the bootstrap."""
+    return share_interval(values) if set(values) <= {0.0, 1.0} else bootstrap_interval(values)
 
 
 def interquartile_mean(values: Sequence[float]) -> float:

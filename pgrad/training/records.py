@@ -19,6 +19,7 @@ HALF_TOLERANCE = 1.0
 """The same in bfloat16, and by another engine: log-probabilities of rare tokens are −10 and less."""
 
 LOG_RATIO = "train/max_log_ratio"
+MOVED, REUSED = "train/approx_kl", "train/ess"
 NORM = "grad_norm"
 WATCHED = ("train/loss", "train/value_loss")
 """What must be finite, beside the norms of gradients."""
@@ -29,13 +30,16 @@ def averaged(
 ) -> tuple[dict[str, float], float | None]:
     """The means over steps, and `extra`, as numbers: an iteration's one synchronisation.
 
-    The second is max |log π − log μ| before the first step, None where nobody measured it.
+    The second is max |log π − log μ| before the first step, None where nobody measured it. How far the policy
+    has moved is measured before each step, and left out where one step on fresh decisions is all: it is 0.
     """
     columns: dict[str, list[Tensor]] = {}
     for record in records:
         for key, value in record.items():
             columns.setdefault(key, []).append(value)
     columns = {key: x[:1] if key.startswith(SAMPLING) else x for key, x in columns.items()}
+    if len(columns.get(MOVED, ())) == 1 and REUSED not in extra:
+        del columns[MOVED]
     columns |= {key: [value] for key, value in extra.items()}
     left = iter(_numbers([x for values in columns.values() for x in values], device))
     numbers = {key: [next(left) for _ in values] for key, values in columns.items()}

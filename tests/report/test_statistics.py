@@ -1,11 +1,19 @@
 """The bootstrap interval and the interquartile mean against scipy-free definitions."""
 
+from math import comb, sqrt
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgrad.report.statistics import bootstrap_interval, interquartile_mean, over_runs
+from pgrad.report.statistics import (
+    bootstrap_interval,
+    interquartile_mean,
+    mean_interval,
+    over_runs,
+    share_interval,
+)
 
 numbers = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=40)
 
@@ -67,3 +75,31 @@ def test_coverage() -> None:
         low, high = bootstrap_interval(rng.normal(0.0, 1.0, 30).tolist())
         inside += low <= 0.0 <= high
     assert 0.90 <= inside / 200 <= 0.98
+
+
+def of_ones(k: int, n: int) -> list[float]:
+    return [1.0] * k + [0.0] * (n - k)
+
+
+@given(st.integers(1, 300), st.data())
+def test_the_interval_of_a_share_is_where_the_normal_test_ends(n: int, data: st.DataObject) -> None:
+    k = data.draw(st.integers(0, n))
+    for p in share_interval(of_ones(k, n)):
+        edge = 1.959963984540054 * sqrt(p * (1.0 - p) / n)
+        assert abs(k / n - p) == pytest.approx(edge, abs=1e-7)
+
+
+def test_none_of_a_hundred_leaves_doubt() -> None:
+    assert mean_interval(of_ones(0, 100)) == pytest.approx((0.0, 0.0370), abs=5e-5)
+    assert mean_interval(of_ones(100, 100)) == pytest.approx((0.9630, 1.0), abs=5e-5)
+    assert mean_interval([0.0, 0.5, 1.0]) == bootstrap_interval([0.0, 0.5, 1.0])
+
+
+def test_coverage_of_a_share() -> None:
+    """Summed over every outcome of 50 throws: 95 of 100 on average over p, and never much less."""
+    n, covered = 50, []
+    for p in np.linspace(0.01, 0.99, 99):
+        inside = [k for k in range(n + 1) if (ends := share_interval(of_ones(k, n)))[0] <= p <= ends[1]]
+        covered.append(sum(comb(n, k) * p**k * (1.0 - p) ** (n - k) for k in inside))
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.01)
+    assert min(covered) > 0.85

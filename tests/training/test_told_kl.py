@@ -93,7 +93,8 @@ def test_k1_and_k3_are_the_divergence_of_the_policy_that_wrote(name: str) -> Non
         metrics = training.iterate()
         for key, values in told.items():
             values.append(metrics[key])
-        assert metrics["train/approx_kl"] >= 0.0
+        single = name in ("a2c", "reinforce")  # step on fresh answers: nothing has moved yet
+        assert metrics["train/approx_kl"] >= 0.0 if not single else "train/approx_kl" not in metrics
         training.agent.load_state_dict(agent)
         training.learner.recent.load_state_dict(recent)
     for values in told.values():
