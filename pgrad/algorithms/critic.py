@@ -5,19 +5,21 @@ from torch import Tensor
 
 from pgrad.algorithms.protocol import Agent, Learner, Metrics
 from pgrad.data import Batch, Trajectory
+from pgrad.data.sequence import by_row
 from pgrad.math.credit import gae
 from pgrad.math.objectives import squared_error
 from pgrad.math.reduce import explained_variance, mean
 
 
 @torch.no_grad()
-def gae_credit(agent: Agent, traj: Trajectory, gamma: float, gae_lambda: float) -> Batch:
+def gae_credit(agent: Agent, traj: Trajectory, gamma: float, gae_lambda: float, moved: bool = False) -> Batch:
     """Generalised advantage estimation, and TD(λ) targets for the critic.
 
+    The memories stored with the rows are the critic's own, unless it has moved since it acted.
     Nothing is bootstrapped where a text ends, though it be cut by its longest length: it is judged as it
     stands. Everywhere else V goes on where a time limit cuts.
     """
-    value = agent.value(traj.obs)
+    value = agent.value(traj.obs) if moved else by_row(agent.value, traj.obs)
     advantage = gae(traj.reward, value, traj.final, traj.done, gamma, gae_lambda)
     value = value[:-1]
     own = (traj.decisions, traj.action, traj.logp, traj.mask)

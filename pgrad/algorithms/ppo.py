@@ -64,10 +64,10 @@ class PPO:
             check_batch_size(self.n_steps, n_envs, self.batch_size)
         return Steps(self.n_steps)
 
-    def credit(self, agent: Agent, traj: Trajectory) -> Batch:
-        """Generalised advantage estimation and TD(λ) targets."""
+    def credit(self, agent: Agent, traj: Trajectory, moved: bool = False) -> Batch:
+        """Generalised advantage estimation and TD(λ) targets, by an agent that has `moved` since it acted."""
         traj, logp_ref = with_penalty(agent, traj, self.beta)
-        return replace(gae_credit(agent, traj, self.gamma, self.gae_lambda), logp_ref=logp_ref)
+        return replace(gae_credit(agent, traj, self.gamma, self.gae_lambda, moved), logp_ref=logp_ref)
 
     def loss(self, agent: Agent, batch: Batch, clip_range: Tensor | None = None) -> tuple[Tensor, Metrics]:
         """The surrogate, clipped to the ε of now, the critic's error and the bonus, to be descended."""
@@ -112,7 +112,8 @@ class PPO:
 
     def passes(self, learner: Learner, traj: Trajectory, batch: Batch) -> Iterator[Batch]:
         """The minibatches of every pass."""
+        anew = partial(self.credit, moved=True)
         for epoch in range(self.n_epochs):
             if epoch > 0 and self.recompute_advantage:
-                batch = replace(learner.compute(self.credit, traj).flatten(), value=batch.value)
+                batch = replace(learner.compute(anew, traj).flatten(), value=batch.value)
             yield from learner.minibatches(batch, self.batch_size or batch.mask.numel())

@@ -13,6 +13,7 @@ from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer
 from pgrad.algorithms.validate import check_batch_size, validate
 from pgrad.data import Batch, Steps, Trajectory, map_tree
 from pgrad.data.handover import hand_over
+from pgrad.data.sequence import by_row
 from pgrad.math.objectives import importance_weighted, squared_error
 from pgrad.math.reduce import mean
 
@@ -56,7 +57,7 @@ class PPOKL:
         """PPO's credit, and the whole policy that acted."""
         batch = gae_credit(agent, traj, self.gamma, self.gae_lambda)
         # Cloned: a σ that does not depend on the state is a view of the parameter that is about to move.
-        return replace(batch, policy=map_tree(Tensor.clone, agent.policy(batch.obs)))
+        return replace(batch, policy=map_tree(Tensor.clone, by_row(agent.policy, batch.obs)))
 
     def loss(self, agent: Agent, batch: Batch, beta: Tensor | None = None) -> tuple[Tensor, Metrics]:
         """The importance-weighted surrogate, the penalty by the present β, the critic's error, the bonus."""

@@ -12,6 +12,7 @@ from pgrad.algorithms.protocol import Agent, Bend, Critic, Learner, Metrics, Opt
 from pgrad.algorithms.validate import check_batch_size, validate
 from pgrad.data import Batch, Steps, Trajectory, leaves, map_tree
 from pgrad.data.handover import hand_over
+from pgrad.data.sequence import by_row
 from pgrad.errors import UsageError
 from pgrad.math.distributions import Distribution
 from pgrad.math.natural import conjugate_gradient, trust_region_scale
@@ -67,7 +68,7 @@ class TRPO:
         """GAE, and the whole policy that acted."""
         batch = gae_credit(agent, traj, self.gamma, self.gae_lambda)
         # Cloned: a σ that does not depend on the state is a view of the parameter that is about to move.
-        return replace(batch, policy=map_tree(Tensor.clone, agent.policy(batch.obs)))
+        return replace(batch, policy=map_tree(Tensor.clone, by_row(agent.policy, batch.obs)))
 
     def loss(self, agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:
         """−E[ r·Â ]: the surrogate, to be descended within the trust region."""

@@ -1,10 +1,11 @@
 """Observations with the memory that an agent had before each of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from pgrad.data.tree import Tree
+from pgrad.data.tree import Tree, map_tree
 from pgrad.errors import UsageError
 
 
@@ -20,6 +21,18 @@ class Sequence:
     start: Tensor  # [T, B] bool   an episode begins here: the memory before it counts as empty
     state: Tree  # [T, B, ...]  the memory before the row, of the agent that acted
     length: int  # rows of the sequences that minibatches are made of, at most
+
+
+def by_row(function: Callable[[Tree], Tree], obs: Tree) -> Tree:
+    """function(obs) of a window [T, B, ...], every row with the memory that is stored with it.
+
+    For an agent as it was while it acted these are the memories that would follow from the first row's, so
+    that nothing has to be done step by step. Without a memory it is function(obs).
+    """
+    if not isinstance(obs, Sequence):
+        return function(obs)
+    found = function(map_tree(lambda x: x.flatten(0, 1), obs))
+    return map_tree(lambda x: x.unflatten(0, obs.start.shape), found)
 
 
 def sequence_rows(n_steps: int, length: int) -> int:

@@ -29,8 +29,8 @@ class Agent(nn.Module):
     others the actor's.
 
     A network with a memory has also `initial_state(n)`, `step(seen)` and `sequence_length`, as
-    `RecurrentNetwork` does, and takes a `Sequence` for an observation. `policy_and_value(obs)`, where there
-    is one, answers both at once.
+    `RecurrentNetwork` does, and takes a `Sequence` for an observation, of T rows or of a single one.
+    `policy_and_value(obs)`, where there is one, answers both at once.
     """
 
     def __init__(

@@ -2,7 +2,8 @@
 
 torch's own layers cannot be reset in the middle of a sequence, and autograd through a loop over its cells
 takes several times as long: here the backward pass has one product per step, and all weights' gradients at
-once. Several cells that see the same inputs (an actor's and a critic's) take every step together.
+once (`models/derivative.py`). Several cells that see the same inputs (an actor's and a critic's) take every
+step together.
 
 Shapes: T steps, B columns, N cells side by side, H units, G gates. `x` [T, B, n] is the input; `keep`
 [T, B, 1] is 0 where an episode begins, else 1; `state` [N, B, K] is the memory before the first step.
@@ -12,17 +13,29 @@ their biases b, d [G·H]. Gradients reach `x` and the weights; a first state is 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn.functional import pad
 
+from pgrad.models.derivative import (
+    Gradients,
+    after,
+    before,
+    differentiate,
+    kinds,
+    over_gates,
+    project,
+    slope,
+)
 from pgrad.models.loop import Taken, loop
 
 Weights = tuple[Tensor, Tensor, Tensor, Tensor]
+Slopes = tuple[Tensor, ...]
 Step = Callable[..., Tensor]
-Gradients = tuple[Tensor | None, ...]
 
 
 def gru_step(x: Tensor, state: Tensor, *weights: Tensor) -> Tensor:
@@ -55,17 +68,6 @@ def unroll(step: Step, x: Tensor, keep: Tensor, state: Tensor, *weights: Tensor)
     return torch.stack(cells)
 
 
-def kinds(weights: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
-    """All W, all U, all b and all d."""
-    return [weights[i::4] for i in range(4)]
-
-
-def project(x: Tensor, W: Tensor, b: Tensor) -> Tensor:
-    """W·x + b for the whole sequence and every cell [N, T, B, G·H]."""
-    flat = x.flatten(0, 1).expand(len(W), -1, -1)
-    return torch.baddbmm(b.unsqueeze(1), flat, W.mT).view(len(W), *x.shape[:2], -1)
-
-
 class GRUSequence(Function):
     """`unroll` of `gru_step`."""
 
@@ -73,17 +75,20 @@ class GRUSequence(Function):
     def forward(ctx: Any, x: Tensor, keep: Tensor, state: Tensor, *weights: Tensor) -> Tensor:
         """[N, T, B, H]."""
         W, U, b, d = map(torch.stack, kinds(weights))
-        rows = project(x, W, b), keep.unsqueeze(0)
-        y, rz, a_n, n = loop(GRUSequence.step, (state,), rows, (d.unsqueeze(1), U.mT))
+        H = U.shape[-1]
+        (W_rz, W_n), (b_rz, b_n) = (torch.split(part, [2 * H, H], 1) for part in (W, b))
+        own = project(x, pad(W_rz, (0, 0, 0, H)), pad(b_rz, (0, H)) + d)
+        rows = own, project(x, W_n, b_n), keep.unsqueeze(0)
+        y, rz, a_n, n = loop(GRUSequence.step, (state,), rows, (U.mT,))
         ctx.save_for_backward(x, keep, state, *weights, W, U, y, rz, a_n, n)
         return y
 
     @staticmethod
-    def step(h: Tensor, x: Tensor, k: Tensor, d: Tensor, Ut: Tensor) -> Taken:
-        """As `gru_step` does it, of inputs that are W·x + b."""
-        parts, h = [2 * h.shape[-1], h.shape[-1]], h * k
-        (x_rz, x_n), (a_rz, a_n) = (torch.split(part, parts, -1) for part in (x, torch.baddbmm(d, h, Ut)))
-        rz = (x_rz + a_rz).sigmoid()
+    def step(h: Tensor, own: Tensor, x_n: Tensor, k: Tensor, Ut: Tensor) -> Taken:
+        """As `gru_step` does it, of inputs that are W·x + b: x_n, and in `own` those of r and z, with d."""
+        H, h = h.shape[-1], h * k
+        a_rz, a_n = torch.split(torch.baddbmm(own, h, Ut), [2 * H, H], -1)
+        rz = a_rz.sigmoid()
         r, z = rz.chunk(2, -1)
         n = torch.addcmul(x_n, r, a_n).tanh()
         h = torch.lerp(n, h, z)
@@ -92,17 +97,25 @@ class GRUSequence(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Gradients:
         """Those of x and the weights."""
-        x, keep, state, *weights, W, U, y, rz, a_n, n = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return differentiable(gru_step, x, keep, state, *weights, grad=grads[0])
+        return differentiate(ctx, GRUSequence, partial(unroll, gru_step), grads[0])
+
+    @staticmethod
+    def slopes(state: Tensor, keep: Tensor, *kept: Tensor) -> Slopes:
+        """What every step found in the memory, ∂h'/∂(U·h + d), ∂h'/∂ what is under the tanh, and z."""
+        y, rz, a_n, n = kept
         r, z = rz.chunk(2, -1)
         h = before(state, y, keep)
-        to_n = (1.0 - z) * (1.0 - n * n)  # ∂h'/∂ what is under the tanh
-        to_a = torch.cat([slope(r) * a_n * to_n, slope(z) * (h - n), to_n * r], -1)  # ∂h'/∂(U·h + d)
-        rows = grads[0], after(keep), to_a, z
-        da, dh = loop(GRUSequence.back, (torch.zeros_like(grads[0][:, 0]),), rows, (U,), backwards=True)
-        dp = torch.cat([da.narrow(-1, 0, 2 * z.shape[-1]), to_n * dh], -1)  # of W·x + b
-        return gradients(ctx, x, h, da, dp, W)
+        to_n = (1.0 - z) * (1.0 - n * n)
+        to_a = torch.cat([slope(r) * a_n * to_n, slope(z) * (h - n), to_n * r], -1)
+        return h, to_a, to_n, z
+
+    @staticmethod
+    def pull(grad: Tensor, keep: Tensor, U: Tensor, *slopes: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of U·h + d and of W·x + b."""
+        to_a, to_n, z = slopes
+        rows = grad, after(keep), to_a, z
+        da, dh = loop(GRUSequence.back, (torch.zeros_like(grad[:, 0]),), rows, (U,), backwards=True)
+        return da, torch.cat([da.narrow(-1, 0, 2 * z.shape[-1]), to_n * dh], -1)
 
     @staticmethod
     def back(dh: Tensor, dy: Tensor, goes_on: Tensor, to_a: Tensor, z: Tensor, U: Tensor) -> Taken:
@@ -110,6 +123,22 @@ class GRUSequence(Function):
         dh = torch.addcmul(dy, dh, goes_on)
         da = torch.cat([dh, dh, dh], -1) * to_a
         return (torch.baddbmm(dh * z, da, U),), (da, dh)
+
+    @staticmethod
+    def push(da: Tensor, dp: Tensor, keep: Tensor, U: Tensor, *slopes: Tensor) -> Tensor:
+        """The change of h'."""
+        to_a, to_n, z = slopes
+        to_p = torch.cat([to_a.narrow(-1, 0, 2 * z.shape[-1]), to_n], -1)
+        rows = over_gates(to_a * da + to_p * dp, 3), keep.unsqueeze(0), to_a, z
+        (dy,) = loop(GRUSequence.forth, (torch.zeros_like(z[:, 0]),), rows, (U.mT,))
+        return dy
+
+    @staticmethod
+    def forth(dh: Tensor, own: Tensor, k: Tensor, to_a: Tensor, z: Tensor, Ut: Tensor) -> Taken:
+        """From the change of the last step's h to that of this one's, of which `own` is without the last."""
+        dh = dh * k
+        dh = torch.addcmul(own + over_gates(torch.bmm(dh, Ut) * to_a, 3), dh, z)
+        return (dh,), (dh,)
 
 
 class LSTMSequence(Function):
@@ -119,92 +148,81 @@ class LSTMSequence(Function):
     def forward(ctx: Any, x: Tensor, keep: Tensor, state: Tensor, *weights: Tensor) -> Tensor:
         """[N, T, B, H]."""
         W, U, b, d = map(torch.stack, kinds(weights))
-        rows = project(x, W, b + d), keep.unsqueeze(0)
-        y, c, i_f, g, o, squashed = loop(LSTMSequence.step, state.chunk(2, -1), rows, (U.mT,))
-        ctx.save_for_backward(x, keep, state, *weights, W, U, y, c, i_f, g, o, squashed)
+        rows = project(x, doubled(W), doubled(b + d)), keep.unsqueeze(0)
+        kept = loop(LSTMSequence.step, state.chunk(2, -1), rows, (doubled(U).mT,))
+        ctx.save_for_backward(x, keep, state, *weights, W, U, *kept)
+        y: Tensor = kept[0]
         return y
 
     @staticmethod
     def step(h: Tensor, c: Tensor, x: Tensor, k: Tensor, Ut: Tensor) -> Taken:
-        """As `lstm_step` does it, of inputs that are W·x + b + d."""
-        H = h.shape[-1]
-        a_if, a_g, a_o = torch.split(torch.baddbmm(x, h * k, Ut), [2 * H, H, H], -1)
-        i_f, g, o = a_if.sigmoid(), a_g.tanh(), a_o.sigmoid()
-        i, f = i_f.chunk(2, -1)
-        c = torch.addcmul(f * (c * k), i, g)
+        """As `lstm_step` does it, of inputs that are W·x + b + d, what is under g's tanh doubled in all.
+
+        tanh a = 2·σ(2a) − 1: one σ for all gates takes a fraction of the time of a tanh.
+        """
+        gates = torch.baddbmm(x, h * k, Ut).sigmoid()
+        i, f, s, o = gates.chunk(4, -1)
+        c = torch.addcmul(f * (c * k) - i, i, s, value=2.0)
         squashed = c.tanh()
         h = o * squashed
-        return (h, c), (h, c, i_f, g, o, squashed)
+        return (h, c), (h, c, gates, squashed)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Gradients:
         """Those of x and the weights."""
-        x, keep, state, *weights, W, U, y, c, i_f, g, o, squashed = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return differentiable(lstm_step, x, keep, state, *weights, grad=grads[0])
-        (i, f), (first_h, first_c) = i_f.chunk(2, -1), state.chunk(2, -1)
-        of_i, of_f = slope(i) * g, slope(f) * before(first_c, c, keep)
-        to_a = torch.cat([of_i, of_f, (1.0 - g * g) * i, slope(o) * squashed], -1)  # ∂c'/∂ and, last, ∂h'/∂
-        to_c = (1.0 - squashed * squashed) * o
-        rows = grads[0], after(keep), to_a, to_c, f * keep
-        none = torch.zeros_like(grads[0][:, 0])
-        (da,) = loop(LSTMSequence.back, (none, none), rows, (U,), backwards=True)
-        return gradients(ctx, x, before(first_h, y, keep), da, da, W)
+        return differentiate(ctx, LSTMSequence, partial(unroll, lstm_step), grads[0])
 
     @staticmethod
-    def back(
-        dh: Tensor,
-        dc: Tensor,
-        dy: Tensor,
-        goes_on: Tensor,
-        to_a: Tensor,
-        to_c: Tensor,
-        f: Tensor,
-        U: Tensor,
-    ) -> Taken:
+    def slopes(state: Tensor, keep: Tensor, *kept: Tensor) -> Slopes:
+        """What every step found in the memory, ∂c'/∂(U·h + d) of three gates and ∂h'/∂ the fourth's, ∂h'/∂c'
+        and ∂c'/∂c.
+        """
+        y, c, gates, squashed = kept
+        (i, f, s, o), (first_h, first_c) = gates.chunk(4, -1), state.chunk(2, -1)
+        to_i, to_f, to_s, to_o = slope(gates).chunk(4, -1)
+        by = [to_i * (2.0 * s - 1.0), to_f * before(first_c, c, keep), 4.0 * to_s * i, to_o * squashed]
+        to_a = torch.cat(by, -1)
+        return before(first_h, y, keep), to_a, (1.0 - squashed * squashed) * o, f * keep
+
+    @staticmethod
+    def pull(grad: Tensor, keep: Tensor, U: Tensor, *slopes: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of U·h + d and of W·x + b, which are the same."""
+        none = torch.zeros_like(grad[:, 0])
+        rows = grad, after(keep), *slopes
+        (da,) = loop(LSTMSequence.back, (none, none), rows, (U,), backwards=True)
+        return da, da
+
+    @staticmethod
+    def back(dh: Tensor, dc: Tensor, dy: Tensor, goes_on: Tensor, *slopes_U: Tensor) -> Taken:
         """From the gradients of the next step's h and c to those of this one's, and those inside the step."""
+        to_a, to_c, f, U = slopes_U
         dh = torch.addcmul(dy, dh, goes_on)
         dc = torch.addcmul(dc, dh, to_c)
         da = torch.cat([dc, dc, dc, dh], -1) * to_a
         return (torch.bmm(da, U), dc * f), (da,)
 
+    @staticmethod
+    def push(da: Tensor, dp: Tensor, keep: Tensor, U: Tensor, *slopes: Tensor) -> Tensor:
+        """The change of h'."""
+        none = torch.zeros_like(slopes[-1][:, 0])
+        rows = da + dp, keep.unsqueeze(0), *slopes
+        (dy,) = loop(LSTMSequence.forth, (none, none), rows, (U.mT,))
+        return dy
 
-def slope(s: Tensor) -> Tensor:
-    """σ' where s = σ: s·(1 − s)."""
-    return torch.addcmul(s, s, s, value=-1.0)
-
-
-def before(state: Tensor, out: Tensor, keep: Tensor) -> Tensor:
-    """What every step found in the memory [N, T, B, H], from what the steps left there."""
-    return torch.cat([state.unsqueeze(1), out[:, :-1]], 1) * keep
-
-
-def after(keep: Tensor) -> Tensor:
-    """Of every step, whether the next one goes on with its memory [1, T, B, 1]; of the last, anything."""
-    return keep.roll(-1, 0).unsqueeze(0)
-
-
-def gradients(ctx: Any, x: Tensor, h: Tensor, da: Tensor, dp: Tensor, W: Tensor) -> Gradients:
-    """Those of x and the weights, from those of U·h + d and of W·x + b [N, T, B, G·H]."""
-    da, dp, h = (part.reshape(len(W), -1, part.shape[-1]) for part in (da, dp, h))
-    dW = (x.flatten(0, 1).mT @ dp).mT  # in this order few inputs are quick
-    dx = (dp @ W).sum(0).view_as(x) if ctx.needs_input_grad[0] else None
-    return dx, None, None, *by_cell(dW, da.mT @ h, dp.sum(1), da.sum(1))
+    @staticmethod
+    def forth(dh: Tensor, dc: Tensor, own: Tensor, k: Tensor, *slopes_Ut: Tensor) -> Taken:
+        """From the changes of the last step's h and c to those of this one's."""
+        (to_a, to_c, f, Ut), H = slopes_Ut, dh.shape[-1]
+        of_c, of_h = torch.split(torch.baddbmm(own, dh * k, Ut) * to_a, [3 * H, H], -1)
+        dc = torch.addcmul(over_gates(of_c, 3), dc, f)
+        dh = torch.addcmul(of_h, dc, to_c)
+        return (dh, dc), (dh,)
 
 
-def by_cell(*kinds: Tensor) -> list[Tensor]:
-    """The gradients of every cell's four weights, from those of all cells [N, ...] of each."""
-    return [own for cell in zip(*(kind.unbind(0) for kind in kinds), strict=True) for own in cell]
-
-
-def differentiable(
-    step: Step, x: Tensor, keep: Tensor, state: Tensor, *weights: Tensor, grad: Tensor
-) -> Gradients:
-    """The same as functions that can be differentiated again, for products with the Fisher matrix."""
-    wanted = [part for part in (x, *weights) if part.requires_grad]
-    found = iter(torch.autograd.grad(unroll(step, x, keep, state, *weights), wanted, grad, create_graph=True))
-    dx, *rest = (next(found) if part.requires_grad else None for part in (x, *weights))
-    return dx, None, None, *rest
+def doubled(x: Tensor) -> Tensor:
+    """Weights or biases of four gates [N, 4·H, ...], those of the third times two."""
+    i, f, g, o = x.chunk(4, 1)
+    return torch.cat([i, f, 2.0 * g, o], 1)
 
 
 @dataclass(frozen=True)

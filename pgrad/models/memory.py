@@ -19,6 +19,7 @@ class Memory:
         self.state = state  # [n, ...] each
         self.start = start  # [n] bool: the state is not this episode's
         self._length = length
+        self._going_on = torch.zeros_like(start)
 
     def see(self, obs: Tree) -> Tree:
         """Observations [n, ...] as the agent's functions take them: with the memory, if there is one."""
@@ -27,7 +28,7 @@ class Memory:
     def advance(self, state: dict[str, Tensor]) -> None:
         """Remember `state` from now on; all episodes go on."""
         if state:
-            self.state, self.start = state, torch.zeros_like(self.start)
+            self.state, self.start = state, self._going_on
 
     def begin(self, fresh: Tensor) -> None:
         """The next observation begins an episode where the last step only reset: `fresh` [n] is 0."""

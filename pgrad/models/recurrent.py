@@ -116,39 +116,40 @@ class RecurrentNetwork(nn.Module):
 
     def step(self, seen: Tree) -> tuple[Any, dict[str, Tensor]]:
         """π(·|s) for one row, and the memories after it."""
-        features, keep = self._inputs(seen)
-        after = self._after(features, keep, seen.state["cells"], self._branches())
+        features = self._features(seen)
+        after = self._after(features, seen, self._branches())
         policy = self.actor(features, after[0].narrow(-1, 0, self.actor.memory.size))
         return policy, {"cells": torch.stack(after, 1)}
 
     def _answers(self, seen: Tree, branches: Branches) -> list[Any]:
         """What actor, critic or both answer for every row."""
-        features, keep = self._inputs(seen)
-        state, memory = seen.state["cells"], self.actor.memory
+        features, memory = self._features(seen), self.actor.memory
         if features.ndim == 2:
-            after = self._after(features, keep, state, branches)
+            after = self._after(features, seen, branches)
             remembered = tuple(own.narrow(-1, 0, memory.size) for own in after)
         else:
+            state, keep = seen.state["cells"], (~seen.start).to(features.dtype).unsqueeze(-1)
             first = torch.stack([state[0, :, i] for i, _ in branches])
             weights = [weight for _, branch in branches for weight in branch.memory.weights]
             remembered = memory.cell.sequence.apply(features, keep, first, *weights).unbind(0)  # type: ignore
         return [branch(features, own) for (_, branch), own in zip(branches, remembered, strict=True)]
 
-    def _after(self, features: Tensor, keep: Tensor, state: Tensor, branches: Branches) -> list[Tensor]:
+    def _after(self, features: Tensor, seen: Sequence, branches: Branches) -> list[Tensor]:
         """The memories after one row [B, K] each; their first H numbers are their outputs."""
-        before, step = (state * keep.unsqueeze(-1)).unbind(1), self.actor.memory.cell.step
+        kept = seen.state["cells"].masked_fill(seen.start[:, None, None], 0.0)
+        before, step = kept.unbind(1), self.actor.memory.cell.step
         return [step(features, before[i], *branch.memory.weights) for i, branch in branches]
 
     def _branches(self) -> Branches:
         """Actor and critic, with their place in the state."""
         return [(i, branch) for i, branch in enumerate((self.actor, self.critic)) if branch is not None]
 
-    def _inputs(self, seen: Tree) -> tuple[Tensor, Tensor]:
-        """Features [..., n], and 0 where an episode begins, else 1 [..., 1]."""
+    def _features(self, seen: Tree) -> Tensor:
+        """Features [..., n] of observations with a memory."""
         if not isinstance(seen, Sequence):
             raise UsageError(
                 "an agent with a memory takes observations with it: agent.memory(n).see(obs), or a whole "
                 "pgrad.data.Sequence"
             )
         features: Tensor = self.encoder(seen.obs)
-        return features, (~seen.start).to(features.dtype).unsqueeze(-1)
+        return features

@@ -93,7 +93,7 @@ class Collector:
                 self._storage.open(n, t, seen, self.world.ended, action)
             step = self._step(action)
             if self.memory.state:
-                self.memory.begin(~self._storage.over[t])
+                self.memory.start = self._storage.over[t].clone()
             self._obs, seen = step.obs, self._see(step.obs)
             self._storage.write(t, action, logp, step, self.world.ended, seen)
             if t + 1 < n:

@@ -163,8 +163,7 @@ class Learner:
         """First and second derivatives in a group's parameters, in the order of its flat vector [P]."""
         self.stop()
         if group not in self._derivatives:
-            by_machine = self._by_machine and not self._remembers  # the second would unroll the loop
-            parts = self.machine, self._flat, self._known(group), by_machine
+            parts = self.machine, self._flat, self._known(group), self._by_machine
             self._derivatives[group] = Derivatives(*parts)
         return self._derivatives[group]
 

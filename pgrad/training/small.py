@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium.spaces import Box
-from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from pgrad.data import Tree
+from pgrad.data.sequence import Sequence
 from pgrad.models import Agent
 from pgrad.models.encoder import is_image
 from pgrad.models.feedforward import Network
 from pgrad.models.heads import CategoricalHead, GaussianHead
+from pgrad.models.recurrent import RecurrentNetwork
 from pgrad.training.acting import Choice
+from pgrad.training.small_memory import Numbers, remembering
 
-Numbers = NDArray[np.float32]
 Head = Callable[[Numbers, Generator | None], tuple[Any, Numbers]]
 """From the last hidden layer to actions and log π(a|s): sampled, or the mode where there is no generator."""
 
@@ -33,21 +34,21 @@ ACTIVATIONS: dict[type[nn.Module], Callable[[Numbers], Numbers]] = {
 def small(agent: Agent, seen: Tree) -> Callable[..., Choice] | None:
     """`acting.sampled`, or without a generator `acting.likeliest`, of this agent for observations like these.
 
-    None unless its actor is a small multilayer perceptron on a processor, from one vector to a Categorical or
-    a Gaussian. Equal to them up to rounding, with the very same random numbers; parameters may move in
-    between, as long as they stay where they are.
+    None unless its networks are small and on a processor, from one vector, perhaps with a memory, to a
+    Categorical or a Gaussian. Equal to them up to rounding, with the very same random numbers, until the
+    parameters move.
     """
-    network = agent.network
-    if type(agent) is not Agent or type(network) is not Network:
+    network: Any = agent.network
+    recurs = type(network) is RecurrentNetwork
+    if type(agent) is not Agent or not (recurs or type(network) is Network):
         return None
-    if not isinstance(seen, Tensor) or seen.device.type != "cpu":
+    obs = seen.obs if isinstance(seen, Sequence) else seen
+    if not isinstance(obs, Tensor) or obs.device.type != "cpu" or network.rounds_apart:
         return None
-    space, (body, head) = network.encoder.space, network.actor
+    n, space = len(obs), network.encoder.space
+    body, head = network.actor.output if recurs else network.actor
     layers = _layers(body)
-    if not isinstance(space, Box) or is_image(space) or network.rounds_apart or layers is None:
-        return None
-    n = len(seen)
-    if any(n * w.size > SHARED_OUT for w, _, _ in layers):
+    if not isinstance(space, Box) or is_image(space) or layers is None or _is_large(network, n):
         return None
     if isinstance(head, CategoricalHead):
         choose = _categorical(head, n)
@@ -55,24 +56,33 @@ def small(agent: Agent, seen: Tree) -> Callable[..., Choice] | None:
         choose = _gaussian(head, n)
     else:
         return None
-    flat = seen.ndim == 2 and seen.dtype is torch.float32
-    normalize = _normalizer(agent)
+    flat = obs.ndim == 2 and obs.dtype is torch.float32
+    normalize, remember = _normalizer(agent), remembering(network) if recurs else None
 
-    def chosen(seen: Tensor, generator: Generator | None = None) -> Choice:
+    def chosen(seen: Any, generator: Generator | None = None) -> Choice:
+        state: dict[str, Tensor] = {}
         with np.errstate(all="ignore"):  # what is not finite is found in the log-probabilities
-            x = seen.numpy()
+            x = (seen if remember is None else seen.obs).numpy()
             if not flat:
                 x = x.reshape(n, -1).astype(np.float32, copy=False)
             if normalize is not None:
                 x = normalize(x)
+            if remember is not None:
+                after, remembered = remember(x, seen.state["cells"].numpy(), seen.start.numpy())
+                state, x = {"cells": torch.from_numpy(after)}, np.concatenate([x, remembered], 1)
             for weight, bias, activation in layers:
                 x = np.matmul(x, weight)
                 x += bias
                 x = activation(x)
             action, logp = choose(x, generator)
-        return torch.from_numpy(action), torch.from_numpy(logp), {}
+        return torch.from_numpy(action), torch.from_numpy(logp), state
 
     return chosen
+
+
+def _is_large(network: nn.Module, n: int) -> bool:
+    """Whether a product with n rows would be shared out."""
+    return any(n * x.numel() > SHARED_OUT for x in network.parameters() if x.ndim == 2)
 
 
 def _layers(body: nn.Module) -> list[tuple[Numbers, Numbers, Callable[[Numbers], Numbers]]] | None:

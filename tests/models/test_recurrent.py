@@ -9,9 +9,11 @@ from gymnasium import spaces
 from torch import Generator, Tensor, nn
 from torch.fx import GraphModule
 
-from pgrad.data import Batch, Masked, Sequence, map_tree
+from pgrad.data import Batch, Masked, Sequence, leaves, map_tree
+from pgrad.data.sequence import by_row
 from pgrad.errors import UsageError
-from pgrad.models import Agent, AgentSpec, build_agent
+from pgrad.math.natural import pulled_back
+from pgrad.models import Agent, AgentSpec, build_agent, cells
 from pgrad.models.cells import CELLS, Cell, unroll
 from pgrad.training.compiled.graph import trace
 from tests.models.spaces import ACTIONS, OBSERVATIONS, observations
@@ -118,6 +120,42 @@ def test_in_a_graph_it_is_one_loop(kind: str, shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("given", [True, False])
+def test_products_with_a_gauss_newton_matrix_take_no_plain_step(
+    kind: str, given: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jᵀ·M·J·v as autograd finds it through the plain loop, where x moves too and where it is given."""
+    cell = CELLS[kind]
+    own, (x, keep, state) = [*weights(cell), *weights(cell, seed=2)], problem(cell)
+    state = torch.cat([state, torch.randn_like(state)])
+    moving = own if given else [x, *own]
+    x = x.detach() if given else x
+    v = torch.randn(sum(p.numel() for p in moving), dtype=torch.float64)
+    plain = unroll(cell.step, x, keep, state, *own)
+    curve = torch.rand(plain.numel(), dtype=torch.float64)
+    theirs = pulled_back(lambda w: curve * w, [plain], moving)(v)
+
+    def never(*_: Any) -> Tensor:
+        raise AssertionError("a plain step was taken")
+
+    monkeypatch.setattr(cells, "unroll", never)
+    product = pulled_back(lambda w: curve * w, [cell.sequence.apply(x, keep, state, *own)], moving)
+    assert torch.allclose(product(v), theirs, rtol=1e-11, atol=1e-12)
+    assert torch.allclose(product(2 * v), 2 * theirs, rtol=1e-11, atol=1e-12), "it may be asked again"
+    assert theirs.norm() > 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_third_derivatives_are_refused(kind: str) -> None:
+    cell = CELLS[kind]
+    own, (x, keep, state) = weights(cell), problem(cell)
+    (first,) = torch.autograd.grad(cell.sequence.apply(x, keep, state, *own).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        second.sum().backward()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_reset_forgets_everything(kind: str) -> None:
     """After it outputs are those of a sequence that begins there, bitwise the same whatever was before."""
     cell = CELLS[kind]
@@ -200,6 +238,23 @@ def test_a_sequence_is_its_steps(name: str, kind: str) -> None:
     assert torch.allclose(both[0].log_prob(action), logp, atol=1e-5)
     for t, row in enumerate(policies):
         assert torch.allclose(row.log_prob(map_tree(lambda x, t=t: x[t], action)), logp[t], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_with_their_memories_are_the_sequence(kind: str) -> None:
+    """Without a step through time; of another agent's memories they are another answer."""
+    agent = made(action=ACTIONS["dict"], kind=kind)
+    seen, _, _ = lived(agent, torch.randn(12, 5, 3), starts())
+    value, policy = by_row(agent.value, seen), by_row(agent.policy, seen)
+    assert torch.allclose(value, agent.value(seen), atol=1e-6)
+    for one, other in zip(leaves(policy), leaves(agent.policy(seen)), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+    with torch.no_grad():
+        for p in agent.parameters():
+            p.mul_(1.5)
+    assert not torch.allclose(by_row(agent.value, seen), agent.value(seen), atol=1e-2)
+    plain = torch.randn(4, 3)
+    assert by_row(lambda obs: obs, plain) is plain
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -191,6 +191,30 @@ def test_every_algorithm_stops_and_continues_bit_for_bit(name: str, kind: str, t
     assert memory["state"]["cells"].any()
 
 
+def test_advantages_are_computed_anew_with_the_memory_of_the_agent_that_moved() -> None:
+    """The memories stored with the rows are of the agent that acted: they serve the first pass alone."""
+    algorithm = pg.PPO(n_steps=32, batch_size=32, n_epochs=3, recompute_advantage=True, learning_rate=0.1)
+    spec = pg.AgentSpec(memory="gru", sequence_length=8)
+    training = make_training(RunConfig(algorithm, "cartpole", spec, RunOptions(n_envs=4, seed=3)))
+    traj, found = training.collector.collect(training.request), []
+    compute = training.learner.compute
+
+    def watched(function: Any, *inputs: Any) -> Any:
+        made = compute(function, *inputs)
+        if inputs[0] is traj:
+            with torch.no_grad():
+                found.append((made.value, training.agent.value(traj.obs)[:-1]))
+        return made
+
+    training.learner.compute = watched  # type: ignore[method-assign]
+    training.learner.begin(0.0)
+    algorithm.update(training.learner, traj)
+    assert len(found) == 3
+    for credited, unrolled in found:
+        assert torch.allclose(credited, unrolled, atol=1e-5)
+    assert not torch.allclose(found[0][0], found[1][0], atol=1e-2)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_fresh_data_has_the_ratio_one(kind: str) -> None:
     """To rounding, on every sequence of the first pass, not only the first: all begin with their memories."""

@@ -6,7 +6,6 @@ import pytest
 import torch
 from gymnasium import spaces
 from torch import Generator, Tensor
-from torch.func import functional_call, jacrev
 
 import pgrad as pg
 from pgrad.algorithms.trpo import policy_and_divergence
@@ -28,11 +27,11 @@ ACTIONS: dict[str, Any] = {
 WEIGHTS = torch.tensor([1.0, 0.0, 2.0, 0.5, 1.0])
 
 
-def case(name: str) -> tuple[pg.TRPO, Learner, Batch]:
+def case(name: str, memory: Any = "none") -> tuple[pg.TRPO, Learner, Batch]:
     """A learner of a small network with random weights, and a batch of its decisions."""
     draw = Generator().manual_seed(0)
     algorithm, space = pg.TRPO(normalize_advantage=False), ACTIONS[name]
-    spec = pg.AgentSpec(net_arch=(4,), log_std_init=-0.3)
+    spec = pg.AgentSpec(net_arch=(4,), log_std_init=-0.3, memory=memory, memory_size=3)
     agent = build_agent(OBSERVATIONS, space, spec, gamma=0.9, critic="value", generator=draw)
     with torch.no_grad():
         for p in agent.parameters():
@@ -40,6 +39,8 @@ def case(name: str) -> tuple[pg.TRPO, Learner, Batch]:
     obs: Any = torch.randn(T + 1, B, 3, generator=draw)
     if name == "masked categorical":
         obs = Masked(obs, torch.tensor([True, False, True]).expand(T + 1, B, 3))
+    if memory != "none":
+        obs = lived(agent, obs)
     reward, none = torch.randn(T, B, generator=draw), torch.zeros(T, B, dtype=torch.bool)
     with torch.no_grad():
         policy = agent.policy(map_tree(lambda x: x[:-1], obs))
@@ -51,33 +52,32 @@ def case(name: str) -> tuple[pg.TRPO, Learner, Batch]:
     return algorithm, learner, algorithm.credit(agent, traj).flatten()
 
 
-class Scores(torch.nn.Module):
-    """log π(a|s) of an agent as something to call with other parameters."""
-
-    def __init__(self, agent: Any, batch: Batch) -> None:
-        super().__init__()
-        self.agent, self.batch = agent, batch
-
-    def forward(self, action: Any) -> Tensor:
-        found: Tensor = self.agent.policy(self.batch.obs).log_prob(action)
-        return found
+@torch.no_grad()
+def lived(agent: Any, obs: Tensor) -> Any:
+    """Observations with the memory before each; an episode begins at the third, too."""
+    memory, rows = agent.memory(B), []
+    for t in range(T + 1):
+        memory.begin(torch.tensor([t not in (0, 2)]))
+        rows.append(memory.see(obs[t]))
+        agent.step(rows[-1], memory)
+    return map_tree(lambda *x: torch.stack(x), rows[0], *rows[1:])
 
 
 def dense_fisher(agent: Any, batch: Batch) -> Tensor:
     """Σ_s m(s)·E_a[∇log π ∇log πᵀ] / Σ m, from scores alone."""
-    named = [(f"agent.{name}", p) for name, p in agent.named_parameters() if "critic" not in name]
-    theta, called, total = {name: p.detach() for name, p in named}, Scores(agent, batch), torch.zeros(())
+    theta = [p for name, p in agent.named_parameters() if "critic" not in name]
+    total = torch.zeros(())
     for action, weight in outcomes(agent.policy(batch.obs)):
-        fixed = map_tree(Tensor.detach, action)
-        jacobian = jacrev(lambda own, a=fixed: functional_call(called, own, (a,)))(theta)
-        scores = torch.cat([jacobian[name].flatten(1) for name, _ in named], 1).double()
-        share = batch.mask * weight.detach() / batch.mask.sum()
+        logp = agent.policy(batch.obs).log_prob(map_tree(Tensor.detach, action)).flatten()
+        each = [torch.autograd.grad(x, theta, retain_graph=True, materialize_grads=True) for x in logp]
+        scores = torch.stack([torch.cat([g.flatten() for g in found]) for found in each]).double()
+        share = batch.mask.flatten() * weight.detach() / batch.mask.sum()  # one column
         total = total + torch.einsum("s,si,sj->ij", share.double(), scores, scores)
     return total
 
 
-def compare(name: str) -> None:
-    algorithm, learner, batch = case(name)
+def compare(name: str, memory: str = "none") -> None:
+    algorithm, learner, batch = case(name, memory)
     actor = learner.derivatives("actor")
     g, told = actor.gradient(algorithm.loss, batch)
     F = actor.curvature(policy_and_divergence, batch)
@@ -105,6 +105,13 @@ def compare(name: str) -> None:
 @pytest.mark.parametrize("name", ACTIONS)
 def test_graphs_are_the_fisher_matrix(name: str) -> None:
     compare(name)
+
+
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("memory", ["gru", "lstm"])
+def test_graphs_with_a_memory_are_the_fisher_matrix(memory: str) -> None:
+    """Their loops over time are loops of the graph: forwards, backwards, and forwards with a change."""
+    compare("Gaussian", memory)
 
 
 def test_machine_code_is_the_fisher_matrix() -> None:
