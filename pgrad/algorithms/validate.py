@@ -58,6 +58,11 @@ RULES: dict[str, Rule] = {
 }
 
 
+def as_whole(value: Any) -> Any:
+    """The int that a float such as 1e6 is; anything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def validate(algorithm: Any) -> None:
     """Check every hyperparameter that has a rule, a fixed choice or a yes or no; all errors at once.
 
@@ -76,6 +81,9 @@ def validate(algorithm: Any) -> None:
         accepts, allowed = RULES[field.name]
         if isinstance(value, numbers.Real) and not isinstance(value, bool | int | float):  # of NumPy
             value = int(value) if isinstance(value, numbers.Integral) else float(value)
+            object.__setattr__(algorithm, field.name, value)
+        if int in (hint, *get_args(hint)) and isinstance(value, float):
+            value = as_whole(value)
             object.__setattr__(algorithm, field.name, value)
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or math.isnan(value) or not accepts(value):

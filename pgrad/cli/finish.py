@@ -1,6 +1,9 @@
 """What `train` and `resume` have in common: where their output goes, and what they say at the end."""
 
 import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -55,9 +58,11 @@ def finish(run: Run, output: Output) -> None:
             print(f"held out       {known}")
         if output.final_eval_episodes:
             print("evaluation     ", end="", flush=True)
-            print(evaluated(run, output.final_eval_episodes)[1])
+            with _safe_already(run):
+                print(evaluated(run, output.final_eval_episodes)[1])
     if output.video:
-        recording = run.record()
+        with _safe_already(run):
+            recording = run.record()
         if not output.quiet:
             print(f"video          {recording.path}")
     if not output.quiet:
@@ -71,6 +76,16 @@ def finish(run: Run, output: Output) -> None:
             print(f"               pgrad eval {path} {evaluate}")
         if not is_envpool(run.config.world):  # whose state cannot be saved
             print(f"               pgrad resume {path} --total-timesteps {more}")
+
+
+@contextmanager
+def _safe_already(run: Run) -> Iterator[None]:
+    """Say where Ctrl-C ends what comes after training that the run is not lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\nstopped after training; the run itself is saved in {run.path}", file=sys.stderr)
+        raise
 
 
 def _next_evaluation(run: Run) -> str:

@@ -49,6 +49,16 @@ class Agent(nn.Module):
         self.normalizer, self.reward_scaler = normalizer, reward_scaler
         self.sign_reward = sign_reward
         self.frozen: nn.Module | None = None
+        self._masked = False  # no setting, so that machine code is not named by it
+
+    @property
+    def masked(self) -> bool:
+        """Whether what was learned from said which actions are allowed; kept in checkpoints."""
+        return self._masked
+
+    @masked.setter
+    def masked(self, masked: bool) -> None:
+        self._masked = masked
 
     def policy(self, obs: Tree) -> Any:
         """π(·|s): a distribution with batch shape [...] for observations [..., *space].
@@ -133,10 +143,10 @@ class Agent(nn.Module):
 
     def observe(self, traj: Trajectory) -> None:
         """Show fresh observations to the normaliser: once per trajectory, after it was learned from."""
+        obs = traj.obs.obs if isinstance(traj.obs, Sequence) else traj.obs
+        self._masked |= isinstance(obs, Masked)
         if self.normalizer is not None:
-            seen = traj.decisions
-            bare_obs = bare(seen.obs if isinstance(seen, Sequence) else seen)
-            self.normalizer.update(bare_obs, traj.mask)
+            self.normalizer.update(map_tree(lambda x: x[:-1], bare(obs)), traj.mask)
 
     @torch.no_grad()
     def act(
@@ -152,12 +162,18 @@ class Agent(nn.Module):
 
         An agent with a memory needs one, `memory = agent.memory()`, made anew at the start of each episode
         and moved on by every call; one without a memory may be given it too. `allowed` is the action mask, as
-        `info["action_mask"]` or `env.action_masks()` tells it; None allows everything. `deterministic` takes
-        the mode of the policy; otherwise it is sampled, from `generator` (required then).
+        `info["action_mask"]` or `env.action_masks()` tells it; an agent that was trained with masks needs
+        one, of ones to allow everything. `deterministic` takes the mode of the policy; otherwise it is
+        sampled, from `generator`, or else from one with a seed that PyTorch's default generator draws.
+
+        Raises UsageError for an observation or a mask that is none of the space, and for what is missing.
         """
         if not deterministic and generator is None:
+            generator = Generator().manual_seed(int(torch.randint(2**62, ())))
+        if self.masked and allowed is None:
             raise UsageError(
-                "act(deterministic=False) needs a generator, such as torch.Generator().manual_seed(0)"
+                "this agent was trained with action masks: give it that of every observation, "
+                "act(obs, allowed=info['action_mask']) or allowed=env.action_masks() (ones allow everything)"
             )
         if memory is None:
             memory = self.memory()

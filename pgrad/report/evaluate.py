@@ -11,7 +11,7 @@ from pgrad.data import map_tree
 from pgrad.models import Agent
 from pgrad.report.statistics import mean_interval
 from pgrad.stopping import Stop, go_on
-from pgrad.training.collect import LONGEST_EPISODE, endless
+from pgrad.training.endless import LONG, look_for_an_end
 from pgrad.worlds import World
 
 
@@ -58,11 +58,11 @@ class Evaluation:
             what += f", {self.unjudged} more could not be judged"
         length = f"length {self.mean_length:.1f}"
         if one:
-            return f"{self.mean:.{digits}f} in 1 {what} (no interval of one, {length})"
+            return f"{self.mean:z.{digits}f} in 1 {what} (no interval of one, {length})"
         low, high = self.interval
         return (
-            f"{self.mean:.{digits}f} ± {self.std:.{digits}f} over {len(self.returns)} {what} "
-            f"(95% interval of the mean {low:.{digits}f} … {high:.{digits}f}, {length})"
+            f"{self.mean:z.{digits}f} ± {self.std:.{digits}f} over {len(self.returns)} {what} "
+            f"(95% interval of the mean {low:z.{digits}f} … {high:z.{digits}f}, {length})"
         )
 
 
@@ -92,8 +92,7 @@ def evaluate(
 
     Environment i runs every B-th episode and is left alone when it has run its share. Nothing of the agent
     changes. `generator` draws the actions where `deterministic` is false. `stop` is called before every step.
-    Raises UsageError for an episode
-    that does not end.
+    Warns where no episode comes to an end; raises UsageError for one that is given up.
     """
     n = world.n_envs
     share = torch.tensor([episodes // n + (i < episodes % n) for i in range(n)], device=world.device)
@@ -120,7 +119,7 @@ def evaluate(
             share -= over.long()
             active = share > 0
             obs = step.obs
-            if bool((length > LONGEST_EPISODE).any()):
-                raise endless(world.name)
+            if (longest := int(length.max())) >= LONG:
+                look_for_an_end(world.name, longest, any(finished))
     ordered = [finished[i % n][i // n] for i in range(episodes)]
     return Evaluation(tuple(x for x, _ in ordered), tuple(k for _, k in ordered), deterministic)

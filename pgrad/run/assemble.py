@@ -18,9 +18,10 @@ from pgrad.run.require import (
     require_one_scale,
     require_precision,
     require_sequences,
+    require_start,
     require_steps,
 )
-from pgrad.run.room import require_room
+from pgrad.run.room import require_room, require_room_for_many
 from pgrad.run.threads import LARGE_IMAGE, torch_threads
 from pgrad.training.compiled import compile_after
 from pgrad.training.loop import Training
@@ -41,11 +42,8 @@ def make_world(config: RunConfig, *, n_envs: int, seed: int, workers: int = 0) -
     if is_language(config.world):
         return make_language_world(config, seed)
     require_steps(config)
-    of_tensors = isinstance(config.world, Dynamics) or (
-        isinstance(config.world, str) and config.world in TENSOR_WORLDS
-    )
     device = torch.device("cpu")
-    if of_tensors:  # all others compute on the CPU, wherever the agent is
+    if _is_of_tensors(config.world):  # all others compute on the CPU, wherever the agent is
         device = resolve_device(config.options.device, n_envs >= LARGE_BATCH)
     return make(
         config.world,
@@ -56,6 +54,10 @@ def make_world(config: RunConfig, *, n_envs: int, seed: int, workers: int = 0) -
         device=device,
         kwargs=config.world_kwargs,
     )
+
+
+def _is_of_tensors(world: Any) -> bool:
+    return isinstance(world, Dynamics) or (isinstance(world, str) and world in TENSOR_WORLDS)
 
 
 def make_agent(config: RunConfig, world: Any) -> Agent:
@@ -100,11 +102,8 @@ def make_training(config: RunConfig) -> Training:
         require_sequences(config.algorithm, config.agent, request)
     require_one_scale(config)
     require_precision(config)
-    if getattr(config.algorithm, "learning_starts", 0) >= options.total_timesteps:
-        raise UsageError(
-            f"learning_starts must be less than total_timesteps, {options.total_timesteps}, or nothing is "
-            f"learned; got {config.algorithm.learning_starts}"  # type: ignore[attr-defined]
-        )
+    if not is_language(config.world):
+        require_room_for_many(options.n_envs, request, _is_of_tensors(config.world))
     world = make_world(config, n_envs=options.n_envs, seed=seeds.world, workers=options.workers)
     try:
         if isinstance(world, LanguageWorld):
@@ -113,6 +112,7 @@ def make_training(config: RunConfig) -> Training:
             frames = options.frame_stack or usual_stack(config.world, config.world_kwargs)
             require_room(config.algorithm, request, world, frames, _agent_device(config, world))
         agent = make_agent(config, world)
+        require_start(config)  # last: another algorithm may be needed anyway
         device = next(agent.parameters()).device
         parts = config.algorithm, world, agent, seeds
         training = Training(*parts, options.total_timesteps, device, options.n_envs)

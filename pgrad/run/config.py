@@ -10,6 +10,7 @@ import torch
 
 from pgrad.algorithms import ALGORITHMS, Algorithm, Imitate
 from pgrad.algorithms.usual import for_steps, for_text
+from pgrad.algorithms.validate import as_whole
 from pgrad.data.request import SOLUTIONS
 from pgrad.errors import CheckpointError, UsageError
 from pgrad.models import AgentSpec
@@ -71,6 +72,8 @@ class RunOptions:
                 if not isinstance(value, str | None):
                     raise UsageError(f"init_from must be the path of a run or of a checkpoint, got {value!r}")
                 continue
+            value = as_whole(value)
+            object.__setattr__(self, field.name, value)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UsageError(f"{field.name} must be a whole number ≥ {least}, got {value!r}")
 
@@ -128,11 +131,18 @@ class RunConfig:
 
     @classmethod
     def from_json(
-        cls, saved: dict[str, Any], algorithm: Any, world: Any, agent: Any, reward: Any = None
+        cls,
+        saved: dict[str, Any],
+        algorithm: Any,
+        world: Any,
+        agent: Any,
+        reward: Any = None,
+        call: str = "pg.load(DIR",
     ) -> "RunConfig":
         """The record that `to_json` wrote, with what the caller gives in place of what is custom.
 
-        Raises UsageError where something custom is not given, CheckpointError for an unreadable record.
+        call: how the call begins that is to be made again. Raises UsageError where something custom is not
+        given, CheckpointError for an unreadable record.
         """
         try:
             options = RunOptions(**saved["options"])
@@ -150,9 +160,13 @@ class RunConfig:
         needed = [("algorithm", found), ("world", world), ("agent", agent)]
         if "reward" in saved:
             needed.append(("reward", reward))
-        for name, value in needed:
-            if value is None:
-                raise UsageError(f"this run was made with its own {name}: give it again, {name}=...")
+        missing = [name for name, value in needed if value is None]
+        if missing:
+            given = ", ".join(f"{name}=..." for name in missing)
+            raise UsageError(
+                f"this run was made with its own {' and '.join(missing)}: give it again, in Python: "
+                f"{call}, {given})"
+            )
         if algorithm is not None:
             found = settled(algorithm, agent)
         return cls(found, world, agent, options, saved["world_kwargs"], reward)

@@ -4,6 +4,7 @@ from typing import Any
 
 from gymnasium.vector import VectorEnv
 
+from pgrad.algorithms.validate import as_whole
 from pgrad.data import Episodes, Trajectory
 from pgrad.errors import UsageError
 from pgrad.models import Agent
@@ -34,8 +35,7 @@ def evaluate_fresh(
 
     split: of prompts, which ones. ready: the world that is trained in; prompts are read once.
     """
-    if not isinstance(episodes, int) or episodes < 1:
-        raise UsageError(f"episodes must be a whole number ≥ 1, got {episodes!r}")
+    episodes = _count(episodes)
     if is_language(config.world):
         asked: dict[str, Any] = {"episodes": episodes, "split": split, "ready": ready, "stop": stop}
         return evaluate_language(config, agent, **asked, deterministic=deterministic, seed=seed)
@@ -58,8 +58,7 @@ def episodes_of(
     config: RunConfig, agent: Agent, *, episodes: int, deterministic: bool, seed: int, n_envs: int
 ) -> Trajectory:
     """Whole episodes in worlds of their own, one per column."""
-    if not isinstance(episodes, int) or episodes < 1:
-        raise UsageError(f"episodes must be a whole number ≥ 1, got {episodes!r}")
+    episodes = _count(episodes)
     if exists(config.world):
         raise UsageError("a world that was given ready-made cannot be made anew: give another, world=...")
     world = make_world(config, n_envs=min(episodes, n_envs), seed=seed)
@@ -71,6 +70,13 @@ def episodes_of(
             return collector.collect(Episodes(episodes))
     finally:
         world.close()
+
+
+def _count(episodes: Any) -> int:
+    episodes = as_whole(episodes)
+    if not isinstance(episodes, int) or episodes < 1:
+        raise UsageError(f"episodes must be a whole number ≥ 1, got {episodes!r}")
+    return episodes
 
 
 def exists(world: Any) -> bool:

@@ -75,3 +75,12 @@ def require_actions(config: RunConfig, world: World) -> None:
             f"{type(config.algorithm).__name__} is for {kind} actions, {world.name} has "
             f"{world.action_space}: use {other}"
         )
+
+
+def require_start(config: RunConfig) -> None:
+    """Raise UsageError where a replay would not be learned from before the end."""
+    starts, total = getattr(config.algorithm, "learning_starts", 0), config.options.total_timesteps
+    if starts >= total:
+        raise UsageError(
+            f"learning_starts must be less than total_timesteps, {total}, or nothing is learned; got {starts}"
+        )

@@ -14,6 +14,27 @@ from pgrad.worlds.spaces import zeros
 FACTS = 14
 """Bytes of what is kept of a decision beside its observation and its action."""
 
+ENVIRONMENT = 400
+"""Bytes that an environment takes at the very least, where it is not a row of tensors."""
+
+MANY = 1024
+"""Fewer environments than these are made at once, and what they need is known then."""
+
+
+def require_room_for_many(n_envs: int, request: Steps | Episodes | Demonstrations, of_tensors: bool) -> None:
+    """Raise UsageError for so many environments that whatever they show they would not fit into memory.
+
+    To be asked before they are made, which may take long.
+    """
+    rows = request.n + 1 if isinstance(request, Steps) else 1
+    each = rows * FACTS + (0 if of_tensors else ENVIRONMENT)
+    room = room_on(torch.device("cpu"))
+    if n_envs >= MANY and n_envs * each > room:
+        raise UsageError(
+            f"n_envs {n_envs} needs more than {n_envs * each / 1e9:,.1f} GB, this machine has "
+            f"{room / 1e9:,.1f} GB to spare: give fewer than {int(room / each)}"
+        )
+
 
 def require_room(
     algorithm: Any,

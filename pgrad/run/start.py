@@ -158,7 +158,8 @@ def load(
         raise UsageError(f"checkpoint must be 'latest' or 'best', got {checkpoint!r}")
     directory = RunDir.open(Path(run_dir), locked=False)
     saved = directory.config()
-    config = RunConfig.from_json(saved, algorithm, world, agent, reward)
+    call = f"pg.load({str(directory.path)!r}"
+    config = RunConfig.from_json(saved, algorithm, world, agent, reward, call)
     config = dataclasses.replace(config, options=dataclasses.replace(config.options, device=device))
     if isinstance(config.agent, LanguageSpec):
         config = dataclasses.replace(config, agent=dataclasses.replace(config.agent, engine="own"))
@@ -167,6 +168,7 @@ def load(
     _require_same(config, info)
     loaded = _untrained(config, saved)
     load_agent(loaded, state["agent"])
+    loaded.masked = state.get("masked", False)  # older checkpoints do not say
     return Run(config, loaded, state["timesteps"], directory.path)
 
 
@@ -191,7 +193,8 @@ def _same_config(directory: RunDir, algorithm: Any, world: Any, agent: Any, rewa
     files = saved.pop(FILES, {})
     saved.pop(ALPHABET, None)
     given = whole_path(world), agent, whole_reward(reward)
-    config = with_length(RunConfig.from_json(saved, algorithm, *given))
+    call = f"pg.resume({str(directory.path)!r}"
+    config = with_length(RunConfig.from_json(saved, algorithm, *given, call))
     differences = config_difference(completed(saved), config.to_json())
     if differences:
         raise UsageError(difference_text(directory.path, differences))
@@ -235,12 +238,12 @@ def _latest(directory: RunDir, folder: Path) -> Path:
 
 def _longer(config: RunConfig, total_timesteps: int, path: Path, done: int) -> RunConfig:
     """The same with another budget. Raises UsageError where more than that is done."""
-    if total_timesteps < done:
+    options = dataclasses.replace(config.options, total_timesteps=total_timesteps)
+    if options.total_timesteps < done:
         raise UsageError(
             f"{path} is at {done} timesteps already: total_timesteps must be at least that, got "
-            f"{total_timesteps}"
+            f"{options.total_timesteps}"
         )
-    options = dataclasses.replace(config.options, total_timesteps=total_timesteps)
     return dataclasses.replace(config, options=options)
 
 

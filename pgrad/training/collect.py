@@ -15,6 +15,7 @@ from pgrad.stopping import Stop, go_on
 from pgrad.training.acting import Choice, likeliest, sampled
 from pgrad.training.compiled import Machine
 from pgrad.training.devices import put_generator_back
+from pgrad.training.endless import LONG, look_for_an_end
 from pgrad.training.episodes import EpisodeStatistics
 from pgrad.training.rounds import play_rounds
 from pgrad.training.small import small
@@ -23,8 +24,6 @@ from pgrad.training.unfinished import Unfinished
 from pgrad.training.window import Window
 from pgrad.worlds.gym.vector import NOT_CONTINUED, VectorWorld
 from pgrad.worlds.protocol import Step, World
-
-LONGEST_EPISODE = 1_000_000
 
 
 class Collector:
@@ -134,9 +133,10 @@ class Collector:
             self._obs = obs = step.obs
             self.memory.begin(~ended)
             self._unfinished.active = active
+            if len(rows) >= LONG:
+                before = bool(self.episodes.finished or self._unfinished.rounds)
+                look_for_an_end(self.world.name, len(rows), before or int(active.sum()) < n)
             stop()
-            if len(rows) > LONGEST_EPISODE:
-                raise endless(self.world.name)
         self._obs, self._unfinished.rows, self._unfinished.active = None, [], None
         device = self._device
         columns = map_tree(lambda *x: torch.stack(x).to(device)[:, :n], rows[0], *rows[1:])
@@ -213,8 +213,3 @@ def _require_finite(logp: Tensor) -> None:
         raise TrainingError(
             "the policy produced actions of log-probability that is not finite (NaN or infinite)"
         )
-
-
-def endless(world: str) -> UsageError:
-    """What to say of an episode longer than `LONGEST_EPISODE`."""
-    return UsageError(f"no end to an episode of {world} in {LONGEST_EPISODE} steps: add a time limit")

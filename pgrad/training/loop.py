@@ -169,6 +169,7 @@ class Training:
         collected = self._collected and {"traj": as_plain(self._collected[0]), "played": self._collected[1]}
         return {
             "agent": {name: tensor.detach() for name, tensor in self.agent.state_dict().items()},
+            "masked": self.agent.masked,
             "learner": self.learner.state_dict(),
             "collector": self.collector.state_dict(),
             "averages": self.averages.state_dict(),
@@ -181,6 +182,7 @@ class Training:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put a state back; what follows is bit for bit what would have followed."""
         load_agent(self.agent, state["agent"])
+        self.agent.masked = state.get("masked", False)
         self.learner.load_state_dict(state["learner"])
         self.collector.load_state_dict(state["collector"])
         self.averages.load_state_dict(state["averages"])

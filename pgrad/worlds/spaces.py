@@ -1,5 +1,6 @@
 """Spaces: which are supported, buffers for observations, and how an environment's values get into them."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -191,11 +192,11 @@ def integer_range(space: Space[Any]) -> tuple[Any, Any]:
 
 
 def number(value: Any) -> float:
-    """`value` as a float; MismatchError where it is not one number."""
+    """`value` as a float, also from an array of one; MismatchError where it is not one number."""
     if isinstance(value, int | float | np.floating | np.integer | np.bool_):
         return float(value)
-    if isinstance(value, np.ndarray | Tensor) and value.ndim == 0:
-        return float(value)
+    if isinstance(value, np.ndarray | Tensor) and math.prod(value.shape) == 1:
+        return number(value.item())
     raise MismatchError(f"reward is {describe(value)}, not a number")
 
 

@@ -563,6 +563,8 @@ def refusals() -> Iterator[tuple[Any, Any, str]]:
     short = pg.SAC(buffer_size=10, learning_starts=0, n_steps=6)
     yield short, "Pendulum-v1", r"in whole rows of 2 environments 10, is less than n_steps · n_envs = 12"
     late = pg.SAC(learning_starts=20_000)
+    yield late, "CartPole-v1", r"has Discrete\(2\): use DiscreteSAC"  # which is worth more to know
+    yield pg.DiscreteSAC(learning_starts=20_000), "Pendulum-v1", r"DiscreteSAC is for Discrete .*: use SAC"
     yield late, "Pendulum-v1", r"learning_starts must be less than total_timesteps, 10000, .* got 20000"
 
 

@@ -9,6 +9,7 @@ import pytest
 import pgrad as pg
 from pgrad.algorithms import ALGORITHMS
 from pgrad.training.disk.log import read
+from pgrad.training.disk.rundir import RunDir
 from tests.cli.tools import cli
 
 SMALL = "probe-both --total-timesteps 128 --n-envs 4 --final-eval-episodes 0 --quiet"
@@ -164,3 +165,30 @@ def test_tensorboard_writes_into_the_run(here: Path) -> None:
     pytest.importorskip("tensorboard")
     assert cli(f"train a2c {SMALL} {WINDOW} --tensorboard").code == 0
     assert list((here / "runs/a2c/probe-both-seed0/tensorboard").glob("events*"))
+
+
+@pytest.mark.parametrize(("what", "options"), [("evaluated", ""), ("Run.record", " --video --quiet")])
+def test_ctrl_c_after_training_says_that_the_run_is_saved(
+    what: str, options: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"pgrad.cli.finish.{what}", interrupted)
+    answer = cli("train a2c probe-both --total-timesteps 64 --run-dir", here / "run", *options.split())
+    assert answer.code == 130
+    assert answer.err == f"\nstopped after training; the run itself is saved in {here / 'run'}\n"
+    assert cli("eval --episodes 2", here / "run").code == 0
+
+
+def test_a_word_is_said_in_an_evaluation_without_an_end(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the training that came before it is not lost."""
+    for place in ("pgrad.report.evaluate.LONG", "pgrad.training.endless.LONG"):
+        monkeypatch.setattr(place, 20)
+    monkeypatch.setattr("pgrad.training.endless.LONGEST", 60)
+    told = r"no episode of pendulum has ended after 20 steps: has it a time limit\? .* given up after 60"
+    with pytest.warns(UserWarning, match=told):
+        answer = cli("train a2c pendulum --total-timesteps 64 --run-dir", here / "run")
+    expected = "pgrad: error: no end to an episode of pendulum in 60 steps: add a time limit\n"
+    assert (answer.code, answer.err) == (2, expected)
+    assert RunDir(here / "run").has_checkpoint

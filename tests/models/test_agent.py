@@ -104,10 +104,8 @@ def batched(space: spaces.Space[Any], raw: Any) -> Any:
     return worlds.make(Shows).reset()
 
 
-def test_sampling_needs_a_generator_and_only_that() -> None:
+def test_sampling_draws_from_its_generator_and_only_that() -> None:
     agent = made(BOX, spaces.Box(-1.0, 1.0, (2,)))
-    with pytest.raises(UsageError, match="needs a generator"):
-        agent.act(np.zeros(3, np.float32), deterministic=False)
     before = torch.get_rng_state()
     a, b = (
         agent.act(np.zeros(3, np.float32), deterministic=False, generator=Generator().manual_seed(7))
@@ -115,6 +113,53 @@ def test_sampling_needs_a_generator_and_only_that() -> None:
     )
     assert (a == b).all()
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_sampling_without_a_generator_follows_pytorchs_default() -> None:
+    """Other draws every time, the same ones after the same torch.manual_seed."""
+    agent = made(BOX, spaces.Box(-1.0, 1.0, (2,)))
+    before, found = torch.get_rng_state(), []
+    for _ in "ab":
+        torch.manual_seed(3)
+        found.append([agent.act(np.zeros(3), deterministic=False).tolist() for _ in range(3)])
+    torch.set_rng_state(before)
+    assert found[0] == found[1]
+    assert len({tuple(action) for action in found[0]}) == 3
+
+
+DICT = spaces.Dict(eye=BOX, place=spaces.Discrete(4, start=2))
+
+
+@pytest.mark.parametrize(
+    ("space", "obs", "text"),
+    [
+        (DICT, np.zeros(3), "an array of shape (3,) is not an observation with the keys ['eye', 'place']"),
+        (DICT, {"eye": np.zeros(3)}, "a dict with the keys ['eye'] is not an observation with the keys "),
+        (DICT, {"eye": "x", "place": 2}, f"'x' is not an observation of {BOX}"),
+        (DICT, {"eye": np.zeros(3), "place": 1}, f"1 is not an observation of {DICT['place']}"),
+        (DICT, {"eye": np.zeros(3), "place": 6}, f"6 is not an observation of {DICT['place']}"),
+        (spaces.Tuple((BOX, TWO)), (np.zeros(3),), "(array([0., 0., 0.]),) is not an observation of 2 parts"),
+        (spaces.Tuple((BOX, TWO)), 7, "7 is not an observation of 2 parts, Tuple("),
+        (BOX, "x", f"'x' is not an observation of {BOX}"),
+        (BOX, None, f"None is not an observation of {BOX}"),
+        (BOX, [[1.0], [1.0, 2.0], 3.0], f"[[1.0], [1.0, 2.0], 3.0] is not an observation of {BOX}"),
+        (BOX, {"eye": 1}, f"a dict with the keys ['eye'] is not an observation of {BOX}"),
+        (TWO, "one", "'one' is not an observation of Discrete(2)"),
+        (TWO, [0, 1], "an observation of shape (2,) is not one of Discrete(2)"),
+        (spaces.MultiDiscrete([2, 3]), [1, 3], "[1, 3] is not an observation of MultiDiscrete([2 3])"),
+    ],
+)
+def test_observations_of_another_space_are_refused(space: spaces.Space[Any], obs: Any, text: str) -> None:
+    """In one line: what came, and what the space is."""
+    with pytest.raises(UsageError) as error:
+        made(space, TWO).act(obs)
+    assert str(error.value).startswith(text)
+    assert "\n" not in str(error.value)
+
+
+def test_masks_that_are_none_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"^'all' is not an action mask for Discrete\(2\)$"):
+        made(BOX, TWO).act(np.zeros(3), allowed="all")
 
 
 def test_observations_of_another_shape_are_refused() -> None:

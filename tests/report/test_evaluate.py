@@ -146,8 +146,31 @@ def test_the_record() -> None:
     assert str(replace(alone, texts=True)) == "1.000 in 1 prompt, sampled (no interval of one, length 7.0)"
 
 
+def test_nothing_is_less_than_zero_by_rounding() -> None:
+    text = str(Evaluation((-0.01, -0.02, -0.0), (1, 1, 1), deterministic=True))
+    assert text.startswith("0.0 ± 0.0 over 3 deterministic episodes (95% interval of the mean 0.0 … 0.0, ")
+    assert str(Evaluation((-0.04,), (1,), deterministic=True)).startswith("0.0 in 1 ")
+    assert str(Evaluation((-0.06,), (1,), deterministic=True)).startswith("-0.1 in 1 ")
+
+
 def test_an_evaluation_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgrad.report.evaluate.LONGEST_EPISODE", 30)
+    monkeypatch.setattr("pgrad.report.evaluate.LONG", 20)
+    monkeypatch.setattr("pgrad.training.endless.LONG", 20)
+    monkeypatch.setattr("pgrad.training.endless.LONGEST", 30)
     run = pg.train(pg.A2C(), "pendulum", total_timesteps=40)
-    with pytest.raises(pg.UsageError, match="no end to an episode of pendulum"):
+    told = r"no episode of pendulum has ended after 20 steps: has it a time limit\? .* given up after 30"
+    with (
+        pytest.raises(pg.UsageError, match="no end to an episode of pendulum in 30 steps"),
+        pytest.warns(UserWarning, match=told),
+    ):
         run.evaluate(1)
+
+
+def test_episodes_that_end_late_are_evaluated_as_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word is said where none has ended by then, and only once; nothing where one has."""
+    for place in ("pgrad.report.evaluate.LONG", "pgrad.training.endless.LONG"):
+        monkeypatch.setattr(place, 20)
+    with pytest.warns(UserWarning, match="no episode of CountingEnv has ended after 20 steps") as told:
+        assert evaluated(counting((21, 25), 2), 4).lengths == (21, 21, 25, 25)
+    assert len(told) == 1
+    assert evaluated(counting((3, 25), 1), 2).lengths == (3, 25)

@@ -14,6 +14,7 @@ from gymnasium import spaces
 import pgrad as pg
 from pgrad.errors import PgradError, TrainingError, UsageError, WorldError
 from pgrad.math.distributions import Categorical
+from pgrad.run.config import RunOptions
 from pgrad.training.disk.checkpoint import checkpoints
 
 PPO = pg.PPO(n_steps=16, batch_size=16, n_epochs=1)
@@ -90,6 +91,26 @@ def test_what_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+def test_more_environments_than_could_fit_are_refused_before_one_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pgrad.data.room.os.sysconf", lambda name: {"SC_PHYS_PAGES": 1000}.get(name, 1000))
+
+    def never() -> Any:
+        raise AssertionError("an environment was made")
+
+    # 0.9 MB; an environment takes 400 bytes at least, and 14 of each of 17 decisions: 638
+    for n_envs in (1411, 10**8):
+        text = refused(UsageError, world=never, n_envs=n_envs)
+        assert text.startswith(f"n_envs {n_envs} needs more than {638 * n_envs / 1e9:,.1f} GB, this machine")
+        assert text.endswith("give fewer than 1410")
+    assert refused(UsageError, world="cartpole", n_envs=10**8).endswith("give fewer than 3781")
+    text = refused(UsageError, pg.Reinforce(), world=never, n_envs=10**8)
+    assert text.endswith("give fewer than 2173")
+    with pytest.raises(WorldError, match="an environment was made"):
+        pg.train(PPO, never, total_timesteps=64, n_envs=1410)
+
+
 def test_missing_extras_name_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "Box2D", None)
     for name in [m for m in sys.modules if m.startswith("gymnasium.envs.box2d")]:
@@ -101,7 +122,9 @@ def test_missing_extras_name_the_command(monkeypatch: pytest.MonkeyPatch) -> Non
     ("arguments", "text"),
     [
         ({"total_timesteps": 0}, "total_timesteps must be a whole number ≥ 1, got 0"),
-        ({"total_timesteps": 1e5}, "total_timesteps must be a whole number ≥ 1, got 100000.0"),
+        ({"total_timesteps": 10.5}, "total_timesteps must be a whole number ≥ 1, got 10.5"),
+        ({"total_timesteps": math.inf}, "total_timesteps must be a whole number ≥ 1, got inf"),
+        ({"total_timesteps": True}, "total_timesteps must be a whole number ≥ 1, got True"),
         ({"total_timesteps": math.nan}, "total_timesteps must be a whole number ≥ 1, got nan"),
         ({"n_envs": 0}, "n_envs must be a whole number ≥ 1, got 0"),
         ({"n_envs": -2}, "n_envs must be a whole number ≥ 1, got -2"),
@@ -123,6 +146,19 @@ def test_missing_extras_name_the_command(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_options(arguments: dict[str, Any], text: str) -> None:
     assert refused(UsageError, **arguments) == text
+
+
+def test_whole_floats_are_counts(tmp_path: Path) -> None:
+    """1e6 is a number of steps in Python too, and is written down as the whole number that it is."""
+    run = pg.train(PPO, "cartpole", total_timesteps=32.0, n_envs=2.0, log_every=1e1, run_dir=tmp_path / "a")  # type: ignore[arg-type]
+    assert run.config.options == RunOptions(total_timesteps=32, n_envs=2, log_every=10)
+    numbers = run.config.to_json()["options"].values()
+    assert not any(isinstance(x, float) for x in numbers)
+    assert pg.resume(tmp_path / "a", 6.4e1).config.options.total_timesteps == 64  # type: ignore[arg-type]
+    for wrong in (64.5, math.nan, math.inf, True):
+        with pytest.raises(UsageError, match="total_timesteps must be"):
+            pg.resume(tmp_path / "a", wrong)
+    assert len(run.evaluate(2.0).returns) == 2  # type: ignore[arg-type]
 
 
 def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

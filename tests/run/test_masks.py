@@ -1,5 +1,6 @@
 """Training where actions are forbidden: every algorithm, stop and resume, evaluation, single actions."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,22 @@ def test_the_mask_is_learned_from_and_evaluated_with() -> None:
         assert run.agent.act(np.ones(2), allowed=allowed) == lowest
         action = run.agent.act(np.ones(2), allowed=allowed, deterministic=False, generator=generator)
         assert allowed[action]
-    assert run.agent.act(np.ones(2)) == 0
+    assert run.agent.act(np.ones(2), allowed=np.ones(5)) == 0
+
+
+@pytest.mark.parametrize("spec", [SMALL, replace(SMALL, memory="gru")], ids=["mlp", "gru"])
+def test_a_forgotten_mask_is_refused_by_who_learned_with_masks(spec: pg.AgentSpec, tmp_path: Path) -> None:
+    """By the agent as it was trained, as it is loaded and as it goes on; not by one that never saw any."""
+    setting: dict[str, Any] = {"n_envs": 1, "agent": spec}
+    run = pg.train(pg.A2C(), Tempting, total_timesteps=8, run_dir=tmp_path, **setting)
+    loaded = pg.load(tmp_path, world=Tempting)
+    longer = pg.resume(tmp_path, 16, world=Tempting)
+    for agent in (run.agent, loaded.agent, longer.agent):
+        with pytest.raises(pg.UsageError, match=r"trained with action masks: .* \(ones allow everything\)"):
+            agent.act(np.ones(2), memory=agent.memory())
+        assert agent.act(np.ones(2), memory=agent.memory(), allowed=[0, 0, 1, 0, 0]) == 2
+    never = pg.train(pg.A2C(), "cartpole", total_timesteps=8, **setting)
+    assert never.agent.act(np.ones(4), memory=never.agent.memory()) in (0, 1)
 
 
 @pytest.mark.parametrize(

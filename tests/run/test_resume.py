@@ -273,8 +273,13 @@ def test_what_is_the_users_own_must_be_given_again(tmp_path: Path) -> None:
     )
     for missing in ("algorithm", "world", "agent"):
         given = {key: x for key, x in (own | {"agent": module()}).items() if key != missing}
-        with pytest.raises(UsageError, match=f"made with its own {missing}: give it again, {missing}="):
-            pg.resume(tmp_path / "b", **given)
+        for name, attempt in (("resume", pg.resume), ("load", pg.load)):
+            with pytest.raises(UsageError) as error:
+                attempt(tmp_path / "b", **given)
+            how = f"give it again, in Python: pg.{name}('{tmp_path / 'b'}', {missing}=...)"
+            assert str(error.value) == f"this run was made with its own {missing}: {how}"
+    with pytest.raises(UsageError, match=r"own world and agent: .* world=\.\.\., agent=\.\.\.\)$"):
+        pg.load(tmp_path / "b", algorithm=own["algorithm"])
     pg.resume(tmp_path / "b", agent=module(), **own)
     assert differences(final_state(tmp_path / "a"), final_state(tmp_path / "b")) == []
     loaded = pg.load(tmp_path / "b", agent=module(), **own)

@@ -16,7 +16,7 @@ from pgrad.data import Episodes, Steps, Trajectory, join, leaves, map_tree, pad
 from pgrad.errors import TrainingError, UsageError, WorldError
 from pgrad.math.distributions import Categorical, Gaussian
 from pgrad.models import Agent, AgentSpec, build_agent
-from pgrad.training import collect
+from pgrad.training import collect, endless
 from pgrad.training.collect import Collector
 from pgrad.worlds import World, make
 from tests.worlds.fakes import BOTH, TERMINATED, TRUNCATED, StructuredEnv, counting_factory
@@ -275,9 +275,16 @@ def test_a_world_that_breaks_is_the_worlds_fault() -> None:
 
 
 def test_episodes_without_an_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collect, "LONGEST_EPISODE", 30)
-    with pytest.raises(UsageError, match="no end to an episode of CountingEnv in 30 steps: add a time limit"):
+    for module in (collect, endless):
+        monkeypatch.setattr(module, "LONG", 20)
+    monkeypatch.setattr(endless, "LONGEST", 30)
+    with (
+        pytest.raises(UsageError, match="no end to an episode of CountingEnv in 30 steps: add a time limit"),
+        pytest.warns(UserWarning, match="no episode of CountingEnv has ended after 20 steps") as told,
+    ):
         counting(lengths=(1000,)).collect(Episodes(1))
+    assert len(told) == 1
+    assert counting(lengths=(3, 25), n_envs=1).collect(Episodes(2)).mask.sum(0).tolist() == [3.0, 25.0]
 
 
 def test_padding_and_joining() -> None:

@@ -85,7 +85,10 @@ SEEN = {"eye": GOOD, "place": 2}
         ((GOOD, np.float32(-np.inf), False, False, {}), OBS, GOOD, "reward is -inf (action 1)"),
         ((GOOD, 1e300, False, False, {}), OBS, GOOD, "reward is inf (action 1)"),
         ((GOOD, "1.0", False, False, {}), OBS, GOOD, "reward is '1.0', not a number (action 1)"),
-        ((GOOD, np.ones(1), False, False, {}), OBS, GOOD, "reward is [1.], not a number (action 1)"),
+        ((GOOD, np.ones(2), False, False, {}), OBS, GOOD, "reward is [1. 1.], not a number (action 1)"),
+        ((GOOD, np.ones(0), False, False, {}), OBS, GOOD, "reward is [], not a number (action 1)"),
+        ((GOOD, np.array(["1"]), False, False, {}), OBS, GOOD, "reward is '1', not a number (action 1)"),
+        ((GOOD, [1.0], False, False, {}), OBS, GOOD, "reward is [1.0], not a number (action 1)"),
         ((GOOD, None, False, False, {}), OBS, GOOD, "reward is None, not a number (action 1)"),
         (
             (np.ones(3, np.float32), 0.0, False, False, {}),
@@ -237,8 +240,18 @@ def test_the_old_api_below_a_wrapper() -> None:
     ("first", "what"),
     [
         ((NAN, {}), ": on reset, observation[1] is nan"),
-        (GOOD, ": on reset, reset must return (observation, info), info is 1.0"),
-        (np.ones(4), ": reset must return (observation, info), it returned [1. 1. 1. 1.]"),
+        ((GOOD, 1.0), ": on reset, reset must return (observation, info), info is 1.0"),
+        (
+            GOOD,
+            ": on reset, reset must return (observation, info), it returned [1. 1.], an observation alone: "
+            "the old Gym API?",
+        ),
+        (
+            np.ones(4),
+            ": reset must return (observation, info), it returned [1. 1. 1. 1.], an observation alone: "
+            "the old Gym API?",
+        ),
+        (None, ": reset must return (observation, info), it returned None"),
         ((GOOD, {}, 0), ": reset must return (observation, info), it returned 3 values (ndarray, dict, int)"),
         ((np.ones(3), {}), ": on reset, observation has shape (3,), the space declares (2,)"),
         (_raise(RuntimeError("no level 7")), ": reset raised RuntimeError: no level 7"),
@@ -248,6 +261,14 @@ def test_reset(first: Any, what: str) -> None:
     with pytest.raises(WorldError) as caught:
         make(lambda: Scripted(OBS, first, None)).reset()
     assert str(caught.value) == f"Scripted, environment 0{what}"
+
+
+@pytest.mark.parametrize("one", [np.array([3.5]), np.array([[3.5]]), np.array(3.5), torch.tensor([3.5])])
+def test_a_reward_in_an_array_of_one_is_that_number(one: Any) -> None:
+    world = make(lambda: Scripted(OBS, (GOOD, {}), (GOOD, one, False, False, {})))
+    world.reset()
+    rewards = [world.step(torch.tensor([0])).reward.item() for _ in range(3)]
+    assert rewards == [0.0, 0.0, 3.5]
 
 
 def test_reset_without_a_seed() -> None:

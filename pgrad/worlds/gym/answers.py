@@ -30,7 +30,15 @@ def reset_problem(answer: Any, error: Exception) -> str:
     if answer is NOTHING:
         hint = "; it must take the arguments seed and options" if "unexpected keyword" in str(error) else ""
         return f"reset raised {error_line(error)}{hint}"
-    return f"{RESET}, it returned {answered(answer)}"
+    return bad_reset(answer)
+
+
+def bad_reset(answer: Any) -> str:
+    """What `reset` must return, and what it did."""
+    if isinstance(answer, tuple) and len(answer) == 2 and not isinstance(answer[1], dict):
+        return f"{RESET}, info is {describe(answer[1])}"
+    old = "" if answer is None or isinstance(answer, tuple) else ", an observation alone: the old Gym API?"
+    return f"{RESET}, it returned {answered(answer)}{old}"
 
 
 def step_problem(answer: Any, error: Exception) -> str:

@@ -11,7 +11,7 @@ from pgrad.data.masked import Masked
 from pgrad.data.tree import Tree, leaves, map_tree
 from pgrad.errors import WorldError
 from pgrad.worlds.gym.actions import Actions, action_buffers, to_rows
-from pgrad.worlds.gym.answers import NOTHING, RESET, nonfinite, require_flags, reset_problem, step_problem
+from pgrad.worlds.gym.answers import NOTHING, bad_reset, nonfinite, require_flags, reset_problem, step_problem
 from pgrad.worlds.gym.atari import LIFE_LOST, loses_lives
 from pgrad.worlds.gym.create import Recipe, create_alike, error_line, name_of
 from pgrad.worlds.gym.history import History, require_same_forms, require_same_world
@@ -148,7 +148,7 @@ class GymnasiumWorld:
             answer = self._history.begin(i, seeded)
             obs, info = answer
             if not isinstance(info, dict):
-                raise MismatchError(f"{RESET}, info is {describe(info)}")
+                raise MismatchError(bad_reset(answer))
             self._write(i, obs)
             if not self._begun:
                 self._masks.begin(info)

@@ -15,7 +15,7 @@ from pgrad.data.masked import choices
 from pgrad.data.tree import Tree, leaves, map_tree
 from pgrad.errors import UsageError, WorldError
 from pgrad.worlds.gym.actions import Actions, to_batch, to_rows
-from pgrad.worlds.gym.answers import RESET, STEP, answered, nonfinite
+from pgrad.worlds.gym.answers import STEP, answered, bad_reset, nonfinite
 from pgrad.worlds.gym.create import error_line
 from pgrad.worlds.gym.history import environment_seeds
 from pgrad.worlds.gym.masks import KEY
@@ -153,7 +153,7 @@ class VectorWorld:
     def _reset(self, **arguments: Any) -> Any:
         answer = self._call("reset", **arguments)
         if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], dict):
-            raise WorldError(f"{self.name}: {RESET}, it returned {answered(answer)}")
+            raise WorldError(f"{self.name}: {bad_reset(answer)}")
         if KEY in answer[1] and choices(self.action_space):
             raise WorldError(f"{self.name}: action masks need an id or a factory, not a vector environment")
         return answer[0]
