@@ -55,8 +55,9 @@ _AS_PYTHON = warnings.formatwarning
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out a command line (by default that of this process) and return its exit code.
 
-    0 for success, 1 for an error in training, 2 for what the user can put right, 130 after Ctrl-C, 143
-    after SIGTERM and 129 after SIGHUP. What pgrad raises on purpose is one line on stderr.
+    0 for success, 1 for an error in training and an output that takes nothing, 2 for what the user can put
+    right, 130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP, 141 where nobody reads the output any
+    more. What pgrad raises on purpose is one line on stderr.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     traceback = "--traceback" in args or os.environ.get("PGRAD_TRACEBACK", "0") not in ("", "0")
@@ -65,8 +66,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     warnings.formatwarning = _told
     try:
-        code = _carry_out([arg for arg in args if arg != "--traceback"])
-        sys.stdout.flush()
+        code = _carry_out_told([arg for arg in args if arg != "--traceback"], traceback)
+        sys.stdout.flush()  # what cannot be written is found out here, not when the interpreter ends
+    except OSError as error:
+        if traceback and not isinstance(error, BrokenPipeError):
+            raise
+        return _without_output(error)
+    finally:
+        warnings.formatwarning = _AS_PYTHON
+    return code
+
+
+def _carry_out_told(args: list[str], traceback: bool) -> int:
+    """The exit code of a command line; what pgrad raises on purpose is told, unless with its traceback."""
+    try:
+        return _carry_out(args)
     except PgradError as error:
         if traceback:
             raise
@@ -78,14 +92,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except SystemExit as end:  # of the parser, or after a signal
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BrokenPipeError:
-        # Nobody reads any more; the interpreter must not find out once again when it flushes at its end.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _without_output(error: OSError) -> int:
+    """The exit code where stdout takes nothing any more, which is told. Raises what is another error."""
+    from pgrad.training.disk.files import is_disk_full, reason
+
+    unread = isinstance(error, BrokenPipeError)  # nobody is left to be told
+    if not (unread or (error.filename is None and is_disk_full(error)) or _fails()):
+        raise error
+    with contextlib.suppress(OSError, ValueError):  # the interpreter flushes once again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if unread:
         return BROKEN_PIPE
-    finally:
-        warnings.formatwarning = _AS_PYTHON
-    return code
+    print(f"pgrad: error: cannot write to the output: {reason(error)}", file=sys.stderr)
+    return PgradError.exit_code
+
+
+def _fails() -> bool:
+    """Whether stdout still holds what it cannot write."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
 
 
 def _told(

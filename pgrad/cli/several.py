@@ -3,6 +3,7 @@
 import shlex
 import signal
 import sys
+from collections.abc import Sequence
 
 from pgrad.cli.finish import Output
 from pgrad.report.statistics import FEW, over_runs
@@ -63,9 +64,12 @@ def _say(found: Seeds) -> None:
     for seed, row in sorted(found.results.items()):
         last = "" if row["return"] is None else f"return {number(row['return'])} in training"
         print(f"{f'seed {seed}':<15}{row['text'] or last}")
-    values = list(found.values.values())
-    if not values:
-        return
+    if found.values:
+        say_mean(list(found.values.values()))
+
+
+def say_mean(values: Sequence[float]) -> None:
+    """The mean of a number that every seed has, and how sure it is."""
     over = over_runs(values)
     told = "one seed, no interval"
     if "interval" in over:

@@ -1,8 +1,9 @@
 """`pgrad train ALGORITHM PROMPTS`: training a language model."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
@@ -20,6 +21,7 @@ from pgrad.run import Run, load
 from pgrad.run.config import CUSTOM, RunOptions
 from pgrad.run.language_agent import ALPHABET
 from pgrad.run.speak import unjudged
+from pgrad.run.warm import shaped_like
 from pgrad.training.disk.rundir import RunDir
 from pgrad.worlds.language.isolated import TIMEOUT
 from pgrad.worlds.language.kind import is_language
@@ -66,7 +68,7 @@ class TrainOnText(Generic[A, Own]):
     agent: OmitArgPrefixes[LanguageSpec]
 
 
-def load_language(run_dir: str, checkpoint: Literal["latest", "best"]) -> Run:
+def load_language(run_dir: str, checkpoint: str) -> Run:
     """The run of a language model, to write with: its prompts and rewards are not needed, nor looked for.
 
     Raises UsageError for a run of another kind, CheckpointError where there is none.
@@ -94,6 +96,10 @@ def order_on_text(command: str, name: str, args: list[str], own: Any) -> Order:
     steps = f"is for worlds of steps, not for texts (pgrad {command} {name} CartPole-v1 --help shows all)"
     elsewhere = (steps, [AgentSpec])
     given: TrainOnText = parse(kind, f"{command} {name}", args, summary(algorithm), usual, elsewhere)
+    spec = shaped_like(given.run.init_from, usual.agent)
+    if spec != usual.agent:  # the model of the run to begin with
+        usual = dataclasses.replace(usual, agent=spec)
+        given = parse(kind, f"{command} {name}", args, summary(algorithm), usual, elsewhere)
     if not given.world:
         example = f"pgrad {command} {name} parity"
         raise UsageError(f"{command} on which prompts? For example: {example} (see: pgrad list)")

@@ -21,7 +21,7 @@ RECIPES = (
             ent_coef=0.01,
         ),
         "ALE/Pong-v5",
-        total_timesteps=2_000_000,
+        total_timesteps=3_000_000,
         agent=AgentSpec(dtype="bfloat16"),
         seeds=1,
     ),

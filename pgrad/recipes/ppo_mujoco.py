@@ -1,8 +1,12 @@
 """PPO on MuJoCo: normalised observations, scaled rewards, advantages as they are and anew for each pass.
 
 Not standardising advantages is what lets HalfCheetah out of its slow gaits; the choices are those of
-Tianshou's MuJoCo benchmark (Weng et al. 2022), which has the best published returns.
+Tianshou's MuJoCo benchmark (Weng et al. 2022), which has the best published returns. Hopper has its falling
+step size too, which keeps seeds from poor gaits, and HalfCheetah also its 64 environments, without which the
+same step size leads to 4450 [4034, 4833] and one that stays to 4594 [4044, 5113].
 """
+
+from dataclasses import replace
 
 from pgrad.algorithms import PPO
 from pgrad.models import AgentSpec
@@ -16,11 +20,13 @@ ALGORITHM = PPO(
 )
 AGENT = AgentSpec(log_std_init=-0.5, normalize_obs=True, normalize_reward=True)
 
+FALLING = replace(ALGORITHM, learning_rate_schedule="linear")
+
 RECIPES = tuple(
-    Recipe(f"ppo-{name}", ALGORITHM, world, total_timesteps=1_000_000, agent=AGENT, reach=reach)
-    for name, world, reach in (
-        ("halfcheetah", "HalfCheetah-v5", 5000.0),
-        ("hopper", "Hopper-v5", 2400.0),
-        ("walker2d", "Walker2d-v5", 3600.0),
+    Recipe(f"ppo-{name}", algorithm, world, 1_000_000, n_envs, AGENT, reach=reach)
+    for name, algorithm, n_envs, world, reach in (
+        ("halfcheetah", replace(FALLING, n_steps=32), 64, "HalfCheetah-v5", 5000.0),
+        ("hopper", FALLING, 8, "Hopper-v5", 2400.0),
+        ("walker2d", ALGORITHM, 8, "Walker2d-v5", 3600.0),
     )
 )

@@ -19,6 +19,7 @@ from pgrad.data import map_tree
 from pgrad.errors import PgradError, UsageError, WorldError
 from pgrad.models import Agent
 from pgrad.report.evaluate import eval_mode
+from pgrad.training.disk.files import reason
 from pgrad.worlds import World, make
 from pgrad.worlds.gym.create import Recipe, create, find
 from pgrad.worlds.make import usual_stack
@@ -153,6 +154,8 @@ def _film(path: Path, shape: tuple[int, ...], fps: float) -> Iterator[Callable[[
     temporary = path.with_name(f".{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb"):  # where ffmpeg cannot write it says so in its own way, and later
+            pass
         writer = imageio_ffmpeg.write_frames(
             temporary, (width, height), fps=fps, quality=7, macro_block_size=2, ffmpeg_log_level="error"
         )
@@ -168,7 +171,8 @@ def _film(path: Path, shape: tuple[int, ...], fps: float) -> Iterator[Callable[[
             writer.close()
         os.replace(temporary, path)
     except OSError as error:
-        raise UsageError(f"cannot write the video {path}: {str(error).splitlines()[0]}") from error
+        other = "choose another place with path=..., --out FILE.mp4"
+        raise UsageError(f"cannot write the video {path}: {reason(error)} ({other})") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

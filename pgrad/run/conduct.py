@@ -4,7 +4,9 @@ import signal
 import sys
 import warnings
 from contextlib import ExitStack
+from pathlib import Path
 
+from pgrad.models.language.spec import LanguageSpec
 from pgrad.report.plots import learning_curve
 from pgrad.run.config import RunConfig
 from pgrad.run.fresh import evaluate_fresh
@@ -43,7 +45,8 @@ def conduct(
     would have at once: KeyboardInterrupt (SystemExit 143, 129).
     """
     options = config.options
-    title = f"{config.algorithm_name} · {config.world_name} · seed {options.seed}"
+    model = f" · {Path(config.agent.model).name}" if isinstance(config.agent, LanguageSpec) else ""
+    title = f"{config.algorithm_name} · {config.world_name}{model} · seed {options.seed}"
 
     with ExitStack() as stack:
         stack.enter_context(torch_threads(config, training.agent.observation_space))

@@ -54,7 +54,7 @@ class RunOptions:
     texts_at_once: int = 0
     """completions that one backward pass holds; 0 for a thousand tokens or so (the gradient is the same)"""
     init_from: str | None = None
-    """a run (or a checkpoint) with whose policy and observation normaliser this one begins"""
+    """a run (or a checkpoint) whose network, policy and observation normaliser this one begins with"""
 
     def __post_init__(self) -> None:
         lowest = {"total_timesteps": 1, "n_envs": 1, "eval_episodes": 1, "keep": 1}

@@ -12,6 +12,7 @@ from pgrad.models import Agent, AgentSpec
 from pgrad.models.language.spec import LanguageSpec
 from pgrad.run.assemble import make_agent, make_world
 from pgrad.run.carry import Watching, carry_out, carry_out_unwritten, made, new_directory
+from pgrad.run.chosen import chosen_checkpoint
 from pgrad.run.config import RunConfig, RunOptions, completed, default_spec, settled
 from pgrad.run.files import FILES, located, require_files, whole_path, whole_reward
 from pgrad.run.fresh import exists, own_size
@@ -19,8 +20,8 @@ from pgrad.run.language import with_length
 from pgrad.run.language_agent import ALPHABET, agent_without_prompts
 from pgrad.run.result import Run
 from pgrad.run.telling import Callback
-from pgrad.run.warm import begin_with
-from pgrad.training.disk.checkpoint import latest_checkpoint, load_checkpoint
+from pgrad.run.warm import begin_with, shaped_like
+from pgrad.training.disk.checkpoint import load_checkpoint
 from pgrad.training.disk.difference import config_difference, difference_text
 from pgrad.training.disk.rundir import RunDir
 from pgrad.training.restore import load_agent
@@ -65,7 +66,7 @@ def train(
         not resumed).
     n_envs: environments side by side; None for 8, or for what a vector environment brings.
     agent: how to build the networks, or a module with `policy(obs)` and `value(obs)`; None for what is usual
-        with the algorithm.
+        with the algorithm, and for the networks of the run that `init_from` names.
     run_dir: a new folder for configuration, metrics, checkpoints and plots; None writes nothing, "auto" makes
         runs/ALGORITHM/WORLD-seedSEED, with a number behind it where that exists.
     progress: show a live table; None does so on a terminal. wandb: the project to log to.
@@ -110,7 +111,7 @@ def resume(
     run_dir: str | Path,
     total_timesteps: int | None = None,
     *,
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Path = "latest",
     algorithm: Algorithm | None = None,
     world: Any = None,
     agent: nn.Module | None = None,
@@ -122,8 +123,8 @@ def resume(
 ) -> Run:
     """Continue a run from its latest checkpoint, bit for bit, up to its own or a larger budget.
 
-    checkpoint: the folder of another one, such as an intact one after the latest was damaged; what came after
-        it is dropped.
+    checkpoint: "latest", "best", or another one's name or path, such as an intact one after the latest was
+        damaged; what came after it is dropped.
     What is custom in a run (algorithm, factory, module) must be given again. Raises UsageError with the
     differences where what is given is not what the run was started with, CheckpointError where a checkpoint
     is damaged.
@@ -141,7 +142,7 @@ def resume(
 
 def load(
     run_dir: str | Path,
-    checkpoint: Literal["latest", "best"] = "latest",
+    checkpoint: str | Path = "latest",
     *,
     device: str = "auto",
     algorithm: Algorithm | None = None,
@@ -151,11 +152,10 @@ def load(
 ) -> Run:
     """The agent of a run, to evaluate or to act with; the run directory is only read.
 
+    checkpoint: "latest", "best" (by the return while it trained), or a checkpoint's name or path.
     device: where the agent is put, whatever it was trained on; a language model writes by pgrad's own loop,
     whatever wrote in training. Raises CheckpointError.
     """
-    if checkpoint not in ("latest", "best"):
-        raise UsageError(f"checkpoint must be 'latest' or 'best', got {checkpoint!r}")
     directory = RunDir.open(Path(run_dir), locked=False)
     saved = directory.config()
     call = f"pg.load({str(directory.path)!r}"
@@ -163,9 +163,7 @@ def load(
     config = dataclasses.replace(config, options=dataclasses.replace(config.options, device=device))
     if isinstance(config.agent, LanguageSpec):
         config = dataclasses.replace(config, agent=dataclasses.replace(config.agent, engine="own"))
-    folder = directory.best if checkpoint == "best" else directory.checkpoints
-    state, info = load_checkpoint(_latest(directory, folder))
-    _require_same(config, info)
+    state = _state(config, directory, checkpoint)
     loaded = _untrained(config, saved)
     load_agent(loaded, state["agent"])
     loaded.masked = state.get("masked", False)  # older checkpoints do not say
@@ -182,7 +180,7 @@ def configured(
 ) -> RunConfig:
     """The configuration of a run, with everything settled that its parts leave to each other."""
     usual = LanguageSpec() if is_language(world) else default_spec(algorithm)
-    built = usual if agent is None else agent
+    built = shaped_like(options.init_from, usual) if agent is None else agent
     config = located(RunConfig(settled(algorithm, built), world, built, options, world_kwargs or {}, reward))
     return with_length(config)
 
@@ -202,15 +200,16 @@ def _same_config(directory: RunDir, algorithm: Any, world: Any, agent: Any, rewa
     return config
 
 
-def _state(config: RunConfig, directory: RunDir, checkpoint: str | Path | None) -> dict[str, Any]:
-    """What a checkpoint of the run holds, by default the latest. Raises CheckpointError."""
-    chosen = _latest(directory, directory.checkpoints) if checkpoint is None else Path(checkpoint)
+def _state(config: RunConfig, directory: RunDir, checkpoint: str | Path) -> dict[str, Any]:
+    """What a checkpoint of the run holds. Raises CheckpointError."""
+    chosen = chosen_checkpoint(directory, checkpoint)
     try:
         state, info = load_checkpoint(chosen)
     except CheckpointError as error:
-        how = "" if checkpoint else " (continue from one with checkpoint=PATH, --checkpoint PATH)"
+        how = " (choose one with checkpoint=PATH, --checkpoint PATH)" if checkpoint == "latest" else ""
         raise CheckpointError(f"{error}{how}") from error
-    _require_same(config, info)
+    if info["algorithm"] != config.algorithm_name:
+        raise CheckpointError(f"{chosen} is of {info['algorithm']}, the run of {config.algorithm_name}")
     return state
 
 
@@ -226,16 +225,6 @@ def _untrained(config: RunConfig, saved: dict[str, Any]) -> Agent:
             one.close()
 
 
-def _latest(directory: RunDir, folder: Path) -> Path:
-    """The newest checkpoint in a folder of the run. Raises CheckpointError where the run has none at all."""
-    if not directory.has_checkpoint:
-        how = "" if directory.is_empty else " (with --overwrite)"
-        raise CheckpointError(
-            f"{directory.path} has no checkpoint: the run ended before its first one; train it anew{how}"
-        )
-    return latest_checkpoint(folder)
-
-
 def _longer(config: RunConfig, total_timesteps: int, path: Path, done: int) -> RunConfig:
     """The same with another budget. Raises UsageError where more than that is done."""
     options = dataclasses.replace(config.options, total_timesteps=total_timesteps)
@@ -245,8 +234,3 @@ def _longer(config: RunConfig, total_timesteps: int, path: Path, done: int) -> R
             f"{options.total_timesteps}"
         )
     return dataclasses.replace(config, options=options)
-
-
-def _require_same(config: RunConfig, info: dict[str, Any]) -> None:
-    if info["algorithm"] != config.algorithm_name:
-        raise CheckpointError(f"the checkpoint is of {info['algorithm']}, the run of {config.algorithm_name}")

@@ -27,6 +27,23 @@ ENGINE = ("engine", "vllm_gpu_memory_utilization")
 """What writes for a language model, and with how much memory."""
 
 
+def shaped_like(source: str | None, usual: Any) -> Any:
+    """`usual`, an `AgentSpec` or `LanguageSpec`, with the networks of a run or of a checkpoint.
+
+    What its trained policy does not depend on stays as it is, and everything where the agent there is of
+    another kind, or nothing is known of it.
+    """
+    saved = {} if source is None else _config(_run_of(Path(source))).get("agent")
+    if not isinstance(saved, dict) or ("model" in saved) != isinstance(usual, LanguageSpec):
+        return usual
+    given = {name: tuple(x) if isinstance(x, list) else x for name, x in saved.items()}
+    named = [field.name for field in dataclasses.fields(usual) if field.name in given]
+    theirs = dataclasses.replace(usual, **{name: given[name] for name in named})
+    free = _free(theirs) if isinstance(theirs, LanguageSpec) else FREE
+    own = {name: getattr(usual, name) for name in free if name != "model"}
+    return dataclasses.replace(theirs, **own)
+
+
 def begin_with(agent: Agent, spec: Any, source: str) -> None:
     """Fill the policy of `agent`, and its observation normaliser, with those of a run or of a checkpoint.
 
@@ -36,11 +53,9 @@ def begin_with(agent: Agent, spec: Any, source: str) -> None:
     path = Path(source)
     if (path / MANIFEST).exists():
         state, _ = load_checkpoint(path)
-        run = path.parent.parent
     else:
-        run = path
         state, _ = load_checkpoint(latest_checkpoint(RunDir.open(path, locked=False).checkpoints))
-    _require_alike(run, agent, spec, source)
+    _require_alike(_config(_run_of(path)), agent, spec, source)
     theirs, mine = _policy(state["agent"]), _policy(agent.state_dict())
     for name in sorted(theirs.keys() | mine.keys()):
         forms = [list(x[name].shape) if name in x else "missing" for x in (theirs, mine)]
@@ -73,13 +88,22 @@ def _policy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _require_alike(run: Path, agent: Agent, spec: Any, source: str) -> None:
-    """Tell in the words of the options what differs, where both agents were built from options."""
+def _run_of(path: Path) -> Path:
+    """The folder of the run that a checkpoint is of, or of the run that `path` is itself."""
+    return path.parent.parent if (path / MANIFEST).exists() else path
+
+
+def _config(run: Path) -> dict[str, Any]:
+    """The configuration of a run; nothing where a checkpoint was moved away from it."""
     try:
-        config = RunDir.open(run, locked=False).config()
-        saved = config["agent"]
-    except (CheckpointError, KeyError):  # a checkpoint that was moved away from its run
-        return
+        return RunDir.open(run, locked=False).config()
+    except CheckpointError:
+        return {}
+
+
+def _require_alike(config: dict[str, Any], agent: Agent, spec: Any, source: str) -> None:
+    """Tell in the words of the options what differs, where both agents were built from options."""
+    saved = config.get("agent")
     if not isinstance(spec, AgentSpec | LanguageSpec) or not isinstance(saved, dict):
         return
     here = {name: list(x) if isinstance(x, tuple) else x for name, x in dataclasses.asdict(spec).items()}

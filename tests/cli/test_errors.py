@@ -70,6 +70,8 @@ BAD = {
     "train --seed 1": "train which algorithm? For example: pgrad train ppo CartPole-v1 "
     f"(there are: {', '.join(ALGORITHMS)})",
     "train pp0 cartpole": f"unknown algorithm 'pp0': did you mean ppo? (there are: {', '.join(ALGORITHMS)})",
+    "train CartPole-v1 ppo --seed 1": "unknown algorithm 'CartPole-v1' "
+    "(did you mean: pgrad train ppo CartPole-v1?)",
     "recipe list": "unknown recipe 'list' (pgrad recipe lists all)",
     "train ppo": "train in which world? For example: pgrad train ppo CartPole-v1 (see: pgrad list)",
     "train ppo CartPol-v1": "unknown world 'CartPol-v1': "
@@ -193,7 +195,7 @@ def test_a_folder_of_several_seeds_is_no_run_and_says_what_it_is(here: Path) -> 
     for options in ("", " --overwrite"):
         assert cli(train + options) == (2, "", f"pgrad: error: {expected}\n")
     expected = "all is not a pgrad run directory: it has no config.json; the runs in it: all/seed0, all/seed1"
-    for command in ("eval", "play"):
+    for command in ("chat", "play"):
         assert cli(f"{command} all") == (2, "", f"pgrad: error: {expected}\n")
     assert sorted(here.rglob("*")) == before
 

@@ -12,6 +12,7 @@ import transformers
 import pgrad as pg
 from pgrad.cli import COMMANDS
 from pgrad.models.language import LanguageNetwork
+from pgrad.training.disk.checkpoint import checkpoints
 from pgrad.training.disk.log import read
 from tests.cli.tools import Answer, cli, start
 from tests.run.texts import pretrained
@@ -127,6 +128,19 @@ def test_adapters_of_the_usual_rank(spoken: Path, here: Path) -> None:
     assert "stay so: leave out lora" in cli(f"train grpo {SMALL} copy --lora 2").out
 
 
+def test_a_run_to_begin_with_brings_its_model(spoken: Path, here: Path) -> None:
+    """Unless another is asked for; what is trained is told with its model."""
+    again = "train grpo copy --total-timesteps 20 --n-prompts 2 --num-generations 2 --run-dir"
+    answer = cli(f"{again} run --init-from", spoken)
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.startswith("grpo · copy · scratch:tiny · seed 0\n")
+    assert config(here / "run")["agent"] == config(spoken)["agent"]
+    asked = cli(f"{again} other --model scratch:small --init-from", spoken)
+    assert "made with model='scratch:tiny' (here 'scratch:small')" in asked.err
+    run = pg.train(pg.GRPO(num_generations=2), "copy", total_timesteps=20, n_envs=4, init_from=spoken)
+    assert run.config.agent.model == "scratch:tiny"
+
+
 def test_larger_problems_can_be_asked(spoken: Path) -> None:
     run = pg.load(spoken)
     told = cli("eval --episodes 12 --split larger", spoken).out.splitlines()
@@ -172,13 +186,21 @@ def test_chat(spoken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_chat_goes_on_after_a_line_that_cannot_be_read(spoken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At a terminal; in a pipe it is an error."""
-    answer = typed("xyz=\nab=\n", spoken, monkeypatch, "--greedy", terminal=True)
-    assert (answer.code, answer.err.count("\n")) == (0, 1)
-    assert "does not know a part of the prompt" in answer.err
-    assert answer.out == f"> > {pg.load(spoken).complete('ab=', greedy=True)[0][0]}\n> "
-    answer = typed("xyz=\nab=\n", spoken, monkeypatch)
-    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    """At a terminal and in a pipe, which ends with an error then; what is unknown is named, and the line."""
+    said = pg.load(spoken).complete("ab=", greedy=True)[0][0]
+    answer = typed("xaz=\nab=\n", spoken, monkeypatch, "--greedy", terminal=True)
+    assert (answer.code, answer.out) == (0, f"> > {said}\n> ")
+    answer = typed("\nxaz=\nab=\n", spoken, monkeypatch, "--greedy")
+    told = "the tokenizer does not know a part of the prompt of row 2: 'xaz=' (unknown: 'x', 'z')"
+    assert answer == (2, f"{said}\n", f"line 2: {told}\n")
+
+
+def test_texts_of_any_checkpoint(spoken: Path, here: Path) -> None:
+    first = checkpoints(spoken / "checkpoints")[0].name
+    (said,) = pg.load(spoken, first).complete("ab=", seed=4)
+    asked = cli("chat --prompt ab= --seed 4 --checkpoint", first, spoken)
+    assert asked == (0, "\n".join(said) + "\n", "")
+    assert cli("export --checkpoint", first, spoken, "model").code == 0
 
 
 def test_export(spoken: Path, here: Path) -> None:

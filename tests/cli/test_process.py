@@ -14,6 +14,8 @@ from tests.cli.tools import ROOT, cli, start
 
 FOREVER = ("train", "a2c", "probe-both", "--total-timesteps", "1e12", "--save-every", "1e9")
 
+FULL = Path("/dev/full")
+
 
 def wait_for_progress(process: "subprocess.Popen[str]") -> None:
     assert process.stdout is not None
@@ -82,3 +84,31 @@ def test_a_reader_that_leaves_is_no_error() -> None:
         err = process.stderr.read()
         process.wait(timeout=60)
     assert (process.returncode, err) == (141, "")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no file that is always full here")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["--help", "train --help", "train ppo --help", "list", "train"])
+def test_an_output_that_is_full_is_one_line(command: str, unbuffered: str, tmp_path: Path) -> None:
+    """And a run that is complete is one, whatever could be told of it."""
+    run = tmp_path / "run"
+    args = command.split()
+    if command == "train":
+        args += ["a2c", "probe-both", "--total-timesteps", "64", "--run-dir", str(run)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment["PYTHONUNBUFFERED"] = unbuffered
+    with FULL.open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "pgrad", *args],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            timeout=60,
+            check=False,
+        )
+    told = "pgrad: error: cannot write to the output: No space left on device\n"
+    assert (ended.returncode, ended.stderr) == (1, told)
+    if command == "train":
+        assert checkpoint_info(latest_checkpoint(run / "checkpoints"))["timesteps"] >= 64
+        assert cli("resume --quiet", run) == (0, "", "")

@@ -11,6 +11,7 @@ import pgrad as pg
 from pgrad.cli.commands import doctor, plot
 from pgrad.cli.commands.plot import find_runs, labels
 from pgrad.errors import CheckpointError
+from pgrad.training.disk.checkpoint import checkpoints
 from tests.cli.tools import ROOT, cli
 
 
@@ -23,6 +24,21 @@ def test_eval_prints_what_the_run_evaluates_to(trained: Path) -> None:
     sampled = cli("eval --episodes 12 --stochastic --seed 4 --n-envs 3 --checkpoint best", trained).out
     best = pg.load(trained, "best").evaluate(12, False, seed=4, n_envs=3)
     assert sampled.splitlines()[1] == str(best)
+
+
+def test_any_checkpoint_can_be_read(trained: Path, tmp_path: Path) -> None:
+    """By its path or by its name in the run, in every command that reads one."""
+    first = checkpoints(trained / "checkpoints")[0]
+    run = pg.load(trained, first)
+    assert run.timesteps == int(first.name) < pg.load(trained).timesteps
+    told = f"ppo · cartpole · chosen agent, {run.timesteps:,} steps\n{run.evaluate(4)}\n"
+    for checkpoint in (first, first.name):
+        assert cli("eval --episodes 4 --checkpoint", checkpoint, trained) == (0, told, "")
+    played = cli("play --out", tmp_path / "a.mp4", "--checkpoint", first, trained).out
+    assert f"return {run.evaluate(1, n_envs=1).returns[0]:.1f}" in played
+    answer = cli("eval --checkpoint 000000000001", trained)
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert f"has no checkpoint '000000000001' (there are: latest, best, {first.name}, " in answer.err
 
 
 def test_play_records_the_first_evaluated_episode(trained: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import pgrad as pg
 from pgrad.algorithms import A2C
 from pgrad.cli.finish import Output
 from pgrad.cli.order import chosen_seeds
@@ -20,6 +21,7 @@ from pgrad.run.seeds_folder import write
 from pgrad.run.side_by_side import Outcome
 from pgrad.run.start import configured
 from pgrad.training.disk.log import read
+from pgrad.training.shown import number
 from tests.cli.test_process import FOREVER
 from tests.cli.tools import cli, start
 
@@ -77,6 +79,26 @@ def test_seeds_train_resume_and_plot(here: Path) -> None:
         >= 256
     )
     assert cli("plot", said["runs"]).code == 0
+
+
+def test_eval_takes_all_seeds(here: Path) -> None:
+    assert cli(f"train {SMALL} --seeds 2 --quiet --run-dir all") == (0, "", "")
+    runs = [pg.load(here / f"all/seed{k}") for k in (0, 1)]
+    found = [run.evaluate(4) for run in runs]
+    rows = [f"seed {k}         {found[k]}, {runs[k].timesteps:,} steps\n" for k in (0, 1)]
+    low, high = sorted(number(one.mean) for one in found)
+    interval = f"95% interval over 2 seeds {low} … {high}; fewer than 5 seeds say little"
+    mean = f"mean           {number((found[0].mean + found[1].mean) / 2)} ({interval})\n"
+    first = "a2c · probe-both · latest agent, 2 seeds\n"
+    assert cli("eval all --episodes 4") == (0, first + rows[0] + rows[1] + mean, "")
+    answer = cli("eval all --checkpoint", here / "all/seed0/checkpoints")
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    for file in (here / "all/seed0/checkpoints").rglob("*.safetensors"):
+        file.write_bytes(b"damaged")
+    code, out, err = cli("eval all --episodes 4")
+    alone = f"mean           {number(found[1].mean)} (one seed, no interval)\n"
+    assert (code, out) == (2, first + rows[1] + alone)
+    assert err.startswith("seed 0: all/seed0/checkpoints/")
 
 
 def test_one_seed_has_no_interval(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

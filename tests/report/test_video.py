@@ -230,6 +230,15 @@ def test_a_video_that_cannot_be_finished_leaves_the_earlier_one(tmp_path: Path) 
         record(agent_for(Painted), Painted, tmp_path / "x.mp4" / "y.mp4")
 
 
+def test_where_nothing_can_be_written_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Found out before ffmpeg, which would complain in its own words. Nobody writes over a folder."""
+    (tmp_path / ".x.mp4").mkdir()
+    told = r"cannot write the video .*x.mp4: Is a directory \(choose another place with path=..., --out"
+    with pytest.raises(UsageError, match=told):
+        record(agent_for(Painted), Painted, tmp_path / "x.mp4")
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.skipif(importlib.util.find_spec("mujoco") is None, reason="MuJoCo is not installed")
 def test_mujoco_is_drawn_without_a_display(tmp_path: Path) -> None:
     try:

@@ -221,6 +221,21 @@ def test_a_run_that_began_with_another_continues_bit_for_bit(
     assert differences(final_state(tmp_path / "whole"), final_state(tmp_path / "half")) == []
 
 
+def test_a_run_to_begin_with_brings_its_networks(recorded: dict[str, Path], tmp_path: Path) -> None:
+    """Where no agent is given: all that its policy depends on, from a checkpoint too."""
+    pg.train(
+        pg.Imitate(str(recorded["discrete"])),
+        "cartpole",
+        total_timesteps=64,
+        agent=pg.AgentSpec(net_arch=(16,), activation="relu", normalize_obs=True, normalize_reward=True),
+        run_dir=tmp_path / "i",
+    )
+    wanted = pg.AgentSpec(net_arch=(16,), activation="relu", normalize_obs=True)
+    for source in (tmp_path / "i", next((tmp_path / "i" / "checkpoints").iterdir())):
+        run = pg.train(pg.A2C(), "cartpole", total_timesteps=16, n_envs=2, init_from=source)
+        assert run.config.agent == wanted
+
+
 def test_what_cannot_be_begun_with_is_told(recorded: dict[str, Path], tmp_path: Path) -> None:
     pg.train(
         pg.Imitate(str(recorded["discrete"])),

@@ -241,6 +241,10 @@ def test_damaged_checkpoints(tmp_path: Path) -> None:
             attempt(tmp_path / "a")
         assert "damaged: the checksum of tensors.safetensors does not match" in str(error.value)
         assert f"newest intact one: {kept[-2]}" in str(error.value)
+        with pytest.raises(CheckpointError, match=f"no checkpoint 'newest' .*{kept[-2].name}.*a path"):
+            attempt(tmp_path / "a", checkpoint="newest")
+    assert pg.load(tmp_path / "a", kept[-2]).timesteps == int(kept[-2].name)
+    assert pg.load(tmp_path / "a", kept[-2].name).timesteps == int(kept[-2].name)
     pg.resume(tmp_path / "a", checkpoint=kept[-2])
     pg.train(
         ALGORITHMS["a2c"], "cartpole", total_timesteps=120, n_envs=2, run_dir=tmp_path / "b", save_every=40
@@ -322,8 +326,6 @@ def test_places_without_a_run(tmp_path: Path) -> None:
             attempt(tmp_path / "cartpole-2")
         with pytest.raises(CheckpointError, match="not a pgrad run directory"):
             attempt(tmp_path / "cartpole-1")
-    with pytest.raises(UsageError, match="checkpoint must be 'latest' or 'best', got 'newest'"):
-        pg.load(tmp_path / "cartpole-1", "newest")  # type: ignore[arg-type]
 
 
 def test_a_run_from_before_an_option_existed_goes_on(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_machine_code_draws_what_the_function_draws_and_follows_the_parameters()
         agent.factor.data.mul_(1.5)
     assert torch.equal(plain.get_state(), quick.get_state())
     assert len(told) == 1
-    assert "compiling noisy" in told[0]
+    assert "compiling numbers between gradient steps (noisy)" in told[0]
 
 
 @pytest.mark.usefixtures("interpreted")
@@ -253,7 +253,7 @@ def test_a_damaged_package_is_compiled_again(damage: Any, monkeypatch: pytest.Mo
         package, "build", lambda *_: (path.write_bytes(whole), package._open(path, x.device))[1]
     )
     assert torch.equal(again.run(product, x)["product"], expected)
-    assert [line for line in told if "compiling product" in line]
+    assert [line for line in told if "(product)" in line]
 
 
 def _no_compiler(*_: Any) -> Any:
@@ -565,7 +565,7 @@ def test_whole_episodes_are_only_acted_by_machine_code() -> None:
     quick.learner.machine.tell = told.append
     for one, other in zip(run(plain, 4), run(quick, 4), strict=True):
         assert other == pytest.approx(one, rel=1e-3, abs=1e-4)
-    assert [line.split(",")[0] for line in told] == ["compiling sampled"]
+    assert [line.split(",")[0] for line in told] == ["compiling acting (sampled)"]
 
 
 @pytest.mark.usefixtures("interpreted")
@@ -583,9 +583,12 @@ def test_agents_with_a_memory_learn_by_machine_code(kind: Any, algorithm: Any) -
     for one, other in zip(run(plain, 2), run(quick, 2), strict=True):
         assert other == pytest.approx(one, rel=1e-3, abs=1e-4)
     name = type(algorithm).__name__
-    assert {f"compiling {part}" for part in ("sampled", f"{name}.credit", f"{name}.loss")} <= {
-        line.split(",")[0] for line in told
-    }
+    parts = (
+        "acting (sampled)",
+        f"numbers between gradient steps ({name}.credit)",
+        f"a gradient step ({name}.loss)",
+    )
+    assert {f"compiling {part}" for part in parts} <= {line.split(",")[0] for line in told}
 
 
 def test_a_loop_as_machine_code() -> None:

@@ -89,8 +89,8 @@ def compare(name: str, memory: str = "none") -> None:
     product = actor.curvature(policy_and_divergence, batch)
     by_machine = torch.stack([product(unit) for unit in torch.eye(len(g))])
     assert [line.split(",")[0] for line in lines] == [
-        "compiling TRPO.loss",
-        "compiling policy_and_divergence",
+        "compiling a gradient (TRPO.loss)",
+        "compiling a curvature (policy_and_divergence)",
     ]
     torch.testing.assert_close(quick, g, rtol=1e-4, atol=1e-5)
     assert told.keys() == same.keys()

@@ -105,6 +105,7 @@ def test_render_mode_reaches_environments_that_take_one(registered: None) -> Non
         ("CartPol-v1", "unknown world 'CartPol-v1': did you mean CartPole-v1 or"),
         ("cartpole-v1", "unknown world 'cartpole-v1': did you mean CartPole-v1 or"),
         ("cartpol", "unknown world 'cartpol': did you mean cartpole or"),
+        ("gymnasium:CartPol-v1", "did you mean gymnasium:CartPole-v1 or gymnasium:"),
         ("probe-bot", "unknown world 'probe-bot': did you mean probe-both"),
         ("HalfCheeta-v5", "unknown world 'HalfCheeta-v5': did you mean HalfCheetah-v5 or"),
         ("xyzxyz", "unknown world 'xyzxyz': Environment `xyzxyz` doesn't exist."),

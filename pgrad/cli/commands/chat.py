@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from itertools import count
+from typing import Annotated, Any
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
@@ -11,7 +12,9 @@ from pgrad.cli.parse import parse
 from pgrad.cli.text import load_language
 from pgrad.errors import UsageError
 from pgrad.run import Run
+from pgrad.worlds.language.encoding import encode_prompt
 from pgrad.worlds.language.kind import names_task
+from pgrad.worlds.language.prompts import Content, Prompt
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,8 @@ class Chat:
     """tokens of a completion; 0 is that of training"""
     plain: FlagCreatePairsOff[bool] = False
     """give the model the text as it is, not as a conversation through its chat template"""
-    checkpoint: Literal["latest", "best"] = "latest"
-    """the last agent, or the one with the best return during training"""
+    checkpoint: str = "latest"
+    """latest, best (by the return during training), or a checkpoint's name, such as 000000102400, or path"""
     seed: int = 0
     """what the sampling draws from"""
 
@@ -47,23 +50,28 @@ def run(args: list[str]) -> int:
     if given.prompt is not None:
         _answer(loaded, given, given.prompt, 0)
         return 0
-    typed = sys.stdin.isatty()
-    for number, line in enumerate(_lines(typed)):
+    typed, code = sys.stdin.isatty(), 0
+    for number, (row, line) in enumerate(_lines(typed)):
         try:
+            network: Any = loaded.agent.network
+            encode_prompt(network.tokenizer, Prompt(_prompt(loaded, given, line), row))
             _answer(loaded, given, line, number)
         except UsageError as error:
-            if not typed:
-                raise
-            print(f"({error})", file=sys.stderr)
-    return 0
+            print(f"line {row}: {error}", file=sys.stderr)
+            code = 0 if typed else error.exit_code
+    return code
+
+
+def _prompt(loaded: Run, given: Chat, text: str) -> Content:
+    """The text as the model is given it: as it is, or as a conversation."""
+    network: Any = loaded.agent.network
+    talks = network.tokenizer.chat_template and not names_task(loaded.config.world) and not given.plain
+    return [{"role": "user", "content": text}] if talks else text
 
 
 def _answer(loaded: Run, given: Chat, text: str, number: int) -> None:
-    network: Any = loaded.agent.network
-    talks = network.tokenizer.chat_template and not names_task(loaded.config.world) and not given.plain
-    prompt = [{"role": "user", "content": text}] if talks else text
     said = loaded.complete(
-        [prompt],
+        [_prompt(loaded, given, text)],
         given.n,
         greedy=given.greedy,
         temperature=given.temperature,
@@ -73,13 +81,13 @@ def _answer(loaded: Run, given: Chat, text: str, number: int) -> None:
     print("\n".join(said[0]), flush=True)
 
 
-def _lines(typed: bool) -> Iterator[str]:
-    """What is typed, without empty lines, until the end of input."""
-    while True:
+def _lines(typed: bool) -> Iterator[tuple[int, str]]:
+    """What is typed until the end of input, with the number of the line; empty ones are left out."""
+    for row in count(1):
         if typed:
             print("> ", end="", flush=True)
         line = sys.stdin.readline()
         if not line:
             return
         if line.strip():
-            yield line.rstrip("\n")
+            yield row, line.rstrip("\n")

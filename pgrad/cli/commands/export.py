@@ -1,7 +1,7 @@
 """`pgrad export DIR OUT`."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
@@ -20,8 +20,8 @@ class Export:
     """the folder to write, a new one"""
     adapter: FlagCreatePairsOff[bool] = False
     """write the LoRA adapter alone, as peft reads it; otherwise it is merged into the model"""
-    checkpoint: Literal["latest", "best"] = "latest"
-    """the last agent, or the one with the best return during training"""
+    checkpoint: str = "latest"
+    """latest, best (by the return during training), or a checkpoint's name, such as 000000102400, or path"""
 
 
 def run(args: list[str]) -> int:

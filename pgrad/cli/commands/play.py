@@ -1,7 +1,7 @@
 """`pgrad play DIR`."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
@@ -24,8 +24,8 @@ class Play:
     """episodes to show"""
     stochastic: FlagCreatePairsOff[bool] = False
     """sample actions, as in training; otherwise the mode of the policy acts"""
-    checkpoint: Literal["latest", "best"] = "latest"
-    """the last agent, or the one with the best return during training"""
+    checkpoint: str = "latest"
+    """latest, best (by the return during training), or a checkpoint's name, such as 000000102400, or path"""
     seed: int | None = None
     """what the world and the sampling draw from; none: derived from the seed of the run"""
     out: str | None = None

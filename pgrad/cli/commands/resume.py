@@ -22,8 +22,8 @@ class Resume:
     """the folder of the run, or of several seeds: all that are unfinished"""
     total_timesteps: int | None = None
     """train up to this many steps in all; none is what the run was started with"""
-    checkpoint: str | None = None
-    """folder of the checkpoint to continue from; none is the latest"""
+    checkpoint: str = "latest"
+    """latest, best (by the return during training), or a checkpoint's name, such as 000000102400, or path"""
     output: OmitArgPrefixes[Output]
 
 
@@ -33,7 +33,7 @@ def run(args: list[str]) -> int:
     if not given.run_dir:
         raise UsageError("resume which run? For example: pgrad resume runs/ppo/CartPole-v1-seed0")
     if holds_seeds(given.run_dir):
-        if given.checkpoint is not None:
+        if given.checkpoint != "latest":
             raise UsageError("a checkpoint is of one seed: resume that one, DIR/seed0")
         found = resume_seeds(given.run_dir, given.total_timesteps, shown=shown_of(given.output))
         return finish_several(found, given.output)

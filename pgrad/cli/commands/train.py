@@ -20,6 +20,7 @@ from pgrad.models.language.spec import LanguageSpec
 from pgrad.run import train
 from pgrad.run.config import RunOptions, default_spec
 from pgrad.run.seeds import train_seeds
+from pgrad.run.warm import shaped_like
 from pgrad.worlds.language.kind import is_language
 
 A = TypeVar("A")
@@ -89,7 +90,9 @@ def read_order(command: str, args: list[str], own: Any) -> Order:
         raise UsageError(
             f"{command} which algorithm? For example: {example} (there are: {', '.join(ALGORITHMS)})"
         )
-    name = choose(args[0], ALGORITHMS, "algorithm")
+    swapped = len(args) > 1 and args[1] in ALGORITHMS
+    meant = f"did you mean: pgrad {command} {args[1]} {args[0]}?" if swapped else ""
+    name = choose(args[0], ALGORITHMS, "algorithm", meant)
     algorithm = ALGORITHMS[name]
     fresh, what = algorithm(), f"{command} {name}"
     kind = Train[algorithm, type(own)]  # type: ignore[misc, valid-type]
@@ -99,7 +102,8 @@ def read_order(command: str, args: list[str], own: Any) -> Order:
     usual: Train = Train(**parts, algorithm=fresh, agent=default_spec(fresh))
     texts = f"is for language models (pgrad {what} parity --help shows all)", (Text, LanguageSpec)
     given: Train = parse(kind, what, args[1:], summary(algorithm), usual, texts)
-    if (spec := default_spec(given.algorithm)) != usual.agent:  # the usual agent of what was asked for
+    spec = shaped_like(given.run.init_from, default_spec(given.algorithm))
+    if spec != usual.agent:  # the usual agent of what was asked for
         usual = dataclasses.replace(usual, agent=spec)
         given = parse(kind, what, args[1:], summary(algorithm), usual, texts)
     if not given.world:

@@ -26,7 +26,7 @@ class Derivatives:
     def gradient(self, loss: Loss, batch: Batch) -> tuple[Tensor, Metrics]:
         """∇ of a loss [P], and what the loss reports."""
         call = Call(loss, batch)
-        program = self._program("gradient", call, self._slope)
+        program = self._program("a gradient", call, self._slope)
         if program is None:
             return slope(loss(self._machine.agent, batch), self._parameters)
         found: tuple[Tensor, Metrics] = program(call)
@@ -35,7 +35,7 @@ class Derivatives:
     def curvature(self, outputs: Outputs, batch: Batch) -> Callable[[Tensor], Tensor]:
         """v ↦ F·v [P], F the Hessian of a divergence at its minimum, where the outputs are."""
         call = Call(outputs, batch)
-        program = self._program("curvature", call, self._curved)
+        program = self._program("a curvature", call, self._curved)
         if program is None:
             return curvature(outputs(self._machine.agent, batch), self._parameters)
 
@@ -54,7 +54,7 @@ class Derivatives:
         """Machine code for a call, if there is and shall be some."""
         if not (self._by_machine and self._machine.compiles):
             return None
-        return self._machine.program(call, mathematics, self._kept, (what, self._group))
+        return self._machine.program(call, what, mathematics, self._kept, (what, self._group))
 
     def _kept(self) -> list[Tensor]:
         values = [group.values for group in self._flat.groups.values()]

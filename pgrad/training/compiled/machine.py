@@ -24,6 +24,9 @@ Mathematics = Callable[[Call, Sequence[Tensor], Sequence[Tensor], Generator | No
 Builder = Callable[[Iterator[Tensor]], Tree]
 """From the tensors of a tree, in its order, to the tree."""
 
+ACTING, BETWEEN = "acting", "numbers between gradient steps"
+"""What machine code is for, in words."""
+
 
 @dataclass(frozen=True)
 class Program:
@@ -100,7 +103,7 @@ class Machine:
         """function(agent, *inputs), without a gradient: inputs are trees, the last may be a generator."""
         if self.compiles:
             call = Call(function, *inputs)
-            program = self.program(call, self._plainly, self._state)
+            program = self.program(call, BETWEEN, self._plainly, self._state)
             if program is not None:
                 return program(call)
         return function(self.agent, *inputs)
@@ -111,7 +114,7 @@ class Machine:
         """
         if not self.compiles:
             return None
-        program = self.program(Call(function, *inputs), self._plainly, self._state)
+        program = self.program(Call(function, *inputs), ACTING, self._plainly, self._state)
         if program is None:
             return None
         return lambda tree, *generator: program.respond(leaves(tree), *generator)
@@ -119,17 +122,19 @@ class Machine:
     def program(
         self,
         call: Call,
+        what: str,
         mathematics: Mathematics,
         kept: Callable[[], list[Tensor]],
         around: tuple[Any, ...] = (),
     ) -> Program | None:
         """Machine code for calls like this one; None where there is none, for a reason that was told.
 
-        `around` (plain values) says what `mathematics` does beside the call.
+        what: what it is to the person who waits. `around` (plain values) says what `mathematics` does beside
+        the call.
         """
         key = (around, call.key)
         if key not in self._programs:
-            self._programs[key] = self._make(call, mathematics, kept(), around)
+            self._programs[key] = self._make(call, what, mathematics, kept(), around)
         return self._programs[key]
 
     def tensors(self) -> dict[str, Tensor]:
@@ -152,10 +157,12 @@ class Machine:
             own = dict(zip(self._names, kept, strict=True))
             return self.call_with(own, call, tensors, generator)
 
-    def _make(self, call: Call, mathematics: Mathematics, kept: list[Tensor], around: Any) -> Program | None:
+    def _make(
+        self, call: Call, what: str, mathematics: Mathematics, kept: list[Tensor], around: Any
+    ) -> Program | None:
         try:
             with warnings.catch_warnings(action="ignore"):  # the compiler's own
-                return self._compiled(call, mathematics, kept, around)
+                return self._compiled(call, what, mathematics, kept, around)
         except package.NoCompilerError as error:
             if self._can_compile:
                 self.warn(f"nothing can be compiled here: the run goes on as it is written ({error})")
@@ -164,7 +171,9 @@ class Machine:
             self.warn(f"{call.name} cannot be compiled and runs as it is written ({package.reason(error)})")
         return None
 
-    def _compiled(self, call: Call, mathematics: Mathematics, kept: list[Tensor], around: Any) -> Program:
+    def _compiled(
+        self, call: Call, what: str, mathematics: Mathematics, kept: list[Tensor], around: Any
+    ) -> Program:
         given = [x.contiguous() for x in call.tensors]
         device = kept[0].device
         scratch = None if call.generator is None else Generator(call.generator.device)
@@ -185,7 +194,8 @@ class Machine:
         key = package.key_of([described, around, forms, launch.described(device)])
         code = package.load(key, device)
         if code is None:
-            code = self._built(call, module or trace(function, inputs, len(draws)), inputs, key, device)
+            module = module or trace(function, inputs, len(draws))
+            code = self._built(f"{what} ({call.name})", module, inputs, key, device)
         if launch.on_gpu(device):
             plainly = partial(run_plainly, module)
             code = launch.launched(code, plainly, kept, call.name, self.warn)
@@ -193,13 +203,13 @@ class Machine:
         return Program(code, kept, draws, map_tree(torch.detach, answer), call)
 
     def _built(
-        self, call: Call, module: GraphModule, inputs: list[Tensor], key: str, device: torch.device
+        self, what: str, module: GraphModule, inputs: list[Tensor], key: str, device: torch.device
     ) -> package.Code | None:
         """Machine code of a graph; on a GPU None without a compiler, where the graph itself is recorded."""
         try:
             package.prepare()
             kept = f"it is kept in {package.folder()}"
-            self.tell(f"compiling {call.name}, half a minute or so, once for these shapes: {kept}")
+            self.tell(f"compiling {what}, half a minute or so, once for these shapes: {kept}")
             return package.build(module, inputs, key, device)
         except Exception:
             if not launch.on_gpu(device):

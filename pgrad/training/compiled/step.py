@@ -36,7 +36,7 @@ class CompiledStep:
 
     def __call__(self, call: Call, share: float) -> Metrics | None:
         """A step with `share` of the first step sizes, and what it reports; None where there is no code."""
-        program = self._machine.program(call, self._mathematics, self._kept, self._around)
+        program = self._machine.program(call, "a gradient step", self._mathematics, self._kept, self._around)
         if program is None:
             return None
         sizes = []

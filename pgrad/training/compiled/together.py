@@ -35,7 +35,7 @@ class CompiledTogether:
 
     def __call__(self, call: Call, share: float) -> list[Metrics] | None:
         """What each step reports, with `share` of the first step sizes; None where there is no code."""
-        program = self._machine.program(call, self._mathematics, self._kept, self._around)
+        program = self._machine.program(call, "gradient steps", self._mathematics, self._kept, self._around)
         if program is None:
             return None
         sizes = []

@@ -61,7 +61,8 @@ def find(name: str, others: tuple[str, ...] = ()) -> EnvSpec:
     except (gymnasium.error.DeprecatedEnv, gymnasium.error.VersionNotFound) as error:
         raise UsageError(_line(str(error))) from None
     except gymnasium.error.Error as error:
-        near = nearest(plain, (*gymnasium.registry, *others), 3)
+        known = gymnasium.registry if module else (*gymnasium.registry, *others)
+        near = nearest(plain, known, 3, before=f"{module}:" if module else "")
         raise UsageError(f"unknown world {name!r}: {near or _line(str(error))}") from None
     latest = find_highest_version(spec.namespace, spec.name)
     if latest is not None and spec.version is not None and latest > spec.version:

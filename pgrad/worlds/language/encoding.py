@@ -6,6 +6,9 @@ from typing import Any
 from pgrad.errors import UsageError
 from pgrad.worlds.language.prompts import Content, Prompt
 
+SHOWN = 10
+"""So many unknown characters are named."""
+
 
 def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
     """The tokens of a prompt: a text as it is, a conversation through the tokenizer's chat template with the
@@ -20,7 +23,8 @@ def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
         raise UsageError(f"{where} has no tokens: {_short(prompt.content)}")
     unknown, eos = tokenizer.unk_token_id, tokenizer.eos_token_id
     if unknown is not None and unknown != eos and unknown in ids:
-        raise UsageError(f"the tokenizer does not know a part of {where}: {_short(prompt.content)}")
+        told = f"{_short(prompt.content)}{_unknown(tokenizer, prompt.content)}"
+        raise UsageError(f"the tokenizer does not know a part of {where}: {told}")
     if isinstance(prompt.content, str) and ids[-1] == eos:
         raise UsageError(f"the tokenizer ends {where} with its EOS: set add_eos_token=False")
     return ids
@@ -34,7 +38,8 @@ def encode_solution(tokenizer: Any, text: str, eos: int, row: int = 0) -> list[i
     ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     unknown = tokenizer.unk_token_id
     if unknown is not None and unknown != tokenizer.eos_token_id and unknown in ids:
-        raise UsageError(f"the tokenizer does not know a part of the solution of row {row}: {_short(text)}")
+        told = f"{_short(text)}{_unknown(tokenizer, text)}"
+        raise UsageError(f"the tokenizer does not know a part of the solution of row {row}: {told}")
     return [*ids, eos]
 
 
@@ -67,6 +72,15 @@ def _ids(tokenizer: Any, prompt: Prompt) -> list[int]:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         where = f"the conversation of row {prompt.index}"
         raise UsageError(f"the chat template refuses {where}: {line}") from error
+
+
+def _unknown(tokenizer: Any, content: Content) -> str:
+    """The characters that are unknown by themselves, to be said behind a text; empty where none is."""
+    text = content if isinstance(content, str) else "".join(message["content"] for message in content)
+    ids = {one: tokenizer(one, add_special_tokens=False)["input_ids"] for one in dict.fromkeys(text)}
+    found = [repr(one) for one, its in ids.items() if tokenizer.unk_token_id in its]
+    more = ", …" if len(found) > SHOWN else ""
+    return f" (unknown: {', '.join(found[:SHOWN])}{more})" if found else ""
 
 
 def _short(content: Content) -> str:
