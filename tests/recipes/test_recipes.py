@@ -86,7 +86,8 @@ def test_committed_evidence_was_made_with_the_recipes() -> None:
         recipe = RECIPES[result["recipe"]]
         assert (result["world"], result["total_timesteps"]) == (recipe.world, recipe.total_timesteps)
         assert result["algorithm"] == type(recipe.algorithm).__name__
-        assert len(result["seeds"]) >= recipe.seeds >= 3
+        few = 1 if recipe.reach is None else 3  # seeds are enough
+        assert len(result["seeds"]) >= recipe.seeds >= few
         assert recipe.verdict([row["eval_mean"] for row in result["seeds"]]) is result["reached"]
 
 

@@ -47,9 +47,8 @@ def test_one_program_does_what_the_steps_do(name: str) -> None:
     for _ in range(12):
         one, other = plain.iterate(), quick.iterate()
         assert other == pytest.approx(one, rel=1e-4, abs=1e-5)
-    assert [line.split()[1] for line in told if "gradient_step" in line] == [
-        f"{type(quick.algorithm).__name__}.gradient_step,"
-    ]
+    step = f"gradient steps ({type(quick.algorithm).__name__}.gradient_step)"
+    assert [step in line for line in told if "gradient_step" in line] == [True]
     assert not [line for line in told if "cannot" in line or ".loss" in line]
     assert quick.learner.n_updates == plain.learner.n_updates > 0
     ours, theirs = everything(plain), everything(quick)
