@@ -92,7 +92,8 @@ class Collector:
                 self._storage.open(n, t, seen, self.world.ended, action)
             step = self._step(action)
             if self.memory.state:
-                self.memory.start = self._storage.over[t].clone()
+                resets = self._storage.resets(t)
+                self.memory.start = resets if t + 1 < n else resets.clone()
             self._obs, seen = step.obs, self._see(step.obs)
             self._storage.write(t, action, logp, step, self.world.ended, seen)
             if t + 1 < n:

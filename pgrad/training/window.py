@@ -61,6 +61,10 @@ class Window:
                 self._last[k] = x, value
             place[...] = value
 
+    def resets(self, t: int) -> Tensor:
+        """Which environments only reset in step t [B], until the next window writes there."""
+        return self._before[t][0]
+
     def settled(self) -> Trajectory | None:
         """The trajectory, with the weights of all rows that were written; None before the first."""
         if self._traj is not None and self._after:
