@@ -23,6 +23,11 @@ class Sequence:
     length: int  # rows of the sequences that minibatches are made of, at most
 
 
+def without_memory(obs: Tree) -> Tree:
+    """The observation itself, where it comes with a memory."""
+    return obs.obs if isinstance(obs, Sequence) else obs
+
+
 def by_row(function: Callable[[Tree], Tree], obs: Tree) -> Tree:
     """function(obs) of a window [T, B, ...], every row with the memory that is stored with it.
 

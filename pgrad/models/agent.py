@@ -11,7 +11,7 @@ from gymnasium import spaces
 from torch import Generator, Tensor, nn
 
 from pgrad.data.masked import Masked, bare
-from pgrad.data.sequence import Sequence
+from pgrad.data.sequence import Sequence, without_memory
 from pgrad.data.trajectory import Trajectory
 from pgrad.data.tree import Tree, map_tree
 from pgrad.errors import UsageError
@@ -143,7 +143,7 @@ class Agent(nn.Module):
 
     def observe(self, traj: Trajectory) -> None:
         """Show fresh observations to the normaliser: once per trajectory, after it was learned from."""
-        obs = traj.obs.obs if isinstance(traj.obs, Sequence) else traj.obs
+        obs = without_memory(traj.obs)
         self._masked |= isinstance(obs, Masked)
         if self.normalizer is not None:
             self.normalizer.update(map_tree(lambda x: x[:-1], bare(obs)), traj.mask)
@@ -202,5 +202,5 @@ class Agent(nn.Module):
 
 def _restrict(policy: Any, seen: Tree) -> Any:
     """Only the allowed actions, where the observation says which they are."""
-    obs = seen.obs if isinstance(seen, Sequence) else seen
+    obs = without_memory(seen)
     return restrict(policy, obs.allowed) if isinstance(obs, Masked) else policy

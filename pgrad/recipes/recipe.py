@@ -6,6 +6,7 @@ from typing import Any
 from pgrad.algorithms import Algorithm
 from pgrad.models import AgentSpec
 from pgrad.models.language.spec import LanguageSpec
+from pgrad.report.plots import unit
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Recipe:
     @property
     def title(self) -> str:
         """What a plot is headed with."""
-        return f"{self.name} · {self.total_timesteps:,} {'tokens' if self.texts else 'steps'}"
+        return f"{self.name} · {self.total_timesteps:,} {unit(self.texts)}"
 
     def verdict(self, means: list[float]) -> bool | None:
         """Whether these per-seed returns reach what they must; None where nothing must be reached."""

@@ -54,7 +54,7 @@ def learning_curve(metrics: Path, picture: Path, *, title: str = "", texts: bool
     found = (pair for pair in LEARNING if any(len(points(columns, metric)[0]) for metric in pair))
     pair = next(found, LEARNING[0])
     training, other = (points(columns, metric) for metric in pair)
-    figure, axes = _canvas(title, (TEXT_NAMES if texts else NAMES)[pair[0]], _unit(texts))
+    figure, axes = _canvas(title, (TEXT_NAMES if texts else NAMES)[pair[0]], unit(texts))
     labels, style = ("training", "held out"), dict[str, Any](ls=DASHES[1])
     if pair == LEARNING[0]:
         style = {"marker": "o", "ms": 4.5, "mfc": "white"}
@@ -72,7 +72,7 @@ def learning_curve(metrics: Path, picture: Path, *, title: str = "", texts: bool
         steps = int(max(columns[STEP], default=0))
         axes.set_xlim(0, max(steps, 1))
         nothing = "no completion was judged" if texts else "no episode ended"
-        text = f"{nothing} in {steps:,} {_unit(texts)}"
+        text = f"{nothing} in {steps:,} {unit(texts)}"
         axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", color="0.4")
         axes.set_yticks([])
     figure.axes[0].set_xlim(left=0)  # steps count from 0
@@ -110,7 +110,7 @@ def compare(
         known = sorted({key for group in tables.values() for table in group for key in table})
         raise UsageError(f"no run has a number for {metric!r}; there are: {', '.join(known)}")
     name = (TEXT_NAMES if texts else NAMES).get(metric, metric)
-    figure, axes = _canvas(title, labels[1] or name, labels[0] or _unit(texts))
+    figure, axes = _canvas(title, labels[1] or name, labels[0] or unit(texts))
     for k, (label, group) in enumerate(curves.items()):
         _draw_group(axes, label, [curve for curve in group if len(curve[0])], k)
     _legend(axes)
@@ -168,7 +168,7 @@ def _draw_group(axes: Any, label: str, curves: list[Points], k: int) -> None:
     axes.fill_between(steps, low, high, color=style["color"], alpha=0.18, lw=0)
 
 
-def _unit(texts: bool) -> str:
+def unit(texts: bool) -> str:
     """What the steps of a run are."""
     return "tokens" if texts else "steps"
 

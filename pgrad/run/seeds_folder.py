@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pgrad.errors import CheckpointError, UsageError
-from pgrad.report.plots import common_metric, compare, points
+from pgrad.report.plots import common_metric, compare, points, unit
 from pgrad.run.config import RunConfig
 from pgrad.training.disk.files import reason, write_atomic
 from pgrad.training.disk.log import read
@@ -106,5 +106,5 @@ def draw(path: Path, config: RunConfig, seeds: Sequence[int]) -> None:
     there = [file for file, table in tables.items() if len(points(table, metric)[0])]
     if there:
         texts = is_language(config.world)
-        title = f"{config.world_name} · {config.options.total_timesteps:,} {'tokens' if texts else 'steps'}"
+        title = f"{config.world_name} · {config.options.total_timesteps:,} {unit(texts)}"
         compare({config.algorithm_name: there}, path / PICTURE, metric=metric, title=title, texts=texts)

@@ -10,7 +10,7 @@ from gymnasium.spaces import Box
 from torch import Generator, Tensor, nn
 
 from pgrad.data import Tree
-from pgrad.data.sequence import Sequence
+from pgrad.data.sequence import without_memory
 from pgrad.models import Agent
 from pgrad.models.encoder import is_image
 from pgrad.models.feedforward import Network
@@ -42,7 +42,7 @@ def small(agent: Agent, seen: Tree) -> Callable[..., Choice] | None:
     recurs = type(network) is RecurrentNetwork
     if type(agent) is not Agent or not (recurs or type(network) is Network):
         return None
-    obs = seen.obs if isinstance(seen, Sequence) else seen
+    obs = without_memory(seen)
     if not isinstance(obs, Tensor) or obs.device.type != "cpu" or network.rounds_apart:
         return None
     n, space = len(obs), network.encoder.space
@@ -71,9 +71,7 @@ def small(agent: Agent, seen: Tree) -> Callable[..., Choice] | None:
                 after, remembered = remember(x, seen.state["cells"].numpy(), seen.start.numpy())
                 state, x = {"cells": torch.from_numpy(after)}, np.concatenate([x, remembered], 1)
             for weight, bias, activation in layers:
-                x = np.matmul(x, weight)
-                x += bias
-                x = activation(x)
+                x = activation(_product(x, weight, bias))
             action, logp = choose(x, generator)
         return torch.from_numpy(action), torch.from_numpy(logp), state
 
@@ -98,6 +96,13 @@ def _linear(layer: Any) -> tuple[Numbers, Numbers]:
     return layer.weight.detach().numpy().T, layer.bias.detach().numpy()
 
 
+def _product(x: Numbers, weight: Numbers, bias: Numbers) -> Numbers:
+    """What a linear layer makes of x, as a new array."""
+    y: Numbers = np.matmul(x, weight)
+    y += bias
+    return y
+
+
 def _normalizer(agent: Agent) -> Callable[[Numbers], Numbers] | None:
     """`agent.normalizer`."""
     normalizer = agent.normalizer
@@ -115,8 +120,7 @@ def _categorical(head: CategoricalHead, n: int) -> Head:
     noise, tiny, rows = draws.numpy(), np.finfo(np.float32).tiny, np.arange(n)
 
     def choose(features: Numbers, generator: Generator | None) -> tuple[Any, Numbers]:
-        logits = np.matmul(features, weight)
-        logits += bias
+        logits = _product(features, weight, bias)
         if generator is None:
             action = logits.argmax(-1)
         else:
@@ -137,8 +141,7 @@ def _gaussian(head: GaussianHead, n: int) -> Head:
     noise, constant = draws.numpy(), 0.5 * math.log(2.0 * math.pi) * len(bias)
 
     def choose(features: Numbers, generator: Generator | None) -> tuple[Any, Numbers]:
-        mean = np.matmul(features, weight)
-        mean += bias
+        mean = _product(features, weight, bias)
         action = mean
         if generator is not None:
             draws.normal_(generator=generator)

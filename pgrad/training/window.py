@@ -3,13 +3,11 @@
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pgrad.data import Trajectory, Tree, leaves, map_tree
 from pgrad.worlds.protocol import Step
-
-Numbers = NDArray[Any]
+from pgrad.worlds.spaces import Array
 
 
 class Window:
@@ -25,7 +23,7 @@ class Window:
         # Where each step writes, as views: before it, what is seen; after it, what it did and what came.
         self._before: list[list[Tensor]] = []
         self._after: list[list[Tensor]] = []
-        self._places: list[list[Numbers]] = []  # all of a step, by numpy; none where it cannot
+        self._places: list[list[Array]] = []  # all of a step, by numpy; none where it cannot
         self._last: list[tuple[Any, Any]] = []  # what was written last, as it came and by numpy
 
     def open(self, n: int, done: int, seen: Tree, ended: Tensor, action: Tree) -> None:

@@ -12,6 +12,7 @@ from pgrad.cli.parse import parse
 from pgrad.recipes import RECIPES
 from pgrad.recipes.runner import run_recipes
 from pgrad.recipes.table import digits
+from pgrad.report.plots import unit
 from pgrad.report.statistics import FEW
 
 
@@ -38,8 +39,8 @@ def run(args: list[str]) -> int:
     if not given.names:
         for recipe in RECIPES.values():
             reach = "" if recipe.reach is None else f"≥ {recipe.reach:g}"
-            unit = "tokens" if recipe.texts else "steps "
-            print(f"{recipe.name:34} {recipe.world:15} {recipe.total_timesteps:>9,} {unit}  {reach}".rstrip())
+            size = f"{recipe.total_timesteps:>9,} {unit(recipe.texts):6}"
+            print(f"{recipe.name:34} {recipe.world:15} {size}  {reach}".rstrip())
         return 0
     seeds = chosen_seeds(given.own.seeds)
     recipes = [RECIPES[choose(name, RECIPES, "recipe", "pgrad recipe lists all")] for name in given.names]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pgrad.data import Masked, Trajectory, leaves
 from pgrad.data.masked import bare
-from pgrad.data.sequence import Sequence
+from pgrad.data.sequence import without_memory
 from pgrad.errors import CheckpointError, UsageError
 from pgrad.training.disk.files import is_disk_full, reason, write_atomic
 from pgrad.training.disk.packing import for_disk
@@ -116,7 +116,7 @@ def _lay_out(traj: Trajectory, info: dict[str, Any]) -> Recording:
     facts = {name: rows(getattr(traj, name)) for name in FACTS}
     facts["done"][torch.tensor(lengths).add(1).cumsum(0) - 1] = True
     returns = [float((traj.reward[:n, k]).sum()) for k, n in enumerate(lengths)]
-    shown = traj.obs.obs if isinstance(traj.obs, Sequence) else traj.obs
+    shown = without_memory(traj.obs)
     return Recording(
         tuple(rows(x) for x in leaves(bare(shown))),
         rows(shown.allowed) if isinstance(shown, Masked) else None,
