@@ -1,5 +1,8 @@
 """What algorithms with a critic share: credit by its values, its own loss, and what it reports."""
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -31,6 +34,20 @@ def value_loss(agent: Agent, batch: Batch) -> tuple[Tensor, Metrics]:
     assert batch.target is not None
     error = mean(squared_error(agent.value(batch.obs), batch.target), batch.mask, batch.decisions)
     return 0.5 * error, {"train/value_loss": error.detach()}
+
+
+def passes(
+    learner: Learner, batch: Batch, batch_size: int, n_epochs: int, anew: Callable[[], Batch] | None
+) -> Iterator[Batch]:
+    """The minibatches of every pass over a batch; credit `anew`, if any, comes before each but the first.
+
+    Only advantages and targets are new: what acted and what the critic said then stay as they were.
+    """
+    for epoch in range(n_epochs):
+        if epoch > 0 and anew is not None:
+            newer = anew().flatten()
+            batch = replace(batch, advantage=newer.advantage, target=newer.target)
+        yield from learner.minibatches(batch, batch_size)
 
 
 def critic_metrics(learner: Learner, batch: Batch) -> Metrics:

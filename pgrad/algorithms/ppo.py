@@ -1,6 +1,5 @@
 """Proximal policy optimisation with a clipped objective (Schulman et al. 2017, arXiv 1707.06347)."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -8,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pgrad.algorithms.critic import critic_metrics, gae_credit
+from pgrad.algorithms.critic import critic_metrics, gae_credit, passes
 from pgrad.algorithms.metrics import decision_metrics, entropy_of, normalized
 from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.reference import with_penalty
@@ -104,16 +103,10 @@ class PPO:
         left = 1.0 - learner.progress if self.clip_range_schedule == "linear" else 1.0
         clip_range = torch.full((), max(self.clip_range * left, 1e-8), device=batch.mask.device)
         now = partial(self.loss, clip_range=clip_range)
-        for minibatch in self.passes(learner, traj, batch):
+        recompute = partial(learner.compute, partial(self.credit, moved=True), traj)
+        anew = recompute if self.recompute_advantage else None
+        for minibatch in passes(learner, batch, self.batch_size or batch.mask.numel(), self.n_epochs, anew):
             metrics = learner.descend(now, minibatch)
             if self.target_kl is not None and metrics["train/approx_kl"] > 1.5 * self.target_kl:
                 break
         return critic_metrics(learner, batch) | {"train/clip_range": clip_range}
-
-    def passes(self, learner: Learner, traj: Trajectory, batch: Batch) -> Iterator[Batch]:
-        """The minibatches of every pass."""
-        anew = partial(self.credit, moved=True)
-        for epoch in range(self.n_epochs):
-            if epoch > 0 and self.recompute_advantage:
-                batch = replace(learner.compute(anew, traj).flatten(), value=batch.value)
-            yield from learner.minibatches(batch, self.batch_size or batch.mask.numel())

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pgrad.algorithms.critic import critic_metrics, gae_credit
+from pgrad.algorithms.critic import critic_metrics, gae_credit, passes
 from pgrad.algorithms.metrics import decision_metrics, normalized
 from pgrad.algorithms.protocol import Agent, Critic, Learner, Metrics, Optimizer, Schedule
 from pgrad.algorithms.validate import check_batch_size, validate
@@ -35,6 +35,7 @@ class PPOKL:
     beta: float = 1.0  # β, weight of the KL penalty (its first value, where it adapts)
     target_kl: float | None = 0.01  # KL that one update may cost; β adapts to it
     normalize_advantage: bool = True  # standardise advantages within each minibatch
+    recompute_advantage: bool = False  # estimate advantages anew, by the newer critic, before each pass
     ent_coef: float = 0.01  # c₂, weight of the entropy bonus
     vf_coef: float = 0.5  # c₁, weight of the critic's squared error
     max_grad_norm: float = 0.5  # clip the gradient to this norm
@@ -53,9 +54,11 @@ class PPOKL:
         return Steps(self.n_steps)
 
     @torch.no_grad()
-    def credit(self, agent: Agent, traj: Trajectory) -> Batch:
-        """PPO's credit, and the whole policy that acted."""
-        batch = gae_credit(agent, traj, self.gamma, self.gae_lambda)
+    def credit(self, agent: Agent, traj: Trajectory, moved: bool = False) -> Batch:
+        """PPO's credit, and the whole policy that acted: of an agent that has `moved` since, PPO's only."""
+        batch = gae_credit(agent, traj, self.gamma, self.gae_lambda, moved)
+        if moved:
+            return batch
         # Cloned: a σ that does not depend on the state is a view of the parameter that is about to move.
         return replace(batch, policy=map_tree(Tensor.clone, by_row(agent.policy, batch.obs)))
 
@@ -90,9 +93,10 @@ class PPOKL:
         batch = learner.compute(self.credit, traj).flatten()
         beta = learner.variables.setdefault("beta", torch.tensor(self.beta))
         now = partial(self.loss, beta=hand_over(beta, batch.mask.device))
-        for _ in range(self.n_epochs):
-            for minibatch in learner.minibatches(batch, self.batch_size):
-                learner.descend(now, minibatch)
+        recompute = partial(learner.compute, partial(self.credit, moved=True), traj)
+        anew = recompute if self.recompute_advantage else None
+        for minibatch in passes(learner, batch, self.batch_size, self.n_epochs, anew):
+            learner.descend(now, minibatch)
         assert batch.policy is not None
         with torch.no_grad():
             kl = mean(batch.policy.kl(learner.agent.policy(batch.obs)), batch.mask)

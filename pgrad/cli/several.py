@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from pgrad.cli.finish import Output
-from pgrad.report.statistics import FEW, over_runs
+from pgrad.report.statistics import over_runs, told
 from pgrad.run.seeds import Seeds, Shown
 from pgrad.run.seeds_folder import PICTURE, can_go_on, error_file, seed_folder
 from pgrad.training.shown import number
@@ -71,11 +71,6 @@ def _say(found: Seeds) -> None:
 def say_mean(values: Sequence[float]) -> None:
     """The mean of a number that every seed has, and how sure it is."""
     over = over_runs(values)
-    told = "one seed, no interval"
-    if "interval" in over:
-        low, high = map(number, over["interval"])
-        few = "" if len(values) >= FEW else f"; fewer than {FEW} seeds say little"
-        told = f"95% interval over {len(values)} seeds {low} … {high}{few}"
-    print(f"{'mean':<15}{number(over['mean'])} ({told})")
+    print(f"{'mean':<15}{told(over, len(values), number)}")
     if "iqm" in over:
         print(f"{'middle half':<15}{number(over['iqm'])} (interquartile mean)")

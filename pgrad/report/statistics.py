@@ -1,7 +1,7 @@
 """Statistics over episodes and seeds (Agarwal et al. 2021, arXiv 2108.13264)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -55,3 +55,12 @@ def over_runs(values: Sequence[float]) -> dict[str, Any]:
     found: dict[str, Any] = {"mean": sum(values) / len(values)}
     found |= {"interval": bootstrap_interval(values)} if len(values) > 1 else {}
     return found | ({"iqm": interquartile_mean(values)} if len(values) >= FEW else {})
+
+
+def told(found: dict[str, Any], runs: int, number: Callable[[float], str]) -> str:
+    """The mean that `over_runs` found and how sure it is, in words; `number` writes one."""
+    if "interval" not in found:
+        return f"{number(found['mean'])} (one seed, no interval)"
+    low, high = map(number, found["interval"])
+    few = "" if runs >= FEW else f"; fewer than {FEW} seeds say little"
+    return f"{number(found['mean'])} (95% interval over {runs} seeds {low} … {high}{few})"

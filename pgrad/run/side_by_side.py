@@ -8,9 +8,11 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any, Literal
 
 import torch
@@ -163,6 +165,7 @@ def _carry_out(connection: Connection, job: Job, said: str, folder: str, environ
     for name in ("SIGINT", "SIGHUP"):  # reach every process of a terminal: they are for the parent
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    Thread(target=_stop_alone, daemon=True).start()
     file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for stream in (1, 2):
         os.dup2(file, stream)
@@ -186,6 +189,14 @@ def _carry_out(connection: Connection, job: Job, said: str, folder: str, environ
         outcome = _outcome(job, tell)
         connection.send(("row", newest))
         connection.send(("outcome", outcome))
+
+
+def _stop_alone() -> None:
+    """Ask this process to save and stop once its parent is gone, which nobody can ask any more."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _outcome(job: Job, tell: Tell) -> Outcome:

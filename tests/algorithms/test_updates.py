@@ -124,22 +124,29 @@ def test_every_decision_once_an_epoch(algorithm: Any) -> None:
         assert sorted(seen) == sorted(once)
 
 
-def test_recomputed_advantages() -> None:
-    """With recompute_advantage the second epoch sees the credit of the critic as it is by then; logp
-    stays."""
+@pytest.mark.parametrize("kind", [PPO, PPOKL])
+def test_recomputed_advantages(kind: Any) -> None:
+    """With recompute_advantage the second epoch sees the credit of the critic as it is by then; what
+    acted stays: log π and, where it is kept, the whole policy."""
     traj = window(table(3))
     first: dict[bool, list[Batch]] = {}
     for recompute in (False, True):
         learner = Descent(table(3), RATE)
-        PPO(batch_size=60, n_epochs=2, recompute_advantage=recompute).update(learner, traj)
+        kind(batch_size=60, n_epochs=2, recompute_advantage=recompute).update(learner, traj)
         first[recompute] = [batch for _, batch in learner.steps]
     same, anew = first[False], first[True]
     assert torch.equal(same[0].advantage, anew[0].advantage)
     assert torch.equal(same[0].advantage, same[1].advantage)
     assert torch.equal(same[1].logp, anew[1].logp)
+    if kind is PPOKL:
+        before, after = (batch.policy for batch in anew)
+        assert before is not None
+        assert after is not None
+        assert torch.equal(before.kl(after), torch.zeros(60))
     moved = table(3)
-    PPO(batch_size=60, n_epochs=1).update(Descent(moved, RATE), traj)
-    assert torch.equal(anew[1].advantage, PPO().credit(moved, traj).advantage.flatten())
+    kind(batch_size=60, n_epochs=1).update(Descent(moved, RATE), traj)
+    assert torch.equal(anew[1].advantage, kind().credit(moved, traj).advantage.flatten())
+    assert torch.equal(anew[1].target, kind().credit(moved, traj).target.flatten())
     assert not torch.allclose(anew[1].advantage, anew[0].advantage)
 
 

@@ -5,6 +5,8 @@ import io
 import json
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,14 @@ from tests.cli.test_process import FOREVER
 from tests.cli.tools import cli, start
 
 SMALL = "a2c probe-both --total-timesteps 128 --n-envs 4 --n-steps 16"
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """At most two minutes."""
+    until = time.monotonic() + 120.0
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -134,7 +144,7 @@ def test_a_seed_that_fails_is_an_exit_code(here: Path) -> None:
 
 def test_ctrl_c_saves_all_and_all_go_on(tmp_path: Path) -> None:
     folder = tmp_path / "all"
-    with start(*FOREVER, "--log-every", "100", "--run-dir", folder, "--seeds", "2") as process:
+    with start(*FOREVER, "--log-every", "100", "--run-dir", folder, "--seeds", "2", "--jobs", "2") as process:
         assert process.stdout is not None
         for line in process.stdout:
             if "mean" in line and "[" in line:  # both have told something
@@ -150,6 +160,19 @@ def test_ctrl_c_saves_all_and_all_go_on(tmp_path: Path) -> None:
         steps = read(folder / f"seed{k}/metrics.csv")["time/total_timesteps"]
         assert steps == sorted(set(steps))
         assert max(done) + 1000 <= steps[-1] < max(done) + 1100
+
+
+def test_seeds_save_and_stop_when_their_parent_is_killed(tmp_path: Path) -> None:
+    """Nobody can ask them to stop any more, and nobody hears what they say."""
+    folders = [tmp_path / f"all/seed{k}" for k in range(2)]
+    where = "--log-every", "100", "--run-dir", tmp_path / "all"
+    with start(*FOREVER, *where, "--seeds", "2", "--jobs", "2") as process:
+        tables = [folder / "metrics.csv" for folder in folders]
+        wait_for(lambda: all(table.exists() and table.read_text().count("\n") > 1 for table in tables))
+        process.kill()
+    wait_for(lambda: not any((folder / "lock").exists() for folder in folders))
+    for folder in folders:
+        assert any((folder / "checkpoints").iterdir())
 
 
 def test_bench_tells_every_stage_and_writes_nothing(here: Path) -> None:

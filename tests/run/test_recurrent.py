@@ -153,7 +153,7 @@ def test_whole_episodes_begin_with_an_empty_memory(kind: str) -> None:
 
 ALGORITHMS: dict[str, Any] = {
     "ppo": pg.PPO(n_steps=16, batch_size=16, n_epochs=2, recompute_advantage=True),
-    "ppo-kl": pg.PPOKL(n_steps=16, batch_size=16, n_epochs=2),
+    "ppo-kl": pg.PPOKL(n_steps=16, batch_size=16, n_epochs=2, recompute_advantage=True),
     "trpo": pg.TRPO(n_steps=16, batch_size=16, n_critic_updates=2, sub_sampling_factor=2),
     "a2c": pg.A2C(n_steps=5),
     "actor-critic": pg.ActorCritic(n_steps=7, n_critic_updates=2),

@@ -455,7 +455,11 @@ RESUMED = [
         "pendulum",
         NORMALIZED,
     ),
-    (pg.PPOKL(n_steps=8, batch_size=8, n_epochs=2, **LINEAR), "cartpole", NORMALIZED),
+    (
+        pg.PPOKL(n_steps=8, batch_size=8, n_epochs=2, recompute_advantage=True, **LINEAR),
+        "cartpole",
+        NORMALIZED,
+    ),
     (pg.A2C(), "cartpole", NORMALIZED),
     (pg.TRPO(n_steps=8, batch_size=8, n_critic_updates=2), "pendulum", NORMALIZED),
     (pg.OffPolicyActorCritic(n_steps=8, replay_ratio=2), "cartpole", NORMALIZED),

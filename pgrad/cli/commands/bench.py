@@ -9,6 +9,7 @@ from tyro.conf import FlagCreatePairsOff
 
 from pgrad.cli.commands.train import read_order, usage
 from pgrad.errors import UsageError
+from pgrad.report.plots import unit
 from pgrad.run.config import RunConfig
 from pgrad.run.measure import Measurement, measure
 from pgrad.training.shown import number, percent, rate, whole
@@ -54,7 +55,7 @@ def as_record(config: RunConfig, found: Measurement) -> dict[str, Any]:
 
 def as_text(config: RunConfig, found: Measurement) -> str:
     """A row for each stage, the longest first, and below what else there is to know."""
-    what = "tokens" if is_language(config.world) else "steps"
+    what = unit(is_language(config.world))
     head = f"{'stage':<10}{'ms/iteration':>14}{'share':>8}{f'{what}/s alone':>16}"
     rows = [
         f"{name:<10}{stage.milliseconds:>14,.2f}{percent(stage.share):>8}{rate(stage.steps_per_second):>16}"

@@ -13,7 +13,7 @@ from pgrad.recipes import RECIPES
 from pgrad.recipes.runner import run_recipes
 from pgrad.recipes.table import digits
 from pgrad.report.plots import unit
-from pgrad.report.statistics import FEW
+from pgrad.report.statistics import told
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,8 @@ def run(args: list[str]) -> int:
         for seed in result["seeds"]:
             returns = f"{seed['eval_mean']:.{k}f} ± {seed['eval_std']:.{k}f}"
             print(f"  seed {seed['seed']}: {returns} ({seed['seconds']:.0f} s)")
-        over = "one seed, no interval"
-        if "interval" in result:
-            low, high = result["interval"]
-            over = f"95% interval over seeds {low:.{k}f} … {high:.{k}f}"
-            if len(result["seeds"]) < FEW:
-                print(f"  fewer than {FEW} seeds: the interval says little")
+        mean = told(result, len(result["seeds"]), f"{{:.{k}f}}".format)
         verdict = {True: "reached", False: "not reached", None: "reported only"}[result["reached"]]
-        print(f"  mean {result['mean']:.{k}f} ({over}): {verdict}")
+        print(f"  mean {mean}: {verdict}")
     print(f"curves and results: {given.out}")
     return 0
