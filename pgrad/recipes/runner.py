@@ -151,9 +151,8 @@ def _trained(tell: Tell, recipe: Recipe, seed: int, directory: Path | None) -> t
     """The run, and how good it was at its beginning where another recipe came before it."""
     if directory is not None and checkpoints(directory / "checkpoints"):
         algorithm = settled(recipe.algorithm, recipe.agent)
-        return resume(
-            directory, recipe.total_timesteps, algorithm=algorithm, progress=False, callback=tell
-        ), None
+        total = max(recipe.total_timesteps, steps_of(directory / "checkpoints"))  # it may be done already
+        return resume(directory, total, algorithm=algorithm, progress=False, callback=tell), None
     with TemporaryDirectory() as place:
         warm, before = None, None
         if recipe.warm is not None:

@@ -98,6 +98,9 @@ def test_a_recipe_with_run_directories_goes_on_where_it_stopped(tmp_path: Path) 
         (result,) = run_recipes([recipe], [3], tmp_path / "kept", jobs=1, runs=runs)
     commands = (runs / "tiny-seed-3" / "command.txt").read_text().splitlines()
     assert len(commands) == 2
+    done = replace(TINY, total_timesteps=result["seeds"][0]["timesteps"] - 1)  # windows are whole: often more
+    (again,) = run_recipes([done], [3], tmp_path / "kept", jobs=1, runs=runs)
+    assert again["seeds"] == result["seeds"]
     (straight,) = run_recipes([TINY], [3], tmp_path / "straight", jobs=1)
     for row in (*result["seeds"], *straight["seeds"]):
         assert row.pop("seconds") > 0.0
