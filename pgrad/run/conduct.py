@@ -3,8 +3,10 @@
 import signal
 import sys
 import warnings
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from pgrad.models.language.spec import LanguageSpec
 from pgrad.report.plots import learning_curve
@@ -17,6 +19,7 @@ from pgrad.run.threads import torch_threads
 from pgrad.stopping import Stop, Stopped
 from pgrad.training.alarms import Alarms
 from pgrad.training.console import Console
+from pgrad.training.disk.checkpoint import steps_of
 from pgrad.training.disk.log import Sink
 from pgrad.training.disk.rundir import RunDir
 from pgrad.training.disk.samples import SampleLog
@@ -49,6 +52,8 @@ def conduct(
     title = f"{config.algorithm_name} · {config.world_name}{model} · seed {options.seed}"
 
     with ExitStack() as stack:
+        if directory is not None:
+            stack.enter_context(_told_what_is_kept(directory, training.world))
         stack.enter_context(torch_threads(config, training.agent.observation_space))
         signals = StopOnSignal()
         if directory is not None:  # else there is nothing to save before the end
@@ -99,6 +104,20 @@ def conduct(
             raise KeyboardInterrupt
         raise SystemExit(signals.exit_code)
     return telling.rows
+
+
+@contextmanager
+def _told_what_is_kept(directory: RunDir, world: Any) -> Iterator[None]:
+    """Say where a run stands that a second Ctrl-C ended before its last state was saved."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = steps_of(directory.checkpoints)
+        how = f"continue from {kept:,} steps with: pgrad resume {directory.path}"
+        if isinstance(world, VectorWorld):
+            how = NOT_CONTINUED
+        print(f"stopped at once; {how if kept else 'nothing was saved'}", file=sys.stderr)
+        raise
 
 
 def _evaluation(config: RunConfig, training: Training, stop: Stop) -> dict[str, float]:

@@ -178,3 +178,34 @@ def test_a_full_disk_at_the_end_is_an_error(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(CheckpointError, match="disk full"):
         pg.train(PPO, "cartpole", run_dir=tmp_path, save_every=10**6, **SMALL)
     assert len(rows(tmp_path)) > 0, "and the rows are kept"
+
+
+@pytest.mark.parametrize("save_every", [10**9, 32])
+def test_a_second_ctrl_c_says_what_is_kept(
+    save_every: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def impatient(row: dict[str, float]) -> None:
+        if row["time/total_timesteps"] >= 64:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        pg.train(
+            pg.A2C(),
+            "probe-both",
+            total_timesteps=1_000,
+            n_envs=2,
+            run_dir=tmp_path / "run",
+            log_every=32,
+            save_every=save_every,
+            callback=impatient,
+            progress=False,
+        )
+    kept = [int(path.name) for path in sorted((tmp_path / "run/checkpoints").iterdir())]
+    how = (
+        f"continue from {kept[-1]} steps with: pgrad resume {tmp_path / 'run'}"
+        if kept
+        else "nothing was saved"
+    )
+    assert capsys.readouterr().err == f"stopped at once; {how}\n"
+    assert bool(kept) is (save_every == 32)
