@@ -135,6 +135,8 @@ ROWS = {
             faster("pgrad compiled, EnvPool", 5.0, "sb3"),
             lighter("pgrad eager", "sb3"),
             lighter("pgrad compiled", "sb3"),
+            lighter("pgrad compiled, workers", "sb3"),
+            lighter("pgrad compiled, EnvPool", "sb3"),
         ),
     ),
     "D": Row(
@@ -193,10 +195,12 @@ ROWS = {
             pgrad(MEMORY_CARTPOLE, "pgrad eager"),
             pgrad(MEMORY_CARTPOLE, "pgrad compiled", "yes"),
             pgrad(MEMORY_CARTPOLE, "pgrad eager, through 128", agent={"sequence_length": 128}),
+            pgrad(MEMORY_CARTPOLE, "pgrad compiled, through 128", "yes", agent={"sequence_length": 128}),
             contrib(MEMORY_CARTPOLE),
         ),
         (
             faster("pgrad compiled", 5.0, "sb3-contrib"),
+            faster("pgrad compiled, through 128", 5.0, "sb3-contrib"),
             lighter("pgrad eager", "sb3-contrib"),
             lighter("pgrad compiled", "sb3-contrib"),
         ),

@@ -22,8 +22,8 @@ highest). Counts of environment steps, gradient steps and parameters are read fr
 Steps/s is the steady rate, after the first fifth of the run (SAC: after its first updates), and counts
 decisions: where an environment of pgrad only resets, that is none. The first update is counted from the start
 of the process, with all that earlier runs compiled at hand (JAX compiles in every process); what the very
-first run on a machine takes is in brackets. Memory is the peak of the process and its children together.
-Everything is in [results](results).
+first run on a machine takes is in brackets. Memory is the peak of the process and its children together,
+libraries counted once. Everything is in [results](results).
 """
 
 

@@ -23,6 +23,8 @@ class SAC:
     Critics: ½(Q_k(s, a) − y)², y = r + γ·(min_k Q̄_k(s', a') − α log π(a'|s')) with a' ~ π, Q̄ slow copies.
     Actor: E[min_k Q_k(s, ã) − α log π(ã|s)] with ã = reparameterised samples of π, never those replayed.
     Temperature: log α falls where the entropy is above its target, and rises below it.
+
+    The first decisions are the untrained policy's, not uniform. Critics of images share what looks at them.
     """
 
     learning_rate: float = 3e-4  # step size of the actor, the critics and the temperature

@@ -18,6 +18,7 @@ from pgrad.run.telling import Callback, Telling
 from pgrad.run.threads import torch_threads
 from pgrad.stopping import Stop, Stopped
 from pgrad.training.alarms import Alarms
+from pgrad.training.compiled import Foretold
 from pgrad.training.console import Console
 from pgrad.training.disk.checkpoint import steps_of
 from pgrad.training.disk.log import Sink
@@ -75,8 +76,16 @@ def conduct(
             if signals.requested is not None:
                 raise Stopped
 
+        foretold = Foretold(
+            training.compile_after,
+            options.total_timesteps,
+            (training.learner.n_updates, training.timesteps),
+        )
+
         def stopped() -> bool:
             console.update(training.timesteps)
+            if line := foretold.line(training.learner.n_updates, training.timesteps):
+                console.message(line)
             return not telling.wanted or signals.requested is not None
 
         run(

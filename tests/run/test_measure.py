@@ -8,7 +8,7 @@ import pgrad as pg
 from pgrad.run.config import RunOptions
 from pgrad.run.measure import Measurement, Stage, advice, measure
 from pgrad.run.start import configured
-from pgrad.training.compiled.worth import COMPILE_AFTER
+from pgrad.training.compiled.worth import COMPILE_AFTER, Foretold
 
 PPO = pg.PPO(n_steps=8, batch_size=16, n_epochs=3)
 
@@ -66,3 +66,22 @@ def test_advice_is_given_where_it_is_evident(monkeypatch: pytest.MonkeyPatch) ->
     assert advice(gym, measured(0.3, 0.3, 0.4)) == ""
     assert "waited 50% of the time" in advice(gym, replace(measured(0.6, 0.2, 0.2), busy=0.5))
     assert advice(configured(pg.SAC(), "pendulum", None, RunOptions()), measured(0.1, 0.1, 0.8)) == ""
+
+
+def test_when_machine_code_will_take_over_is_said_once() -> None:
+    """Ten gradient steps every 50 decisions, from the 40th on: the hundredth comes 90 / 10 · 50 after 90."""
+    foretold = Foretold(100, 1_000)
+    assert foretold.line(0, 40) == ""
+    assert "after 100 gradient steps, about step 540 (" in foretold.line(10, 90)
+    assert foretold.line(20, 140) == ""
+
+
+@pytest.mark.parametrize(
+    ("after", "seen"),
+    [(None, (0, 0)), (1_000, (0, 0)), (100, (100, 500))],  # never, not in this run, already
+)
+def test_nothing_is_said_where_machine_code_does_not_take_over(
+    after: int | None, seen: tuple[int, int]
+) -> None:
+    updates, timesteps = seen
+    assert Foretold(after, 1_000, seen).line(updates + 10, timesteps + 50) == ""

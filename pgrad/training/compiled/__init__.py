@@ -5,6 +5,15 @@ from pgrad.training.compiled.derivatives import Derivatives
 from pgrad.training.compiled.machine import Machine
 from pgrad.training.compiled.step import CompiledStep
 from pgrad.training.compiled.together import CompiledTogether
-from pgrad.training.compiled.worth import Compile, compile_after
+from pgrad.training.compiled.worth import Compile, Foretold, compile_after
 
-__all__ = ["Call", "Compile", "CompiledStep", "CompiledTogether", "Derivatives", "Machine", "compile_after"]
+__all__ = [
+    "Call",
+    "Compile",
+    "CompiledStep",
+    "CompiledTogether",
+    "Derivatives",
+    "Foretold",
+    "Machine",
+    "compile_after",
+]

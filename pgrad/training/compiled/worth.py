@@ -1,5 +1,6 @@
 """When a run is long enough for the compiler."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 Compile = Literal["auto", "yes", "no"]
@@ -19,3 +20,27 @@ def compile_after(wanted: Compile, usual: bool) -> int | None:
     if wanted == "auto":
         return COMPILE_AFTER if usual else None
     return 0 if wanted == "yes" else None
+
+
+@dataclass
+class Foretold:
+    """Says once at what step machine code will take over, from how fast gradient steps add up."""
+
+    after: int | None
+    total_timesteps: int
+    seen: tuple[int, int] = (0, 0)
+    done: bool = False
+
+    def line(self, updates: int, timesteps: int) -> str:
+        """What to say after an iteration; mostly nothing, as where the run ends before."""
+        (before, earlier), self.seen = self.seen, (updates, timesteps)
+        if self.done or self.after is None or updates == before or timesteps == earlier:
+            return ""
+        self.done = True
+        left = (self.after - updates) * (timesteps - earlier) / (updates - before)
+        if not 0 < left < self.total_timesteps - timesteps:
+            return ""
+        return (
+            f"machine code takes over after {self.after:,} gradient steps, about step "
+            f"{timesteps + round(left):,} (--compile yes: from the start)"
+        )
