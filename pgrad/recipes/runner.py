@@ -21,9 +21,14 @@ from pgrad.run.side_by_side import Job, Tell, at_once, side_by_side
 from pgrad.training.disk.checkpoint import checkpoints, steps_of
 from pgrad.training.disk.log import STEP, read
 from pgrad.training.signals import StopOnSignal
-from pgrad.training.versions import cores, versions
+from pgrad.training.versions import cores, hash_of_sources, versions
 
 EPISODES = 100
+SOURCES = hash_of_sources(
+    *(f"{room}/**/*.py" for room in ("math", "data", "models", "worlds", "algorithms", "training"))
+)[:12]
+"""Of what decides the numbers of a run: with the same one, on the same machine, come the same bits."""
+
 COLUMNS = (STEP, TRAINING, "rollout/ep_len_mean", EVALUATION, "eval/mean_ep_length")
 
 
@@ -109,6 +114,7 @@ def _summarize(recipe: Recipe, rows: list[dict[str, Any]], folder: Path) -> dict
         "versions": {
             k: v for k, v in versions().items() if k in ("pgrad", "torch", "gymnasium", "mujoco", "numpy")
         },
+        "sources": SOURCES,
     }
     (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
     curves = [folder / f"seed-{seed}.csv" for seed in seeds]

@@ -1,5 +1,6 @@
 """What a run is made with: versions, machine, devices. Nothing heavy is imported to find out the versions."""
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -43,6 +44,14 @@ def versions() -> dict[str, str | None]:
         "processor": _processor(),
         "cores": str(cores()),
     } | {package: _installed(package) for package in PACKAGES}
+
+
+def hash_of_sources(*patterns: str) -> str:
+    """Of the files of this library that match, as they are on the disk now."""
+    found, home = hashlib.sha256(), Path(__file__).parents[1]
+    for path in sorted({path for pattern in patterns for path in home.glob(pattern)}):
+        found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def cores() -> int:

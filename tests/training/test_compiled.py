@@ -29,6 +29,7 @@ from pgrad.training.compiled.describe import describe
 from pgrad.training.compiled.graph import Draw, Draws, trace
 from pgrad.training.loop import Training
 from pgrad.training.optimizers import Adam
+from pgrad.training.versions import hash_of_sources
 from tests.training.tools import NORMALIZED, training
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -414,16 +415,16 @@ def test_packages_are_named_by_the_sources_that_were_imported(
 ) -> None:
     """What changes on the disk afterwards is not what runs here; another process reads it, and its name is
     another."""
-    assert package._hash_of_sources() == package.SOURCES
+    assert hash_of_sources(*package.COMPILED) == package.SOURCES
     package._surroundings.cache_clear()
     before = package.key_of("it")
-    changed = tmp_path / "pgrad" / "training" / "compiled" / "package.py"
+    changed = tmp_path / "pgrad" / "training" / "optimizers.py"
     changed.parent.mkdir(parents=True)
     changed.write_text("edited")
-    monkeypatch.setattr(package, "__file__", str(changed))
+    monkeypatch.setattr("pgrad.training.versions.__file__", str(changed))
     package._surroundings.cache_clear()
     assert package.key_of("it") == before
-    assert package._hash_of_sources() != package.SOURCES
+    assert hash_of_sources(*package.COMPILED) != package.SOURCES
 
 
 @pytest.mark.usefixtures("interpreted")

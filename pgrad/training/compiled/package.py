@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from pgrad.training.compiled.graph import loops
+from pgrad.training.versions import hash_of_sources
 
 Code = Callable[[list[Tensor]], list[Tensor]]
 """Machine code: tensors in, tensors out; some of those that go in may be written to."""
@@ -59,15 +60,7 @@ def key_of(description: Any) -> str:
     return hashlib.sha256(whole.encode()).hexdigest()[:32]
 
 
-def _hash_of_sources() -> str:
-    found = hashlib.sha256()
-    home = Path(__file__).parents[2]
-    for path in sorted(path for pattern in COMPILED for path in home.glob(pattern)):
-        found.update(path.read_bytes())
-    return found.hexdigest()
-
-
-SOURCES = _hash_of_sources()
+SOURCES = hash_of_sources(*COMPILED)
 """As they are when they are imported: files that change later are not what runs here."""
 
 
