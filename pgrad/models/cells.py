@@ -19,15 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.nn.functional import pad
 
 from pgrad.models.derivative import (
     Gradients,
     after,
     before,
     differentiate,
+    each_of,
     kinds,
-    over_gates,
     project,
     slope,
 )
@@ -75,21 +74,26 @@ class GRUSequence(Function):
     def forward(ctx: Any, x: Tensor, keep: Tensor, state: Tensor, *weights: Tensor) -> Tensor:
         """[N, T, B, H]."""
         W, U, b, d = map(torch.stack, kinds(weights))
-        H = U.shape[-1]
-        (W_rz, W_n), (b_rz, b_n) = (torch.split(part, [2 * H, H], 1) for part in (W, b))
-        own = project(x, pad(W_rz, (0, 0, 0, H)), pad(b_rz, (0, H)) + d)
-        rows = own, project(x, W_n, b_n), keep.unsqueeze(0)
+        own, x_n = project(x, *GRUSequence.spread(W, b, d)).split_with_sizes(U.shape[1:], -1)
+        rows = own, x_n, keep.unsqueeze(0)
         y, rz, a_n, n = loop(GRUSequence.step, (state,), rows, (U.mT,))
         ctx.save_for_backward(x, keep, state, *weights, W, U, y, rz, a_n, n)
         return y
 
     @staticmethod
+    def spread(W: Tensor, b: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of W·x + b + d of r and z, of d of n, and of W·x + b of n."""
+        H = W.shape[1] // 3
+        (W_rz, W_n), (b_rz, b_n), (d_rz, d_n) = (x.split_with_sizes([2 * H, H], 1) for x in (W, b, d))
+        return torch.cat([W_rz, torch.zeros_like(W_n), W_n], 1), torch.cat([b_rz + d_rz, d_n, b_n], 1)
+
+    @staticmethod
     def step(h: Tensor, own: Tensor, x_n: Tensor, k: Tensor, Ut: Tensor) -> Taken:
         """As `gru_step` does it, of inputs that are W·x + b: x_n, and in `own` those of r and z, with d."""
         H, h = h.shape[-1], h * k
-        a_rz, a_n = torch.split(torch.baddbmm(own, h, Ut), [2 * H, H], -1)
+        a_rz, a_n = torch.baddbmm(own, h, Ut).split_with_sizes([2 * H, H], -1)
         rz = a_rz.sigmoid()
-        r, z = rz.chunk(2, -1)
+        r, z = each_of(2, rz)
         n = torch.addcmul(x_n, r, a_n).tanh()
         h = torch.lerp(n, h, z)
         return (h,), (h, rz, a_n, n)
@@ -103,10 +107,10 @@ class GRUSequence(Function):
     def slopes(state: Tensor, keep: Tensor, *kept: Tensor) -> Slopes:
         """What every step found in the memory, ∂h'/∂(U·h + d), ∂h'/∂ what is under the tanh, and z."""
         y, rz, a_n, n = kept
-        r, z = rz.chunk(2, -1)
-        h = before(state, y, keep)
-        to_n = (1.0 - z) * (1.0 - n * n)
-        to_a = torch.cat([slope(r) * a_n * to_n, slope(z) * (h - n), to_n * r], -1)
+        h, (r, z), (to_r, to_z) = before(state, y, keep), each_of(2, rz), each_of(2, slope(rz))
+        new = 1.0 - z
+        to_n = torch.addcmul(new, new * n, n, value=-1.0)
+        to_a = torch.cat([to_r * a_n * to_n, to_z * (h - n), to_n * r], -1)
         return h, to_a, to_n, z
 
     @staticmethod
@@ -125,19 +129,19 @@ class GRUSequence(Function):
         return (torch.baddbmm(dh * z, da, U),), (da, dh)
 
     @staticmethod
-    def push(da: Tensor, dp: Tensor, keep: Tensor, U: Tensor, *slopes: Tensor) -> Tensor:
+    def push(own: Tensor, rest: Tensor, keep: Tensor, U: Tensor, *slopes: Tensor) -> Tensor:
         """The change of h'."""
         to_a, to_n, z = slopes
-        to_p = torch.cat([to_a.narrow(-1, 0, 2 * z.shape[-1]), to_n], -1)
-        rows = over_gates(to_a * da + to_p * dp, 3), keep.unsqueeze(0), to_a, z
+        rows = own, to_n * rest, keep.unsqueeze(0), to_a, z
         (dy,) = loop(GRUSequence.forth, (torch.zeros_like(z[:, 0]),), rows, (U.mT,))
         return dy
 
     @staticmethod
-    def forth(dh: Tensor, own: Tensor, k: Tensor, to_a: Tensor, z: Tensor, Ut: Tensor) -> Taken:
-        """From the change of the last step's h to that of this one's, of which `own` is without the last."""
+    def forth(dh: Tensor, own: Tensor, x_n: Tensor, k: Tensor, to_a: Tensor, z: Tensor, Ut: Tensor) -> Taken:
+        """From the change of the last step's h to that of this one's."""
         dh = dh * k
-        dh = torch.addcmul(own + over_gates(torch.bmm(dh, Ut) * to_a, 3), dh, z)
+        of_r, of_z, of_n = each_of(3, torch.baddbmm(own, dh, Ut) * to_a)
+        dh = torch.addcmul(of_r + of_z + of_n + x_n, dh, z)
         return (dh,), (dh,)
 
 
@@ -148,21 +152,26 @@ class LSTMSequence(Function):
     def forward(ctx: Any, x: Tensor, keep: Tensor, state: Tensor, *weights: Tensor) -> Tensor:
         """[N, T, B, H]."""
         W, U, b, d = map(torch.stack, kinds(weights))
-        rows = project(x, doubled(W), doubled(b + d)), keep.unsqueeze(0)
-        kept = loop(LSTMSequence.step, state.chunk(2, -1), rows, (doubled(U).mT,))
+        rows = project(x, *map(to_sigmoids, LSTMSequence.spread(W, b, d))), keep.unsqueeze(0)
+        kept = loop(LSTMSequence.step, each_of(2, state), rows, (to_sigmoids(U).mT,))
         ctx.save_for_backward(x, keep, state, *weights, W, U, *kept)
         y: Tensor = kept[0]
         return y
 
     @staticmethod
-    def step(h: Tensor, c: Tensor, x: Tensor, k: Tensor, Ut: Tensor) -> Taken:
-        """As `lstm_step` does it, of inputs that are W·x + b + d, what is under g's tanh doubled in all.
+    def spread(W: Tensor, b: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of W·x + b + d; there are no others."""
+        return W, b + d
 
-        tanh a = 2·σ(2a) − 1: one σ for all gates takes a fraction of the time of a tanh.
+    @staticmethod
+    def step(h: Tensor, c: Tensor, x: Tensor, k: Tensor, Ut: Tensor) -> Taken:
+        """As `lstm_step` does it, of inputs that are W·x + b + d, what is under g's tanh times −2 in all.
+
+        tanh a = 1 − 2·σ(−2a): one σ for all gates takes a fraction of the time of a tanh.
         """
         gates = torch.baddbmm(x, h * k, Ut).sigmoid()
-        i, f, s, o = gates.chunk(4, -1)
-        c = torch.addcmul(f * (c * k) - i, i, s, value=2.0)
+        i, f, s, o = each_of(4, gates)
+        c = torch.addcmul(torch.addcmul(i, i, s, value=-2.0), f, c * k)
         squashed = c.tanh()
         h = o * squashed
         return (h, c), (h, c, gates, squashed)
@@ -178,11 +187,10 @@ class LSTMSequence(Function):
         and ∂c'/∂c.
         """
         y, c, gates, squashed = kept
-        (i, f, s, o), (first_h, first_c) = gates.chunk(4, -1), state.chunk(2, -1)
-        to_i, to_f, to_s, to_o = slope(gates).chunk(4, -1)
-        by = [to_i * (2.0 * s - 1.0), to_f * before(first_c, c, keep), 4.0 * to_s * i, to_o * squashed]
-        to_a = torch.cat(by, -1)
-        return before(first_h, y, keep), to_a, (1.0 - squashed * squashed) * o, f * keep
+        (i, f, s, o), (first_h, first_c) = each_of(4, gates), each_of(2, state)
+        to_i, to_f, to_s, to_o = each_of(4, slope(gates))
+        by = [to_i * (1.0 - 2.0 * s), to_f * before(first_c, c, keep), 4.0 * to_s * i, to_o * squashed]
+        return before(first_h, y, keep), torch.cat(by, -1), (1.0 - squashed * squashed) * o, f * keep
 
     @staticmethod
     def pull(grad: Tensor, keep: Tensor, U: Tensor, *slopes: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,27 +210,27 @@ class LSTMSequence(Function):
         return (torch.bmm(da, U), dc * f), (da,)
 
     @staticmethod
-    def push(da: Tensor, dp: Tensor, keep: Tensor, U: Tensor, *slopes: Tensor) -> Tensor:
+    def push(own: Tensor, rest: Tensor, keep: Tensor, U: Tensor, *slopes: Tensor) -> Tensor:
         """The change of h'."""
         none = torch.zeros_like(slopes[-1][:, 0])
-        rows = da + dp, keep.unsqueeze(0), *slopes
+        rows = own, keep.unsqueeze(0), *slopes
         (dy,) = loop(LSTMSequence.forth, (none, none), rows, (U.mT,))
         return dy
 
     @staticmethod
     def forth(dh: Tensor, dc: Tensor, own: Tensor, k: Tensor, *slopes_Ut: Tensor) -> Taken:
         """From the changes of the last step's h and c to those of this one's."""
-        (to_a, to_c, f, Ut), H = slopes_Ut, dh.shape[-1]
-        of_c, of_h = torch.split(torch.baddbmm(own, dh * k, Ut) * to_a, [3 * H, H], -1)
-        dc = torch.addcmul(over_gates(of_c, 3), dc, f)
-        dh = torch.addcmul(of_h, dc, to_c)
+        to_a, to_c, f, Ut = slopes_Ut
+        of_i, of_f, of_g, of_o = each_of(4, torch.baddbmm(own, dh * k, Ut) * to_a)
+        dc = torch.addcmul(of_i + of_f + of_g, dc, f)
+        dh = torch.addcmul(of_o, dc, to_c)
         return (dh, dc), (dh,)
 
 
-def doubled(x: Tensor) -> Tensor:
-    """Weights or biases of four gates [N, 4·H, ...], those of the third times two."""
+def to_sigmoids(x: Tensor) -> Tensor:
+    """Weights or biases of four gates [N, 4·H, ...], those of the third times −2."""
     i, f, g, o = x.chunk(4, 1)
-    return torch.cat([i, f, 2.0 * g, o], 1)
+    return torch.cat([i, f, -2.0 * g, o], 1)
 
 
 @dataclass(frozen=True)

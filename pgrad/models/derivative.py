@@ -31,8 +31,16 @@ class Layer(Protocol):
         """From the gradient of y to those of U·h + d and of W·x + b [N, T, B, G·H]."""
 
     @staticmethod
-    def push(da: Tensor, dp: Tensor, keep: Tensor, U: Tensor, *slopes: Tensor) -> Tensor:
-        """The change of y, from those of U·h + d (but for that of h) and of W·x + b: `pull` transposed."""
+    def spread(W: Tensor, b: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights and biases [N, ·, ...] that say what of every step x decides: G·H numbers that U·h is added
+        to, and others.
+        """
+
+    @staticmethod
+    def push(own: Tensor, rest: Tensor, keep: Tensor, U: Tensor, *slopes: Tensor) -> Tensor:
+        """The change of y, from those of the G·H numbers (but for that of h) and of the others: `pull`
+        transposed.
+        """
 
 
 def differentiate(ctx: Any, layer: type[Layer], plain: Callable[..., Tensor], grad: Tensor) -> Gradients:
@@ -97,11 +105,14 @@ class Pulled(Function):
         """The change of y where x and the weights change."""
         x, h, keep, W, U, *slopes = ctx.saved_tensors
         V, Q, b, d = map(torch.stack, kinds(changes[ctx.wants_x :]))  # of W, U and their biases
-        dp, da = project(x, V, b), torch.baddbmm(d.unsqueeze(1), rows(h), Q.mT)
+        begun = project(x, *ctx.layer.spread(V, b, d))
         if ctx.wants_x:
-            dp = dp + project(changes[0], W, torch.zeros_like(b))
-        found = ctx.layer.push(da.view_as(dp), dp, keep, U, *slopes)
-        return found, *[None] * (2 + len(ctx.saved_tensors))
+            none = torch.zeros_like(b)
+            begun = begun + project(changes[0], *ctx.layer.spread(W, none, none))
+        gates, others = U.shape[1], begun.shape[-1] - U.shape[1]
+        own, rest = begun.split_with_sizes([gates, others], -1)
+        own = torch.baddbmm(rows(own), rows(h), Q.mT).view(own.shape)
+        return ctx.layer.push(own, rest, keep, U, *slopes), *[None] * (2 + len(ctx.saved_tensors))
 
 
 class Bent(Function):
@@ -151,9 +162,9 @@ def slope(s: Tensor) -> Tensor:
     return torch.addcmul(s, s, s, value=-1.0)
 
 
-def over_gates(x: Tensor, n: int) -> Tensor:
-    """The sum over n gates [..., H] of x [..., n·H]."""
-    return x.view(*x.shape[:-1], n, -1).sum(-2)
+def each_of(n: int, x: Tensor) -> tuple[Tensor, ...]:
+    """What n gates have of x [..., n·H], [..., H] each. `chunk` would take twice as long."""
+    return x.split_with_sizes([x.shape[-1] // n] * n, -1)
 
 
 def before(state: Tensor, out: Tensor, keep: Tensor) -> Tensor:

@@ -120,6 +120,21 @@ def test_in_a_graph_it_is_one_loop(kind: str, shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_what_a_loop_leaves_can_be_learned_from(kind: str) -> None:
+    """Its steps are taken in inference mode; outputs and gradients are tensors like any other."""
+    cell = CELLS[kind]
+    own, (x, keep, state) = weights(cell), problem(cell)
+    with torch.no_grad():
+        y = cell.sequence.apply(x, keep, state, *own)
+    assert not y.is_inference()
+    scale = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad((y * scale).square().sum(), scale)
+    assert torch.allclose(slope, 2 * y.square().sum((0, 1, 2)))
+    grads = torch.autograd.grad(cell.sequence.apply(x, keep, state, *own).sum(), (x, *own))
+    assert not any(grad.is_inference() for grad in grads)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("given", [True, False])
 def test_products_with_a_gauss_newton_matrix_take_no_plain_step(
     kind: str, given: bool, monkeypatch: pytest.MonkeyPatch

@@ -35,13 +35,14 @@ class Derivatives:
     def curvature(self, outputs: Outputs, batch: Batch) -> Callable[[Tensor], Tensor]:
         """v ↦ F·v [P], F the Hessian of a divergence at its minimum, where the outputs are."""
         call = Call(outputs, batch)
-        program = self._program("a curvature", call, self._curved)
+        program = self._program("a curvature", call, self._curved, apart=True)
         if program is None:
             return curvature(outputs(self._machine.agent, batch), self._parameters)
+        answer = program.again(call)
 
         def product(v: Tensor) -> Tensor:
             self._vector.copy_(v)
-            found: Tensor = program(call)
+            found: Tensor = answer()
             return found
 
         return product
@@ -50,11 +51,13 @@ class Derivatives:
     def _parameters(self) -> list[Tensor]:
         return self._flat.groups[self._group].parameters
 
-    def _program(self, what: str, call: Call, mathematics: Mathematics) -> Program | None:
+    def _program(
+        self, what: str, call: Call, mathematics: Mathematics, apart: bool = False
+    ) -> Program | None:
         """Machine code for a call, if there is and shall be some."""
         if not (self._by_machine and self._machine.compiles):
             return None
-        return self._machine.program(call, what, mathematics, self._kept, (what, self._group))
+        return self._machine.program(call, what, mathematics, self._kept, (what, self._group), apart)
 
     def _kept(self) -> list[Tensor]:
         values = [group.values for group in self._flat.groups.values()]

@@ -15,6 +15,7 @@ from pgrad.data import Tree, leaves, map_tree
 from pgrad.training.compiled import launch, package
 from pgrad.training.compiled.call import Call
 from pgrad.training.compiled.describe import describe
+from pgrad.training.compiled.divided import divided, unshared
 from pgrad.training.compiled.graph import Draw, Draws, text, trace
 
 Mathematics = Callable[[Call, Sequence[Tensor], Sequence[Tensor], Generator | None], Tree]
@@ -37,18 +38,32 @@ class Program:
     draws: tuple[Draw, ...]  # what it asks its generator for
     answer: Tree  # an answer, whose tensors are replaced by the new ones
     example: Call  # whose function's owner must not be forgotten while it is known by its address
+    first: package.Code | None = None  # what the first tensor that is kept cannot change, taken by `code` too
 
     def __call__(self, call: Call) -> Tree:
         """The answer to a call; what is kept may have been written to."""
         return self.respond(call.tensors, call.generator)
 
+    def again(self, call: Call) -> Callable[[], Tree]:
+        """The answer to a call, as often as is asked: meanwhile only the first tensor that is kept may be
+        written to.
+        """
+        if self.first is None:
+            return partial(self, call)
+        inputs = self._inputs(call.tensors)
+        inputs += unshared(self.first(list(inputs)))
+        return lambda: self._build(iter(self.code(list(inputs))))
+
     def respond(self, tensors: Iterable[Tensor], generator: Generator | None = None) -> Tree:
         """The answer to a call with these tensors."""
-        inputs = [*self.kept, *[x if x.is_contiguous() else x.contiguous() for x in tensors]]
+        inputs = self._inputs(tensors)
         for draw in self.draws:
             assert generator is not None
             inputs.append(draw(generator))
         return self._build(iter(self.code(inputs)))
+
+    def _inputs(self, tensors: Iterable[Tensor]) -> list[Tensor]:
+        return [*self.kept, *[x if x.is_contiguous() else x.contiguous() for x in tensors]]
 
     @cached_property
     def _build(self) -> Builder:
@@ -126,15 +141,17 @@ class Machine:
         mathematics: Mathematics,
         kept: Callable[[], list[Tensor]],
         around: tuple[Any, ...] = (),
+        apart: bool = False,
     ) -> Program | None:
         """Machine code for calls like this one; None where there is none, for a reason that was told.
 
         what: what it is to the person who waits. `around` (plain values) says what `mathematics` does beside
-        the call.
+        the call. apart: what the first tensor that is kept cannot change shall be computed once for many
+        answers (`Program.again`, and nothing else).
         """
         key = (around, call.key)
         if key not in self._programs:
-            self._programs[key] = self._make(call, what, mathematics, kept(), around)
+            self._programs[key] = self._make(call, what, mathematics, kept(), around, apart)
         return self._programs[key]
 
     def tensors(self) -> dict[str, Tensor]:
@@ -158,11 +175,11 @@ class Machine:
             return self.call_with(own, call, tensors, generator)
 
     def _make(
-        self, call: Call, what: str, mathematics: Mathematics, kept: list[Tensor], around: Any
+        self, call: Call, what: str, mathematics: Mathematics, kept: list[Tensor], around: Any, apart: bool
     ) -> Program | None:
         try:
             with warnings.catch_warnings(action="ignore"):  # the compiler's own
-                return self._compiled(call, what, mathematics, kept, around)
+                return self._compiled(call, what, mathematics, kept, around, apart)
         except package.NoCompilerError as error:
             if self._can_compile:
                 self.warn(f"nothing can be compiled here: the run goes on as it is written ({error})")
@@ -172,7 +189,7 @@ class Machine:
         return None
 
     def _compiled(
-        self, call: Call, what: str, mathematics: Mathematics, kept: list[Tensor], around: Any
+        self, call: Call, what: str, mathematics: Mathematics, kept: list[Tensor], around: Any, apart: bool
     ) -> Program:
         given = [x.contiguous() for x in call.tensors]
         device = kept[0].device
@@ -191,30 +208,39 @@ class Machine:
         if described is None or launch.on_gpu(device):
             module = trace(function, inputs, len(draws))
             described = described or text(module)
-        key = package.key_of([described, around, forms, launch.described(device)])
-        code = package.load(key, device)
-        if code is None:
+        parts = ("first", "rest") if apart and not draws and not launch.on_gpu(device) else ("",)
+        identity = [described, around, forms, launch.described(device)]
+        keys = [package.key_of([*identity, part] if part else identity) for part in parts]
+        codes = [package.load(key, device) for key in keys]
+        if None in codes:
             module = module or trace(function, inputs, len(draws))
-            code = self._built(f"{what} ({call.name})", module, inputs, key, device)
+            codes = self._built(f"{what} ({call.name})", module, inputs, keys, device)
+        first, code = codes if len(codes) == 2 else (None, codes[0])
         if launch.on_gpu(device):
             plainly = partial(run_plainly, module)
             code = launch.launched(code, plainly, kept, call.name, self.warn)
         assert code is not None
-        return Program(code, kept, draws, map_tree(torch.detach, answer), call)
+        return Program(code, kept, draws, map_tree(torch.detach, answer), call, first)
 
     def _built(
-        self, what: str, module: GraphModule, inputs: list[Tensor], key: str, device: torch.device
-    ) -> package.Code | None:
-        """Machine code of a graph; on a GPU None without a compiler, where the graph itself is recorded."""
+        self, what: str, module: GraphModule, inputs: list[Tensor], keys: list[str], device: torch.device
+    ) -> list[package.Code | None]:
+        """Machine code of a graph, or of its two parts; on a GPU None without a compiler, where the graph
+        itself is recorded.
+        """
         try:
             package.prepare()
             kept = f"it is kept in {package.folder()}"
             self.tell(f"compiling {what}, half a minute or so, once for these shapes: {kept}")
-            return package.build(module, inputs, key, device)
+            if len(keys) == 1:
+                return [package.build(module, inputs, keys[0], device)]
+            fixed, rest = divided(module, 0)
+            first = package.build(fixed, inputs, keys[0], device)
+            return [first, package.build(rest, [*inputs, *unshared(first(list(inputs)))], keys[1], device)]
         except Exception:
             if not launch.on_gpu(device):
                 raise
-            return None
+            return [None]
 
 
 def run_plainly(module: Any, tensors: list[Tensor]) -> list[Tensor]:
