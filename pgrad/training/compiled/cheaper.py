@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pgrad.training.compiled import products
+
 NUMERATOR = (
     0.9999999935691004,
     0.13444496585134094,
@@ -51,11 +53,18 @@ def tanh(x: Tensor) -> Tensor:
 
 
 def mm(a: Tensor, b: Tensor) -> Tensor:
-    """a·b [M, N] as (bᵀ·aᵀ)ᵀ where N is small and M is not: up to five times faster."""
+    """a·b [M, N] as (bᵀ·aᵀ)ᵀ where N is small and M is not: up to five times faster.
+
+    Else, if large, as one of products side by side, where the compiler writes those.
+    """
     (m, _), (_, n) = a.shape, b.shape
-    if n >= m or n % VECTOR == 0 or not _is_on_processor(a):
+    if not _is_on_processor(a):
         return NotImplemented
-    return torch.mm(b.t(), a.t()).t()
+    if n < m and n % VECTOR:
+        return torch.mm(b.t(), a.t()).t()
+    if _is_for_compiler(a, b):
+        return torch.bmm(a.unsqueeze(0), b.unsqueeze(0)).squeeze(0)
+    return NotImplemented
 
 
 def addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1.0, alpha: float = 1.0) -> Tensor:
@@ -66,11 +75,15 @@ def addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1.0, alpha: float
 
 
 def bmm(a: Tensor, b: Tensor) -> Tensor:
-    """Products [K, M, N] side by side; as `mm`."""
+    """Products [B, M, N] side by side; as `mm`. The compiler's own want each row of a in one piece."""
     m, n = a.shape[-2], b.shape[-1]
-    if n >= m or n % VECTOR == 0 or not _is_on_processor(a):
+    if not _is_on_processor(a):
         return NotImplemented
-    return torch.bmm(b.mT, a.mT).mT
+    if n < m and n % VECTOR:
+        return torch.bmm(b.mT, a.mT).mT
+    if _is_for_compiler(a, b) and a.stride(-1) != 1:
+        return torch.bmm(a.contiguous(), b)
+    return NotImplemented
 
 
 def baddbmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1.0, alpha: float = 1.0) -> Tensor:
@@ -78,6 +91,12 @@ def baddbmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1.0, alpha: flo
     if (beta, alpha) != (1.0, 1.0) or not _is_on_processor(a):
         return NotImplemented
     return torch.bmm(a, b) + bias
+
+
+def _is_for_compiler(a: Tensor, b: Tensor) -> bool:
+    """Whether the compiler writes a·b itself."""
+    large = products.is_large(a.shape[-2], b.shape[-1], a.shape[-1])
+    return large and a.dtype == torch.float32 and products.own()
 
 
 def _is_on_processor(x: Tensor) -> bool:

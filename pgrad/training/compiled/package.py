@@ -7,7 +7,7 @@ import platform
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from pgrad.training.compiled import products
 from pgrad.training.compiled.graph import loops
 from pgrad.training.versions import hash_of_sources
 
@@ -119,17 +120,24 @@ def build(module: GraphModule, inputs: Sequence[Tensor], key: str, device: torch
     """
     import torch._inductor
 
-    home = folder()
-    with signals_later(), tempfile.TemporaryDirectory(dir=home) as scratch, torch.no_grad():
+    home, on_processor = folder(), device.type == "cpu"
+    choosing = products.chosen_by_size() if on_processor else nullcontext()
+    with signals_later(), choosing, tempfile.TemporaryDirectory(dir=home) as scratch, torch.no_grad():
         program = torch.export.export(module, tuple(inputs))
         made = torch._inductor.aoti_compile_and_package(
             program,
             package_path=f"{scratch}/{key}.pt2",
-            inductor_configs=(OPTIONS | (LOOPS if loops(module) else {})) if device.type == "cpu" else {},
+            inductor_configs=_options(module) if on_processor else {},
         )
         os.replace(made, home / f"{key}.pt2")
     _make_room(home)
     return _open(home / f"{key}.pt2", device)
+
+
+def _options(module: GraphModule) -> dict[str, Any]:
+    if loops(module):
+        return OPTIONS | LOOPS
+    return OPTIONS | (products.OPTIONS if products.own() else {})
 
 
 @contextmanager
