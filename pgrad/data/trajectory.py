@@ -105,10 +105,10 @@ class Batch:
 
     def split(self, n: int) -> "Iterator[Batch]":
         """All decisions, or sequences, of a flattened batch, `n` at a time, as views."""
-        fields = {name: part for name in names(Batch) if is_tree(part := getattr(self, name))}
-        pieces = [split_tree(part, n, self.axis) for part in fields.values()]
-        for parts in zip(*pieces, strict=True):
-            yield replace(self, **dict(zip(fields, parts, strict=True)))
+        fields = {name: getattr(self, name) for name in names(Batch)}
+        split = {name: split_tree(part, n, self.axis) for name, part in fields.items() if is_tree(part)}
+        for parts in zip(*split.values(), strict=True):
+            yield Batch(**fields | dict(zip(split, parts, strict=True)))
 
     def columns(self, index: Tensor) -> "Batch":
         """The columns at `index` [n] of a batch that is not flattened."""

@@ -12,7 +12,7 @@ from pgrad.data import Episodes, Steps, Trajectory, Tree, map_tree
 from pgrad.errors import CheckpointError, TrainingError, UsageError, WorldError
 from pgrad.models import Agent
 from pgrad.stopping import Stop, go_on
-from pgrad.training.acting import Choice, likeliest, sampled
+from pgrad.training.acting import Choice, Chooser, Written, likeliest, sampled
 from pgrad.training.compiled import Machine
 from pgrad.training.devices import put_generator_back
 from pgrad.training.endless import LONG, look_for_an_end
@@ -24,6 +24,12 @@ from pgrad.training.unfinished import Unfinished
 from pgrad.training.window import Window
 from pgrad.worlds.gym.vector import NOT_CONTINUED, VectorWorld
 from pgrad.worlds.protocol import Step, World
+
+AHEAD = 64
+"""Steps for which random numbers may be drawn together where nobody knows how many there will be."""
+
+FEW = 4
+"""Steps of a window that are so soon over that it does not pay to prepare for them."""
 
 
 class Collector:
@@ -47,15 +53,19 @@ class Collector:
         self.world, self.agent, self.generator = world, agent, generator
         self.stages = Stages() if stages is None else stages
         self._machine = Machine(agent) if machine is None else machine
-        self._how: tuple[Any, ...] = (likeliest,) if deterministic else (sampled, generator)
-        self._choose: Callable[..., Choice] | None = None  # that function, as the machine runs it now
+        self._function: Callable[..., Choice] = likeliest if deterministic else sampled
+        self._noise = () if deterministic else (generator,)
+        self._small: Chooser | None = None  # that function by numpy, if it can be; looked for once
+        self._looked = False
+        self._chooser: Chooser | None = None  # that function, as it runs now
         self._together = world.device == generator.device  # world and agent
         self.episodes = EpisodeStatistics()
         self.memory = agent.memory(world.n_envs)
         self._obs: Tree | None = None
+        self._steps = AHEAD  # of this collection, as far as is known
         self._storage = Window(generator.device)
         self._unfinished = Unfinished()
-        self._logp: Tensor | None = None  # of the actions that were taken last
+        self._last: tuple[Tree, Tensor] | None = None  # the actions taken last, and what was noted of them
         self.played = 0  # decisions of the last collection, those included that nothing is learned from
 
     @torch.no_grad()
@@ -64,16 +74,20 @@ class Collector:
 
         `stop` is called after every step; where it raises, the next call goes on after that step.
         """
-        self._choose = None
+        self._chooser = self._last = None
+        self._steps = request.n if isinstance(request, Steps) else AHEAD
         try:
             if isinstance(request, Steps):
                 played = traj = self._window(request.n, stop)
             else:
                 played, traj = self._whole(request, stop)
         except WorldError:
-            if self._logp is not None:
-                _require_finite(self._logp)  # the world broke on what the policy broke
+            if self._last is not None:
+                _require_finite(self._logp(*self._last))  # the world broke on what the policy broke
             raise
+        finally:
+            if self._chooser is not None:
+                self._chooser.end()
         _require_finite(played.logp)
         # Ended is what was reset after it, or stood still: where lives are lost that is less than `done`.
         over = self._storage.over
@@ -87,20 +101,21 @@ class Collector:
         obs = self._reset() if self._obs is None else self._obs
         seen, first = self._see(obs), self._unfinished.steps
         for t in range(first, n):
-            action, logp = self._act(seen)
+            action, noted = self._act(seen)
             if t == first:
-                self._storage.open(n, t, seen, self.world.ended, action)
+                assert self._chooser is not None
+                self._storage.open(n, t, seen, self.world.ended, action, noted, self._chooser)
             step = self._step(action)
             if self.memory.state:
                 resets = self._storage.resets(t)
                 self.memory.start = resets if t + 1 < n else resets.clone()
             self._obs, seen = step.obs, self._see(step.obs)
-            self._storage.write(t, action, logp, step, self.world.ended, seen)
+            self._storage.write(t, action, noted, step, self.world.ended, seen)
             if t + 1 < n:
                 self._unfinished.steps = t + 1
                 stop()
         self._unfinished.steps = 0
-        traj = self._storage.settled()
+        traj = self._storage.settled(n)
         assert traj is not None
         # The row that only resets is an episode of its own, of weight zero.
         traj.done.logical_or_(traj.terminated).logical_or_(self._storage.over[:-1])
@@ -125,8 +140,9 @@ class Collector:
             active = torch.arange(self.world.n_envs, device=self.world.device) < n
         while bool(active.any()):
             seen = self._see(obs)
-            action, logp = self._act(seen)
-            seen, ended = map_tree(torch.clone, seen), self.world.ended.clone()
+            action, noted = self._act(seen)
+            logp = self._logp(action, noted)
+            (seen, action), ended = map_tree(torch.clone, (seen, action)), self.world.ended.clone()
             step = self._step(action, active)
             done = step.terminated | step.truncated | ~active
             rows.append((seen, action, logp, *map_tree(torch.clone, tuple(step[1:3])), done, active.float()))
@@ -150,14 +166,31 @@ class Collector:
         return self.memory.see(self._moved(obs, self._device))
 
     def _act(self, seen: Tree) -> tuple[Tree, Tensor]:
-        """Actions and their log-probabilities."""
-        function, *noise = self._how
-        if self._choose is None:
-            ready = self._machine.ready(function, seen, *noise)
-            self._choose = ready or small(self.agent, seen) or partial(function, self.agent)
-        action, self._logp, state = self._choose(seen, *noise)
-        self.memory.advance(state)
-        return action, self._logp
+        """Actions, and what is noted of them: their log-probabilities, or what these are made of."""
+        if self._chooser is None:
+            self._chooser = self._chosen_by(seen)
+            self._chooser.begin(self._steps - self._unfinished.steps)
+        action, noted, state = self._chooser(seen, *self._noise)
+        self._last = action, noted
+        if state:
+            self.memory.advance(state)
+        return action, noted
+
+    def _chosen_by(self, seen: Tree) -> Chooser:
+        """By numpy, or machine code, which is faster with a memory or for few steps, or else as written."""
+        if not self._looked:
+            self._small, self._looked = small(self.agent, seen), True
+        if self._small is not None and not self.memory.state and self._steps >= FEW:
+            return self._small
+        ready = self._machine.ready(self._function, seen, *self._noise)
+        if ready is not None:
+            return Written(ready)
+        return self._small or Written(partial(self._function, self.agent))
+
+    def _logp(self, action: Tree, noted: Tensor) -> Tensor:
+        """The log-probabilities of what was chosen."""
+        assert self._chooser is not None
+        return self._chooser.log_prob(noted, action)
 
     def _step(self, action: Tree, active: Tensor | None = None) -> Step:
         sent = self._moved(action, self.world.device)  # waits for the device that chose it
@@ -188,7 +221,7 @@ class Collector:
             "episodes": self.episodes.state_dict(),
             "started": self._obs is not None,
             "memory": self.memory.state_dict(),
-            "unfinished": self._unfinished.state_dict(self._storage.settled()),
+            "unfinished": self._unfinished.state_dict(self._storage.settled(self._unfinished.steps)),
         }
 
     def _world_state(self) -> dict[str, Any] | None:

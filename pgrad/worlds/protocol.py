@@ -50,6 +50,8 @@ class World(Protocol):
     def step(self, action: Tree, active: Tensor | None = None) -> Step:
         """Step with actions as sampled [B, ...]; the world clips or shifts them to its own bounds.
 
+        They may be in buffers that are overwritten before the next step: a world copies what it keeps.
+
         Environments where `active` [B] is false are left alone: same observation, reward 0, flags false.
         """
         ...

@@ -30,7 +30,7 @@ from pgrad.training.compiled.graph import Draw, Draws, trace
 from pgrad.training.loop import Training
 from pgrad.training.optimizers import Adam
 from pgrad.training.versions import hash_of_sources
-from tests.training.tools import NORMALIZED, training
+from tests.training.tools import CODED, NORMALIZED, training
 
 pytestmark = pytest.mark.usefixtures("cache")
 SMALL = pg.AgentSpec(net_arch=(8,))
@@ -282,7 +282,7 @@ def test_graphs_are_the_same_up_to_rounding(algorithm: Any, world: str, agent: A
 
 
 def test_machine_code_is_the_same_up_to_rounding() -> None:
-    compare(pg.PPO(n_steps=8, batch_size=8, n_epochs=2), "cartpole", NORMALIZED)
+    compare(pg.PPO(n_steps=8, batch_size=8, n_epochs=2), "cartpole", CODED)
 
 
 def compare(algorithm: Any, world: str, agent: Any) -> None:
@@ -483,7 +483,7 @@ def test_stops_anywhere_change_nothing(algorithm: Any, world: str, agent: Any) -
 
 
 def test_stops_change_nothing_of_what_the_compiler_made() -> None:
-    stop_and_go_on(pg.PPO(n_steps=8, batch_size=8, n_epochs=2), "cartpole", NORMALIZED, after=0, every=(9,))
+    stop_and_go_on(pg.PPO(n_steps=8, batch_size=8, n_epochs=2), "cartpole", CODED, after=0, every=(9,))
 
 
 def stop_and_go_on(algorithm: Any, world: str, agent: Any, after: int, every: tuple[int, ...]) -> None:
@@ -564,7 +564,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing_and_is_told(after: int | No
 @pytest.mark.usefixtures("interpreted")
 def test_whole_episodes_are_only_acted_by_machine_code() -> None:
     """Their lengths differ every time: there would be a program for each, compiled anew."""
-    plain, quick = (training(pg.Reinforce(n_episodes=2), "cartpole", agent=SMALL) for _ in range(2))
+    plain, quick = (training(pg.Reinforce(n_episodes=2), "cartpole", agent=CODED) for _ in range(2))
     quick.compile_after = 0
     told: list[str] = []
     quick.learner.machine.tell = told.append

@@ -9,13 +9,15 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sp
 from torch import Generator, Tensor, nn
 
 from pgrad import PPO, AgentSpec
+from pgrad.data import Episodes, Steps
 from pgrad.data.masked import Masked
 from pgrad.errors import TrainingError
 from pgrad.math.distributions import Categorical
 from pgrad.models import Agent, build_agent
-from pgrad.training import collect
-from pgrad.training.acting import likeliest, sampled
-from pgrad.training.small import SHARED_OUT, small
+from pgrad.training import collect, noise
+from pgrad.training.acting import Choice, likeliest, sampled
+from pgrad.training.small import SHARED_OUT, Small, small
+from pgrad.worlds.gym.gymnasium import GymnasiumWorld
 from tests.training.tools import training
 
 VECTOR, MATRIX = Box(-1.0, 1.0, (5,)), Box(-1.0, 1.0, (2, 3))
@@ -60,15 +62,47 @@ SPECS = [
 @pytest.mark.parametrize("n", [1, 8])
 def test_same_as_the_module(obs: Space[Any], action: Space[Any], spec: AgentSpec, n: int) -> None:
     agent, seen = built(obs, action, spec), shown(obs, n)
-    choose = small(agent, seen)
-    assert choose is not None
+    choose = begun(agent, seen)
     generators = Generator().manual_seed(3), Generator().manual_seed(3)
     with torch.no_grad():
         for _ in range(20):
-            ours, theirs = choose(seen, generators[0]), sampled(agent, seen, generators[1])
+            ours, theirs = answer(choose, seen, generators[0]), sampled(agent, seen, generators[1])
             same(ours, theirs)
             assert torch.equal(generators[0].get_state(), generators[1].get_state())
-        same(choose(seen), likeliest(agent, seen))
+        same(answer(choose, seen), likeliest(agent, seen))
+
+
+@pytest.mark.parametrize("action", [Discrete(2), Box(-1.0, 1.0, (3,))])
+@pytest.mark.parametrize("steps", [2, 5, 1000])
+@pytest.mark.parametrize("taken", [1, 4, 5, 7, 12])
+@pytest.mark.parametrize("singly", [True, False])
+def test_numbers_drawn_together_are_those_of_each_step(
+    action: Space[Any], steps: int, taken: int, singly: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever it ends; log-probabilities of many steps are those of each. Few are drawn at once."""
+    if singly and not noise.drawn_singly():
+        pytest.skip("torch draws otherwise here")
+    monkeypatch.setattr(noise, "AT_ONCE", 6 * 3 * 2)
+    monkeypatch.setattr(noise, "drawn_singly", lambda: singly)
+    agent, n = built(VECTOR, action), 3
+    choose = begun(agent, shown(VECTOR, n))
+    generators = Generator().manual_seed(3), Generator().manual_seed(3)
+    with torch.no_grad():
+        for collection in range(3):
+            choose.begin(steps)
+            for parameter in agent.parameters():
+                parameter.add_(0.1)
+            choose.begin(steps)
+            ours, theirs = [], []
+            for t in range(taken):
+                seen = shown(VECTOR, n, seed=10 * collection + t)
+                ours.append(tuple(x.clone() for x in choose(seen, generators[0])[:2]))
+                theirs.append(sampled(agent, seen, generators[1])[:2])
+            choose.end()
+            assert torch.equal(generators[0].get_state(), generators[1].get_state())
+            actions, noted = (torch.stack(x) for x in zip(*ours, strict=True))
+            expected = tuple(torch.stack(x) for x in zip(*theirs, strict=True))
+            same((actions, choose.log_prob(noted, actions), {}), (*expected, {}))
 
 
 @pytest.mark.parametrize("memory", ["gru", "lstm"])
@@ -81,15 +115,14 @@ def test_same_as_the_module_with_a_memory(memory: Any, critic: Any, action: Any,
     agent, n = built(VECTOR, action, spec, critic=critic), 5
     memories = agent.memory(n), agent.memory(n)
     generators = Generator().manual_seed(3), Generator().manual_seed(3)
-    choose = small(agent, memories[0].see(shown(VECTOR, n)))
-    assert choose is not None
+    choose = begun(agent, memories[0].see(shown(VECTOR, n)))
     with torch.no_grad():
         for t in range(20):
             obs = shown(VECTOR, n, seed=t)
-            ours = choose(memories[0].see(obs), generators[0])
+            ours = answer(choose, memories[0].see(obs), generators[0])
             theirs = sampled(agent, memories[1].see(obs), generators[1])
             same(ours, theirs)
-            same(choose(memories[0].see(obs)), likeliest(agent, memories[1].see(obs)))
+            same(answer(choose, memories[0].see(obs)), likeliest(agent, memories[1].see(obs)))
             for own, (_, _, state) in zip(memories, (ours, theirs), strict=True):
                 own.advance(state)
                 own.begin(torch.arange(n) != t % 7)
@@ -101,18 +134,39 @@ def same(ours: Any, theirs: Any) -> None:
     torch.testing.assert_close(ours[2], theirs[2], rtol=1e-5, atol=1e-5)
 
 
-def test_answers_are_not_written_to_by_later_calls() -> None:
-    for action in (Discrete(4), Box(-1.0, 1.0, (3,))):
-        agent, seen = built(VECTOR, action), shown(VECTOR, 4)
-        choose, noise = small(agent, seen), Generator().manual_seed(0)
-        assert choose is not None
-        first, seen_before = choose(seen, noise), seen.clone()
-        kept = first[0].clone(), first[1].clone()
-        choose(seen, noise)
-        choose(seen)
-        assert torch.equal(first[0], kept[0])
-        assert torch.equal(first[1], kept[1])
-        assert torch.equal(seen, seen_before)
+def begun(agent: Agent, seen: Any) -> Small:
+    choose = small(agent, seen)
+    assert choose is not None
+    choose.begin(1)
+    return choose
+
+
+def answer(choose: Small, seen: Any, *generator: Generator) -> Choice:
+    """With log π(a|s), in tensors of its own."""
+    action, noted, state = choose(seen, *generator)
+    return action.clone(), choose.log_prob(noted, action), state
+
+
+@pytest.mark.parametrize("request_", [Steps(12), Episodes(2)])
+@pytest.mark.parametrize("world", ["CartPole-v1", "Pendulum-v1"])
+def test_what_is_collected_is_what_was_chosen_at_each_step(
+    request_: Any, world: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers are buffers that the next overwrites; the record holds every one, by the module's measure."""
+    told = []
+    step = GymnasiumWorld.step
+
+    def noted(self: Any, action: Tensor, active: Any = None) -> Any:
+        told.append(action.clone())
+        return step(self, action, active)
+
+    monkeypatch.setattr(GymnasiumWorld, "step", noted)
+    run = training(PPO(n_steps=12, batch_size=12), world=world)
+    traj = run.collector.collect(request_)
+    assert torch.equal(traj.action, torch.stack(told))
+    assert not torch.equal(told[0], told[1])
+    logp = run.agent.policy(traj.decisions).log_prob(traj.action)
+    torch.testing.assert_close(traj.logp, logp.detach(), rtol=1e-5, atol=1e-5)
 
 
 class Own(nn.Module):
@@ -156,7 +210,7 @@ def test_masks_and_large_products_are_left_to_the_module() -> None:
     assert small(agent, shown(VECTOR, most + 1)) is None
 
 
-def test_the_collector_acts_so_until_there_is_machine_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_collector_acts_so(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def noted(agent: Agent, seen: Any) -> Any:

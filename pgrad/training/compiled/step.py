@@ -43,7 +43,7 @@ class CompiledStep:
         for group in self._groups.values():
             group.optimizer.count()
             sizes.append(group.optimizer.numbers(group.learning_rate * share))
-        self._sizes.copy_(hand_over(torch.tensor(sizes), self._sizes.device))
+        write(sizes, self._sizes)
         metrics: Metrics = program(call)
         return metrics
 
@@ -66,6 +66,14 @@ class CompiledStep:
         return descend(
             self._machine, self._flat.groups, list(self._groups), state, self._max_grad_norm, inputs
         )
+
+
+def write(numbers: Sequence[Sequence[float]], to: Tensor) -> None:
+    """Fill a tensor with numbers; on a processor without a call of torch."""
+    if to.is_cpu:
+        to.numpy()[...] = numbers
+    else:
+        to.copy_(hand_over(torch.tensor(numbers), to.device))
 
 
 @dataclass(frozen=True)

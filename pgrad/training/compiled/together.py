@@ -8,10 +8,9 @@ from torch import Generator, Tensor
 
 from pgrad.algorithms.protocol import Loss, Metrics
 from pgrad.data import Batch
-from pgrad.data.handover import hand_over
 from pgrad.training.compiled.call import Call
 from pgrad.training.compiled.machine import Machine
-from pgrad.training.compiled.step import State, descend, untrained, views
+from pgrad.training.compiled.step import State, descend, untrained, views, write
 from pgrad.training.optimizers import FlatParameters
 from pgrad.training.records import of_group
 
@@ -43,7 +42,7 @@ class CompiledTogether:
             if name in program.answer:
                 group.optimizer.count()
             sizes.append(group.optimizer.numbers(group.learning_rate * share))
-        self._sizes.copy_(hand_over(torch.tensor(sizes), self._sizes.device))
+        write(sizes, self._sizes)
         return list(program(call).values())
 
     def _kept(self) -> list[Tensor]:

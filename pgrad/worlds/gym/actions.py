@@ -11,6 +11,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pgrad.data.shown import Numpy
 from pgrad.data.tree import Tree
 from pgrad.worlds.spaces import Array, MismatchError, describe, integer_range, space_leaves
 
@@ -27,6 +28,7 @@ class Actions:
         self._space = space
         self._parts = [_Part(path, leaf) for path, leaf in space_leaves(space, "action")]
         self._is_whole = not isinstance(space, Dict | Tuple)
+        self._whole = list if type(space) is Box else np.ndarray.tolist if type(space) is Discrete else None
 
     def arrays(self, action: Tree, counted: NDArray[np.bool_]) -> list[Array]:
         """The actions [B, ...] as one array for each part of the space, in its order.
@@ -44,6 +46,10 @@ class Actions:
         tensors = _tensors(self._space, action, "action")
         return [part.encode(x, counted) for part, x in zip(self._parts, tensors, strict=True)]
 
+    def rows(self, arrays: Sequence[Array]) -> list[Any]:
+        """`to_rows`, sooner where the space is Box or Discrete."""
+        return to_rows(self._space, arrays) if self._whole is None else self._whole(arrays[0])
+
 
 def to_rows(space: Space[Any], arrays: Sequence[Array]) -> list[Any]:
     """The B actions in `arrays`, one for each environment."""
@@ -53,8 +59,8 @@ def to_rows(space: Space[Any], arrays: Sequence[Array]) -> list[Any]:
 
 
 def to_batch(space: Space[Any], arrays: Sequence[Array]) -> Any:
-    """The B actions in `arrays` as one value of a vector environment's batched action space."""
-    return _batch(space, iter(arrays))
+    """The B actions in `arrays`, copied, as one value of a vector environment's batched action space."""
+    return _batch(space, iter([x.copy() for x in arrays]))
 
 
 def _tensors(space: Space[Any], action: Tree, path: str) -> Iterator[Tensor]:
@@ -85,10 +91,13 @@ class _Part:
         # Where nothing is added the array is the tensor: numbers are copied out of it, rows are not.
         stays = self._range is None or (not self._shape and self._range[0] == 0)
         self._shift = None if stays or self._range is None else self._range[0]
+        self._numpy = Numpy()
 
     def encode(self, action: Tensor, counted: NDArray[np.bool_]) -> Array:
         """The actions of this part as an array; see `Actions.arrays`."""
-        array: Array = (action.float() if action.dtype is torch.bfloat16 else action).numpy(force=True)
+        if action.dtype is torch.bfloat16:
+            action = action.float()
+        array = self._numpy(action)
         if array.shape != (len(counted), *self._shape):
             array = self._shaped(array, len(counted))
         if self._range is not None and array.dtype.kind == "f":

@@ -10,13 +10,14 @@ from torch import Tensor
 from pgrad.data.masked import Masked
 from pgrad.data.tree import Tree, leaves, map_tree
 from pgrad.errors import WorldError
-from pgrad.worlds.gym.actions import Actions, action_buffers, to_rows
+from pgrad.worlds.gym.actions import Actions, action_buffers
 from pgrad.worlds.gym.answers import NOTHING, bad_reset, nonfinite, require_flags, reset_problem, step_problem
 from pgrad.worlds.gym.atari import LIFE_LOST, loses_lives
 from pgrad.worlds.gym.create import Recipe, create_alike, error_line, name_of
 from pgrad.worlds.gym.history import History, require_same_forms, require_same_world
 from pgrad.worlds.gym.masks import KEY, ActionMasks
 from pgrad.worlds.gym.picture import picture
+from pgrad.worlds.gym.staged import Staged
 from pgrad.worlds.protocol import Step
 from pgrad.worlds.spaces import Array, MismatchError, describe, number, on_device, staging, writer, zeros
 
@@ -38,6 +39,7 @@ class GymnasiumWorld:
         """One environment for each seed; `first` is the number of the first one in messages."""
         self.n_envs = len(seeds)
         self.device = torch.device(device)
+        self._is_here = self.device.type == "cpu"
         self._first = first
         self._envs = create_alike(recipe, self.n_envs, first)
         one = self._envs[0]
@@ -53,12 +55,11 @@ class GymnasiumWorld:
         self._write = writer(self.observation_space, map_tree(lambda x: x.numpy(), staged))
         rewards = torch.zeros(self.n_envs, dtype=torch.float64)
         self._reward, self._rewards = reward.numpy(), rewards.numpy()
-        pairs = zip((reward, *leaves(tensors)), (rewards, *leaves(staged)), strict=True)
-        self._staged = [(shown.numpy(), x.numpy()) for shown, x in pairs if shown is not x]
-        self._terminated, self._truncated, self._ended = flags.numpy()
+        self._staged = Staged((reward, *leaves(tensors)), (rewards, *leaves(staged)))
+        self._flags, (self._terminated, self._truncated, self._ended) = flags[:2].numpy(), flags.numpy()
         self._over = [False] * self.n_envs  # the same as _ended, quicker to look at one by one
         self._told, self.ended = list(self._over), flags[2].to(self.device, copy=True)
-        self._all = range(self.n_envs)
+        self._all, self._everyone = range(self.n_envs), np.ones(self.n_envs, np.bool_)
 
         self._steps = [env.step for env in self._envs]
         self._actions = Actions(self.action_space)
@@ -80,7 +81,7 @@ class GymnasiumWorld:
             for i in self._all:
                 self._restart(i)
         self._rewards.fill(0.0)
-        self._show_staged()
+        self._staged.show()
         self._require_finite(None)
         return self._shown().obs
 
@@ -89,20 +90,22 @@ class GymnasiumWorld:
         if not self._begun:
             raise WorldError(f"{self.name}: reset must be called before step")
         which: Sequence[int] = self._all
-        counted = ~self._ended
+        counted = ~self._ended if True in self._over else self._everyone
         if active is not None:
             chosen = active.cpu().numpy()
             which = np.flatnonzero(chosen).tolist()
-            counted &= chosen
+            counted = counted & chosen
         try:
             arrays = self._actions.arrays(action, counted)
         except MismatchError as error:
             where = f"{self.name}: " if error.row is None else self._where(error.row, 1)
             raise WorldError(f"{where}{error}") from None
         self._history.log.append(arrays, counted)
-        rows = to_rows(self.action_space, arrays)
+        rows = self._actions.rows(arrays)
         self._play(which, rows)
-        self._require_finite(rows)
+        if not self._staged.show_usual():
+            self._staged.show()
+            self._require_finite(rows)
         return self._shown()
 
     def _play(self, which: Sequence[int], rows: list[Any]) -> None:
@@ -110,8 +113,7 @@ class GymnasiumWorld:
         steps, write, rewards, over = self._steps, self._write, self._rewards, self._over
         masked, lives = self._masks.given, self._lives
         rewards.fill(0.0)
-        self._terminated.fill(False)
-        self._truncated.fill(False)
+        self._flags.fill(False)
         i, answer = 0, NOTHING
         try:
             for i in which:
@@ -140,7 +142,6 @@ class GymnasiumWorld:
         except Exception as error:
             problem = f"{step_problem(answer, error)} (action {describe(rows[i])})"
             raise WorldError(f"{self._where(i)}{problem}") from error
-        self._show_staged()
 
     def _restart(self, i: int, seeded: bool = False) -> None:
         answer = NOTHING
@@ -157,12 +158,6 @@ class GymnasiumWorld:
         except Exception as error:
             raise WorldError(f"{self._who(i)}: {reset_problem(answer, error)}") from error
         self._over[i] = self._ended[i] = False
-
-    def _show_staged(self) -> None:
-        """As float32 what was written as float64; what is too large is found as infinity."""
-        with np.errstate(over="ignore"):
-            for shown, staged in self._staged:
-                shown[...] = staged
 
     def _require_finite(self, rows: list[Any] | None) -> None:
         """Find NaN and infinity before anything learns from them."""
@@ -222,7 +217,7 @@ class GymnasiumWorld:
                 f"{self._who(i)}: playing its episode again raised {error_line(error)}"
             ) from error
         self._over[i] = self._ended[i] = over
-        self._show_staged()
+        self._staged.show()
 
     def render(self) -> Any:
         """An RGB picture of environment 0, uint8 [H, W, 3]."""
@@ -242,8 +237,9 @@ class GymnasiumWorld:
         if self._masks.given and not isinstance(self._view.obs, Masked):
             self._view = self._view._replace(obs=Masked(self._view.obs, self._masks.allowed))
         if self._over != self._told:  # the tensor may have been kept: another one, but only where it differs
-            self._told, self.ended = list(self._over), torch.tensor(self._over, device=self.device)
-        return self._view if self.device.type == "cpu" else on_device(self._view, self.device)
+            ended = torch.from_numpy(self._ended.copy())
+            self._told, self.ended = list(self._over), ended if self._is_here else ended.to(self.device)
+        return self._view if self._is_here else on_device(self._view, self.device)
 
     def _who(self, i: int) -> str:
         return f"{self.name}, environment {self._first + i}"
