@@ -36,9 +36,7 @@ class TRPO:
     cg_damping: float = 0.1  # added to the diagonal of the Fisher matrix
     line_search_max_iter: int = 10  # fractions of the full step that are tried; 0 takes it without trying
     line_search_shrinking_factor: float = 0.8  # β, from one fraction to the next
-    sub_sampling_factor: int = (
-        1  # the Fisher matrix (nothing else) sees one decision in so many, drawn by lot
-    )
+    sub_sampling_factor: int = 1  # only the Fisher matrix: it sees one decision in so many, by lot
     gamma: float = 0.99  # discount γ
     gae_lambda: float = 0.95  # λ of the advantage: 0 is the TD error, 1 is return − V
     normalize_advantage: bool = True  # standardise advantages over the rollout

@@ -1,0 +1,41 @@
+"""Whole trainings by machine code of the real compiler end where the functions as they are written do."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import pgrad as pg
+from tests.training.tools import training
+
+pytestmark = [pytest.mark.usefixtures("cache"), pytest.mark.filterwarnings("ignore")]  # the compiler's own
+
+MEMORY = pg.AgentSpec(net_arch=(8,), memory="lstm", memory_size=4, sequence_length=8)
+SOFT = pg.AgentSpec(net_arch=(16, 16), activation="relu", normalize_obs=True)
+TRAININGS: dict[str, tuple[Any, str, Any, float]] = {
+    "sac": (pg.SAC(learning_starts=20, batch_size=16), "pendulum", SOFT, 1e-3),
+    "trpo": (pg.TRPO(n_steps=16, batch_size=16, n_critic_updates=2), "pendulum", SOFT, 1e-3),
+    "lstm": (pg.PPO(n_steps=16, batch_size=16, n_epochs=2), "cartpole-masked", MEMORY, 1e-3),
+}
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_ten_iterations_by_machine_code(name: str, cache: Path) -> None:
+    """All tensors of the agent up to rounding; nothing falls back to what is written."""
+    algorithm, world, agent, tolerance = TRAININGS[name]
+    before = len(list(cache.glob("*.pt2")))
+    ends = []
+    for after in (None, 0):
+        made = training(algorithm, world, agent=agent, n_envs=4)
+        made.compile_after = after
+        made.learner.machine.warn = pytest.fail  # nothing may run as it is written
+        for _ in range(30 if name == "sac" else 10):
+            made.iterate()
+        assert made.learner.n_updates > 0
+        ends.append(made.learner.machine.tensors())
+    assert len(list(cache.glob("*.pt2"))) > before
+    for key, plain in ends[0].items():
+        torch.testing.assert_close(ends[1][key], plain, atol=tolerance, rtol=tolerance, msg=key)
+    start = training(algorithm, world, agent=agent, n_envs=4).learner.machine.tensors()
+    assert any(not torch.allclose(ends[0][key], x, atol=10 * tolerance) for key, x in start.items())
