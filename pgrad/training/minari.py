@@ -12,6 +12,7 @@ from gymnasium.spaces import Box, Dict, Tuple
 
 from pgrad.errors import UsageError
 from pgrad.training.disk.demonstrations import Recording
+from pgrad.worlds.gym.masks import KEY
 from pgrad.worlds.protocol import World
 from pgrad.worlds.spaces import Array, MismatchError, fit
 
@@ -21,7 +22,8 @@ PREFIX = "minari:"
 def load_minari(dataset: str, world: World) -> Recording:
     """The episodes of a dataset that is on this machine, as `world` would show them.
 
-    Raises UsageError where Minari or the dataset is missing, or does not fit the spaces of `world`.
+    Raises UsageError where Minari or the dataset is missing, has action masks, or does not fit the spaces of
+    `world`.
     """
     if find_spec("minari") is None:
         raise UsageError(f"{PREFIX}{dataset} needs Minari: pip install 'pgrad[minari]'")
@@ -31,6 +33,11 @@ def load_minari(dataset: str, world: World) -> Recording:
     except (FileNotFoundError, ValueError, KeyError) as error:
         line = " ".join(str(error).split())
         raise UsageError(f"no Minari dataset {dataset!r} here: minari download {dataset} ({line})") from error
+    if any(KEY in (episode.infos or {}) for episode in episodes):
+        raise UsageError(
+            f"{PREFIX}{dataset} has action masks (infos[{KEY!r}]), which are not read from Minari: record "
+            "with pgrad play RUN --record FILE"
+        )
     try:
         parts = [_episode(episode, world) for episode in episodes]
     except (MismatchError, KeyError, IndexError) as error:

@@ -169,25 +169,32 @@ import numpy as np
 
 class Episode:
     """As Minari's EpisodeData."""
-    def __init__(self, n):
+    def __init__(self, n, ends=True, infos=None):
         self.observations = {"n": np.arange(1, n + 2), "x": np.arange(2.0 * (n + 1)).reshape(n + 1, 2)}
         self.actions = (np.arange(n) % 3, np.full((n, 2, 2), 0.5, np.float32))
-        self.rewards, self.truncations = np.ones(n), np.arange(n) == n - 1
-        self.terminations = np.zeros(n, bool)
+        self.rewards, self.truncations = np.ones(n), (np.arange(n) == n - 1) & ends
+        self.terminations, self.infos = np.zeros(n, bool), infos
 
 class Dataset:
+    def __init__(self, *episodes):
+        self.episodes = episodes
     def iterate_episodes(self):
-        return iter([Episode(3), Episode(2)])
+        return iter(self.episodes)
 
 def load_dataset(name):
+    if name == "a/masked-v0":
+        return Dataset(Episode(3, infos={}), Episode(2, infos={"action_mask": np.ones((3, 3), np.int8)}))
     if name != "a/b-v0":
         raise FileNotFoundError("Dataset not found locally")
-    return Dataset()
+    return Dataset(Episode(3, ends=False), Episode(2, infos={"success": np.zeros(3, bool)}))
 '''
 
 
 def test_minari(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its episodes [T + 1 observations, T actions] as rows, counted from zero where spaces are not."""
+    """Its episodes [T + 1 observations, T actions] as rows, counted from zero where spaces are not.
+
+    An episode that the recorder broke off has no flag at its end, and ends there nevertheless.
+    """
     from pgrad.training.minari import load_minari
 
     (tmp_path / "minari.py").write_text(MINARI)
@@ -212,6 +219,9 @@ def test_minari(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not recording.facts["terminated"].any()
     with pytest.raises(pg.UsageError, match="no Minari dataset 'c/d-v0' here: minari download c/d-v0"):
         load_minari("c/d-v0", place)
+    with pytest.raises(pg.UsageError, match=r"minari:a/masked-v0 has action masks .*'action_mask'") as error:
+        load_minari("a/masked-v0", place)
+    assert "\n" not in str(error.value)
     place.action_space = spaces.Tuple((spaces.Discrete(2), spaces.Box(-1.0, 1.0, (2, 2))))
     with pytest.raises(
         pg.UsageError, match=r"minari:a/b-v0 does not fit place: action is .* declares Discrete"

@@ -100,6 +100,21 @@ def test_replayed_windows_are_weighed_by_what_acted() -> None:
     torch.testing.assert_close(old.logp, before[old.obs, old.action])
 
 
+def test_the_critic_learns_from_replayed_windows_too() -> None:
+    """Where the fresh window shows state 3 alone, V of state 0 moves, which the one before it showed."""
+    algorithm = pg.OffPolicyActorCritic(n_steps=8, buffer_size=64)
+    agent = table(0, dtype=torch.float32)
+    learner = Tally(agent, algorithm, 4)
+    learner.rate = 0.5
+    moved = []
+    for state in (0, 3):
+        before = agent.critic.detach().clone()
+        shown = window(agent, T=8, B=3)
+        algorithm.update(learner, replace(shown, obs=torch.full_like(shown.obs, state)))
+        moved.append((agent.critic.detach() != before).tolist())
+    assert moved == [[True, False, False, False], [True, False, False, True]]
+
+
 def test_only_fresh_data_must_be_of_the_policy_itself() -> None:
     """A stale fresh window stops the run; replayed ones, which are stale by nature, do not."""
     algorithm = pg.OffPolicyActorCritic(n_steps=16, learning_rate=0.05)

@@ -287,6 +287,22 @@ def test_a_line_search_that_fails_changes_no_parameter(kind: str, monkeypatch: p
     assert made.n_updates == 1, "the critic's step only"
 
 
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_step_that_gains_nothing_is_refused(kind: str) -> None:
+    """Advantages of 0: the surrogate is what it was wherever the step leads, and the bound is kept."""
+    algorithm = pg.TRPO(**SMALL)
+    agent = TABLES[kind](3, dtype=torch.float32)
+    batch = algorithm.credit(agent, window(agent)).flatten()
+    batch = replace(batch, advantage=torch.zeros_like(batch.advantage))
+    before = actor(agent)
+    step = torch.full_like(before, 1e-3) * torch.arange(len(before))
+    metrics = algorithm.search(learner(agent, algorithm), batch, step)
+    assert torch.equal(actor(agent), before)
+    assert metrics["train/line_search_failed"] == 1.0
+    moved = kl_of(agent, batch, (before + step).double())
+    assert 0 < moved < algorithm.target_kl, "nothing but the gain speaks against it"
+
+
 class Broken(nn.Module):
     """A policy whose value is finite and whose derivative is not: √x at 0."""
 

@@ -155,6 +155,19 @@ def test_a_folder_is_not_written_over_by_mistake(three: Seeds, tmp_path: Path) -
     assert again.results[1]["timesteps"] >= 200
 
 
+@pytest.mark.parametrize(("worth", "asked", "taken"), [(4, 0, 1), (4, 3, 3), (1, 0, 0)])
+def test_large_networks_side_by_side_have_one_thread_each(
+    worth: int, asked: int, taken: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cores are shared out among the seeds; who asks for threads gets them."""
+    monkeypatch.setattr("pgrad.run.seeds.threads_for", lambda *_: worth)
+    given: list[Job] = []
+    monkeypatch.setattr("pgrad.run.seeds.side_by_side", lambda jobs, *_: given.extend(jobs) or ())
+    made = seeds_of(tmp_path / "all", (0, 1), threads=asked)
+    assert [job.arguments[0]["options"]["threads"] for job in given] == [taken, taken]
+    assert read_seeds(made.path)[0].options.threads == taken, "when they are resumed too"
+
+
 def test_what_cannot_be_trained_is_told_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(pg.UsageError, match="learning_starts"):
         train_seeds(configured(pg.SAC(), "pendulum", None, OPTIONS), (0, 1), tmp_path / "a", shown=QUIET)

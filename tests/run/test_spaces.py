@@ -9,6 +9,12 @@ import torch
 from gymnasium import spaces
 
 import pgrad as pg
+from pgrad.math.distributions import Categorical
+from pgrad.run.assemble import make_training
+from pgrad.run.config import RunOptions
+from pgrad.run.start import configured
+from pgrad.run.threads import torch_threads
+from pgrad.training.compiled.worth import COMPILE_AFTER
 from tests.models.spaces import ACTIONS, OBSERVATIONS
 
 
@@ -30,6 +36,20 @@ class Any2Any(gymnasium.Env[Any, Any]):
         self.t += 1
         reward = float(self.np_random.normal())
         return self.observation_space.sample(), reward, self.t == 5, self.t == 4 and reward > 0, {}
+
+
+class Own(torch.nn.Module):
+    """Somebody's own agent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits, self.critic = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(()))
+
+    def policy(self, obs: Any) -> Categorical:
+        return Categorical(self.logits.expand(len(obs), 2))
+
+    def value(self, obs: Any) -> torch.Tensor:
+        return self.critic.expand(obs.shape[:-1])
 
 
 def member(space: spaces.Space[Any], action: Any) -> bool:
@@ -99,6 +119,49 @@ def test_every_action_space(name: str, algorithm: Any) -> None:
 )
 def test_structures_with_every_algorithm(algorithm: Any) -> None:
     check(train(algorithm, OBSERVATIONS["dict"], ACTIONS["dict"]))
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        (OBSERVATIONS["image"], 4),
+        (spaces.Dict({"x": OBSERVATIONS["box"], "eye": OBSERVATIONS["image"]}), 4),
+        (OBSERVATIONS["small image"], 1),
+        (OBSERVATIONS["box"], 1),
+        (spaces.Box(0.0, 255.0, (84, 84, 4)), 1),
+    ],
+)
+def test_pictures_of_some_size_are_worth_all_cores(
+    space: spaces.Space[Any], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgrad.training.versions.cores", lambda: 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    found = []
+    for asked in (0, 3):
+        config = configured(PPO, "anything", None, RunOptions(threads=asked))
+        with torch_threads(config, space):
+            found.append(torch.get_num_threads())
+    assert found == [expected, 3]
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize(
+    ("space", "agent", "expected"),
+    [
+        ("box", pg.AgentSpec(), COMPILE_AFTER),
+        ("small image", pg.AgentSpec(), None),
+        ("dict", pg.AgentSpec(), None),
+        ("box", Own(), None),
+    ],
+)
+def test_machine_code_is_usual_for_vectors_and_networks_of_our_own(
+    space: str, agent: Any, expected: int | None
+) -> None:
+    def world() -> Any:
+        return Any2Any(OBSERVATIONS[space], spaces.Discrete(2))
+
+    made = make_training(configured(PPO, world, agent, RunOptions(n_envs=1)))
+    assert made.compile_after == expected
 
 
 @pytest.mark.parametrize(

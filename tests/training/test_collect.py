@@ -13,6 +13,7 @@ from gymnasium import spaces
 from torch import Generator, Tensor, nn
 
 from pgrad.data import Episodes, Steps, Trajectory, join, leaves, map_tree, pad
+from pgrad.data.sequence import without_memory
 from pgrad.errors import TrainingError, UsageError, WorldError
 from pgrad.math.distributions import Categorical, Gaussian
 from pgrad.models import Agent, AgentSpec, build_agent
@@ -179,6 +180,21 @@ def test_log_probabilities_are_those_of_the_stored_actions() -> None:
             logp = c.agent.policy(traj.decisions).log_prob(traj.action)
         assert torch.allclose(logp, traj.logp, atol=1e-5)
         assert traj.logp.dtype == torch.float32
+
+
+@pytest.mark.parametrize("memory", ["none", "gru"])
+def test_acting_clips_normalised_observations(memory: Any) -> None:
+    """Hundreds of deviations from the mean count as ten, to what acts in the world as to what learns."""
+    spec = AgentSpec(net_arch=(8,), activation="relu", normalize_obs=True, memory=memory, memory_size=4)
+    c = collector(make("pendulum", n_envs=2, seed=0), agent=spec)
+    assert c.agent.normalizer is not None
+    c.agent.normalizer.update(1e-3 * torch.randn(50, 3, generator=Generator().manual_seed(0)), torch.ones(50))
+    traj = c.collect(Steps(4))
+    assert c.agent.normalizer.moments is not None
+    plain = without_memory(traj.decisions)
+    assert ((plain - c.agent.normalizer.moments.shift) * c.agent.normalizer.moments.scale).abs().max() > 100
+    logp = c.agent.policy(traj.decisions).log_prob(traj.action)
+    torch.testing.assert_close(traj.logp, logp, rtol=1e-4, atol=1e-4)
 
 
 def test_actions_are_stored_as_sampled_and_clipped_for_the_world() -> None:

@@ -377,6 +377,15 @@ def test_packages_are_named_by_all_that_is_compiled() -> None:
         assert Path(inspect.getfile(part)) in found
 
 
+def test_packages_are_named_by_the_threads_that_they_are_made_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler divides loops among as many threads as there are when it runs."""
+    names = []
+    for threads in (1, 4, 1):
+        monkeypatch.setattr(torch, "get_num_threads", lambda n=threads: n)
+        names.append(package.key_of("it"))
+    assert names[0] == names[2] != names[1]
+
+
 @pytest.mark.usefixtures("interpreted")
 def test_tensors_in_keywords_are_inputs() -> None:
     machine, _ = compiled(Scale())
@@ -428,13 +437,14 @@ def test_packages_are_named_by_the_sources_that_were_imported(
 
 
 @pytest.mark.usefixtures("interpreted")
-def test_a_run_is_compiled_after_a_number_of_gradient_steps() -> None:
+@pytest.mark.parametrize("after", [6, 8])
+def test_a_run_is_compiled_after_a_number_of_gradient_steps(after: int) -> None:
     """Not after a time, and not by what is planned: so it does not matter where a run was stopped."""
     assert compile_after("yes", usual=False) == 0
     assert compile_after("no", usual=True) is None
     assert compile_after("auto", usual=False) is None
     made = training(pg.PPO(n_steps=8, batch_size=8, n_epochs=2))
-    made.compile_after = 6  # an iteration takes four
+    made.compile_after = after  # an iteration takes four
     states = []
     for _ in range(4):
         made.learner.machine.compiles = False

@@ -13,6 +13,7 @@ from torch import Tensor
 import pgrad as pg
 from pgrad.errors import UsageError
 from pgrad.worlds import World, make
+from pgrad.worlds.gym.atari import Game
 from pgrad.worlds.make import plays_atari
 from tests.run.tools import differences, final_state, rows
 from tests.worlds.conformance import check_active, check_seeds, check_state
@@ -96,6 +97,33 @@ def test_a_lost_life_is_an_end_to_learn_from_but_not_of_the_episode() -> None:
         lost = [after < before for before, after in pairwise(lives)]
         assert sum(lost) == 5
         assert terminated == (lost if episodic else [False] * (len(lost) - 1) + [True])
+
+
+class Serves(gymnasium.Env[Any, Any]):
+    """Every action but FIRE costs a life and earns 3, FIRE earns 4."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (4,), np.uint8)
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def get_action_meanings(self) -> list[str]:
+        return ["NOOP", "FIRE", "RIGHT"]
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.lives = 3
+        return np.zeros(4, np.uint8), {"lives": self.lives}
+
+    def step(self, action: Any) -> Any:
+        self.lives -= action != 1
+        earned = 4.0 if action == 1 else 3.0
+        return np.zeros(4, np.uint8), earned, self.lives == 0, False, {"lives": self.lives}
+
+
+def test_what_is_earned_by_serving_again_counts() -> None:
+    """With the step that lost the life; the last life is followed by no serve."""
+    game = Game(Serves(), episodic=True)
+    game.reset()
+    assert [game.step(action)[1] for action in (1, 0, 2, 0)] == [4.0, 7.0, 7.0, 3.0]
 
 
 def test_seeds_pauses_and_exact_states() -> None:

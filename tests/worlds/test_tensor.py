@@ -303,6 +303,19 @@ def test_a_state_that_does_not_fit_is_refused(change: dict[str, Any], message: s
     assert torch.equal(world.load_state_dict(state), before)
 
 
+@pytest.mark.parametrize("dynamics", [REFERENCE, CartPole(max_episode_steps=3)])
+def test_groups_go_on_from_a_state(dynamics: Dynamics) -> None:
+    """What draws the same numbers in groups draws them so when it is put into another world, bit for bit."""
+    world, other = TensorWorld(dynamics, 4, 0), TensorWorld(dynamics, 4, 1)
+    world.reset(group=2)
+    world.step(torch.zeros(4, dtype=torch.int64))
+    other.load_state_dict(world.state_dict())
+    for _ in range(20):
+        ours, theirs = (one.step(torch.zeros(4, dtype=torch.int64)).obs for one in (world, other))
+        assert torch.equal(ours, theirs)
+        assert torch.equal(theirs[::2], theirs[1::2])
+
+
 @pytest.mark.parametrize("name", TENSOR_WORLDS)
 def test_pictures(name: str) -> None:
     """A picture shows environment 0, follows what happens, and changes nothing."""
