@@ -63,6 +63,12 @@ def as_whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def require_instance(algorithm: Any) -> None:
+    """Raise UsageError for a class, a name, and whatever else is no algorithm with its numbers."""
+    if isinstance(algorithm, type) or not dataclasses.is_dataclass(algorithm):
+        raise UsageError(f"algorithm must be an instance such as PPO(), got {algorithm!r}")
+
+
 def validate(algorithm: Any) -> None:
     """Check every hyperparameter that has a rule, a fixed choice or a yes or no; all errors at once.
 

@@ -2,13 +2,15 @@
 
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import FlagCreatePairsOff, arg
 
+from pgrad.errors import PgradError
 from pgrad.run import Run
 from pgrad.run.language import NO_REWARD, cannot_be_judged
 from pgrad.run.seeds import evaluated
@@ -57,8 +59,7 @@ def finish(run: Run, output: Output) -> None:
         if known := _held_out(run):
             print(f"held out       {known}")
         if output.final_eval_episodes:
-            print("evaluation     ", end="", flush=True)
-            with _safe_already(run):
+            with _safe_already(run), _behind("evaluation     "):
                 print(evaluated(run, output.final_eval_episodes)[1])
     if output.video:
         with _safe_already(run):
@@ -86,6 +87,26 @@ def _safe_already(run: Run) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"\nstopped after training; the run itself is saved in {run.path}", file=sys.stderr)
         raise
+
+
+@contextmanager
+def _behind(label: str) -> Iterator[None]:
+    """Print a label, and behind it what is printed inside; warnings and errors on lines of their own."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def on_its_own(*args: Any, **kwargs: Any) -> None:
+            print(flush=True)
+            show(*args, **kwargs)
+            print(label, end="", flush=True)
+
+        warnings.showwarning = on_its_own
+        print(label, end="", flush=True)
+        try:
+            yield
+        except PgradError:
+            print(flush=True)
+            raise
 
 
 def _next_evaluation(run: Run) -> str:

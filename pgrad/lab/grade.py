@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pgrad.algorithms import Algorithm, Imitate
+from pgrad.algorithms.validate import require_instance
 from pgrad.data import Episodes, Trajectory, map_tree
 from pgrad.errors import UsageError
 from pgrad.lab import exact
@@ -241,10 +242,12 @@ def grade(
         mean is that of large batches, and batches of 2 episodes are looked at on a small problem.
 
     Raises UsageError where neither or both of an algorithm and parts are given, for an algorithm that does
-    not estimate ∇J, and for parts that do not take or give what they should.
+    not estimate ∇J, and for parts that do not take or give what they should, a credit that is NaN too.
     """
     if (algorithm is None) == (credit is None and objective is None):
         raise UsageError("grade takes an algorithm, or a credit and/or an objective of your own")
+    if algorithm is not None:
+        require_instance(algorithm)
     if algorithm is not None and not estimates_gradient(algorithm):
         name = type(algorithm).__name__
         raise UsageError(f"{name} does not estimate the gradient of the return, so there is nothing to grade")
@@ -267,6 +270,8 @@ def grade(
     def on(case: Case, name: str, table: Tensor | None, n: int = episodes) -> Grade:
         how = _own(credit, objective, reduce, case) if algorithm is None else estimator_of(algorithm)
         found = replace(grade_on(case, how, table, n), problem=name)
+        if credit is not None and not found.defined:
+            _require_numbers(credit, case, name, table)
         return found if algorithm is None else replace(found, leak=0.0)  # an algorithm trains its critic
 
     tables = [None if critic is None else critic(case) for case in cases]
@@ -386,6 +391,22 @@ def _check_parameters(name: str, part: Any, given: tuple[str, ...]) -> None:
         return
     except TypeError as error:
         raise UsageError(f"{name} is called as {name}({', '.join(given)}): {error}") from None
+
+
+def _require_numbers(credit: Credit, case: Case, name: str, critic: Tensor | None) -> None:
+    """Raise UsageError where credit is NaN or infinite.
+
+    That matters in a row without weight too: the gradient of log π·Â with respect to log π is 0·Â there.
+    """
+    traj = case.trajectory
+    agent = agent_of(case, right_critic(case) if critic is None else critic)
+    found = credit(agent, traj, case.gamma)
+    bad = ~found.isfinite()
+    if bad.any():
+        where = "" if (bad & (traj.mask > 0)).any() else ", all of weight 0, where it must be finite too"
+        raise UsageError(
+            f"credit is {found[bad][0]:g} in {int(bad.sum())} of {bad.numel()} rows of {name}{where}"
+        )
 
 
 def _of_shape(name: str, x: Any, like: Tensor) -> Tensor:

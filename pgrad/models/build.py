@@ -73,16 +73,28 @@ def _require_answers(agent: Agent, critic: bool) -> None:
     """Ask a user's module once, so that what it answers wrongly is told before anything is trained."""
     device = next(agent.parameters(), torch.empty(0)).device
     one = read_observation(agent.observation_space, agent.observation_space.sample())
-    two = agent.memory(2).see(map_tree(lambda x: torch.stack([x, x]).to(device), one))
-    name, policy = type(agent.network).__name__, agent.policy(two)
+    two = map_tree(lambda x: torch.stack([x, x]).to(device), one)
+    name, seen = type(agent.network).__name__, agent.memory(2).see(two)
+
+    def asked(method: str) -> Any:
+        try:
+            return getattr(agent, method)(seen)
+        except Exception as error:  # whatever the user's own code raises
+            told, shapes = " ".join(str(error).split()), map_tree(lambda x: tuple(x.shape), two)
+            raise UsageError(
+                f"{method}(obs) of {name} fails for a batch of 2 observations, shape {shapes}: "
+                f"{type(error).__name__}: {told}"
+            ) from error
+
+    policy = asked("policy")
     if not isinstance(policy, Distribution):
         raise UsageError(
             f"policy(obs) of {name} must return a distribution of pgrad.math.distributions, such as "
             f"Categorical(logits) or Gaussian(mean, log_std); got a {type(policy).__module__}."
             f"{type(policy).__name__}"
         )
-    if critic and tuple(agent.value(two).shape) != (2,):
+    if critic and (shape := tuple(asked("value").shape)) != (2,):
         raise UsageError(
             f"value(obs) of {name} must return one number per observation, shape (2,) for a batch of 2; "
-            f"got {tuple(agent.value(two).shape)}: squeeze the last axis?"
+            f"got {shape}: squeeze the last axis?"
         )

@@ -19,6 +19,7 @@ from pgrad.run.config import settled
 from pgrad.run.scoreboard import Scoreboard
 from pgrad.run.side_by_side import Job, Tell, at_once, side_by_side
 from pgrad.training.disk.checkpoint import checkpoints, steps_of
+from pgrad.training.disk.files import make_folder
 from pgrad.training.disk.log import STEP, read
 from pgrad.training.signals import StopOnSignal
 from pgrad.training.versions import cores, hash_of_sources, versions
@@ -46,10 +47,10 @@ def run_recipes(
     Writes folder/NAME/seed-N.csv, result.json and curve.png. With `runs`, every seed has a run directory
     runs/NAME-seed-N, and one that is there already is continued. jobs: seeds at the same time; 0 as many as
     the cores are for. Where one fails the others go on; its error is raised at last. Raises
-    KeyboardInterrupt or SystemExit after a signal.
+    UsageError where `folder` cannot be made, KeyboardInterrupt or SystemExit after a signal.
     """
     for recipe in recipes:
-        (folder / recipe.name).mkdir(parents=True, exist_ok=True)
+        make_folder(folder / recipe.name)
     pairs = [(recipe, seed) for recipe in recipes for seed in seeds]
     work = [
         Job(

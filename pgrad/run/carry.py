@@ -1,10 +1,12 @@
 """What training and resuming share: a training that is closed in the end, carried out in a run directory."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pgrad.errors import UsageError
 from pgrad.run.assemble import make_training
@@ -33,6 +35,8 @@ class Watching:
 
     def __post_init__(self) -> None:
         require_installed(self.tensorboard, self.wandb)
+        if self.callback is not None and not callable(self.callback):
+            raise UsageError(f"callback must be a function of a row of metrics, got {self.callback!r}")
 
     @property
     def shown(self) -> bool:
@@ -90,14 +94,23 @@ def new_directory(config: RunConfig, run_dir: str | Path, overwrite: bool) -> It
             directory.path.rmdir()
 
 
+def as_folder(run_dir: Any) -> Path:
+    """The path of a run directory. Raises UsageError for anything else, such as the run itself."""
+    if isinstance(run_dir, str | os.PathLike):
+        return Path(run_dir)
+    how = ": give its path, run.path" if isinstance(run_dir, Run) else ""
+    raise UsageError(f"run_dir must be the path of a run directory, got {run_dir!r}{how}")
+
+
 def _created(config: RunConfig, run_dir: str | Path, overwrite: bool) -> RunDir:
     if run_dir != "auto":
+        run_dir = as_folder(run_dir)
         if holds_seeds(run_dir):
             raise UsageError(
                 f"{run_dir} holds runs of several seeds: go on with them (pgrad resume {run_dir}), or choose "
                 "another run directory"
             )
-        return RunDir.create(Path(run_dir), overwrite)
+        return RunDir.create(run_dir, overwrite)
     base = Path("runs") / config.algorithm_name
     name = folder_name(f"{config.world_name}-seed{config.options.seed}")
     return RunDir.create(base / name, overwrite) if overwrite else RunDir.default(base, name)

@@ -59,7 +59,13 @@ def conduct(
         signals = StopOnSignal()
         if directory is not None:  # else there is nothing to save before the end
             stack.enter_context(signals)
-        console = Console(options.total_timesteps, title, enabled=progress, start=training.timesteps)
+        console = Console(
+            options.total_timesteps,
+            title,
+            enabled=progress,
+            start=training.timesteps,
+            learning_starts=getattr(config.algorithm, "learning_starts", 0),
+        )
         stack.enter_context(console)
         for told in opening(config):
             console.message(told)

@@ -10,7 +10,7 @@ import torch
 
 from pgrad.algorithms import ALGORITHMS, Algorithm, Imitate
 from pgrad.algorithms.usual import for_steps, for_text
-from pgrad.algorithms.validate import as_whole
+from pgrad.algorithms.validate import as_whole, require_instance
 from pgrad.data.request import SOLUTIONS
 from pgrad.errors import CheckpointError, UsageError
 from pgrad.models import AgentSpec
@@ -90,8 +90,13 @@ class RunConfig:
     reward: Any = None  # of prompts: functions, or "file.py:function"
 
     def __post_init__(self) -> None:
-        if isinstance(self.algorithm, type) or not dataclasses.is_dataclass(self.algorithm):
-            raise UsageError(f"algorithm must be an instance such as PPO(), got {self.algorithm!r}")
+        require_instance(self.algorithm)
+        if isinstance(self.agent, type):
+            name = self.agent.__name__
+            raise UsageError(
+                f"agent must be an AgentSpec, a LanguageSpec or a module, got the class {name}: make one, "
+                f"{name}()"
+            )
 
     @property
     def algorithm_name(self) -> str:
@@ -205,8 +210,7 @@ def default_spec(algorithm: Algorithm) -> AgentSpec:
 
 def settled(algorithm: Any, agent: Any) -> Any:
     """The algorithm with what was left open: defaults that are others on text, solutions for texts."""
-    if isinstance(algorithm, type) or not dataclasses.is_dataclass(algorithm):
-        return algorithm
+    require_instance(algorithm)
     if not isinstance(agent, LanguageSpec):
         return for_steps(algorithm)
     if isinstance(algorithm, Imitate) and not algorithm.demonstrations:

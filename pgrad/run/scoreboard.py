@@ -15,7 +15,7 @@ from pgrad.training.console import LINE_PROGRESS, LINE_SECONDS, REFRESH, WIDTH
 from pgrad.training.screen import Screen
 from pgrad.training.shown import duration, number, rate
 
-STEPS = "time/total_timesteps"
+STEPS, UPDATES = "time/total_timesteps", "train/n_updates"
 RETURNS = {
     "rollout/ep_rew_mean": "return",
     "train/accuracy": "accuracy",
@@ -111,7 +111,13 @@ class Scoreboard:
         return self._steps() / max(sum(self.totals), 1)
 
     def _left(self) -> str:
-        """The time that what is left takes, if it takes as long as what was done since the beginning here."""
+        """The time that what is left takes, if it takes as long as what was done since the beginning here.
+
+        Not told while a run only fills its replay.
+        """
+        runs = zip(self._states, self._rows, strict=True)
+        if any(state == "trains" and row.get(UPDATES) == 0 for state, row in runs):
+            return ""
         steps = self._steps()
         done = steps - sum(map(min, self._before, self.totals))
         rest = (sum(self.totals) - steps) * (self._clock() - self._began)

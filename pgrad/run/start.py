@@ -11,7 +11,7 @@ from pgrad.errors import CheckpointError, UsageError
 from pgrad.models import Agent, AgentSpec
 from pgrad.models.language.spec import LanguageSpec
 from pgrad.run.assemble import make_agent, make_world
-from pgrad.run.carry import Watching, carry_out, carry_out_unwritten, made, new_directory
+from pgrad.run.carry import Watching, as_folder, carry_out, carry_out_unwritten, made, new_directory
 from pgrad.run.chosen import chosen_checkpoint
 from pgrad.run.config import RunConfig, RunOptions, completed, default_spec, settled
 from pgrad.run.files import FILES, located, require_files, whole_path, whole_reward
@@ -130,7 +130,7 @@ def resume(
     is damaged.
     """
     watching = Watching(tensorboard, wandb, progress, callback)
-    with RunDir.open(Path(run_dir)) as directory:
+    with RunDir.open(as_folder(run_dir)) as directory:
         config = _same_config(directory, algorithm, world, agent, reward)
         state = _state(config, directory, checkpoint)
         if total_timesteps is not None:
@@ -156,7 +156,7 @@ def load(
     device: where the agent is put, whatever it was trained on; a language model writes by pgrad's own loop,
     whatever wrote in training. Raises CheckpointError.
     """
-    directory = RunDir.open(Path(run_dir), locked=False)
+    directory = RunDir.open(as_folder(run_dir), locked=False)
     saved = directory.config()
     call = f"pg.load({str(directory.path)!r}"
     config = RunConfig.from_json(saved, algorithm, world, agent, reward, call)

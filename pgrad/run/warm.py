@@ -13,6 +13,7 @@ from pgrad.models.language.spec import LanguageSpec
 from pgrad.run.language_agent import ALPHABET, kept_alphabet
 from pgrad.training.disk.checkpoint import MANIFEST, latest_checkpoint, load_checkpoint
 from pgrad.training.disk.rundir import RunDir
+from pgrad.training.restore import require_same_forms
 
 OWN = ("critic", "target", "temperature", "reward_scaler", "frozen")
 """Parts of an agent that are not the policy's: their names begin so."""
@@ -57,13 +58,8 @@ def begin_with(agent: Agent, spec: Any, source: str) -> None:
         state, _ = load_checkpoint(latest_checkpoint(RunDir.open(path, locked=False).checkpoints))
     _require_alike(_config(_run_of(path)), agent, spec, source)
     theirs, mine = _policy(state["agent"]), _policy(agent.state_dict())
-    for name in sorted(theirs.keys() | mine.keys()):
-        forms = [list(x[name].shape) if name in x else "missing" for x in (theirs, mine)]
-        if forms[0] != forms[1]:
-            raise UsageError(
-                f"init_from: the policy of {source} does not fit: {name} is {forms[0]} there, {forms[1]} "
-                "here (another world, other options, or for SAC an imitation without squashed)"
-            )
+    squashed = ", or for SAC an imitation without squashed"
+    require_same_forms(f"init_from: the policy of {source}", theirs, mine, squashed)
     for name, seal in theirs.items():
         if SEAL in name and not torch.equal(seal, mine[name]):
             raise UsageError(

@@ -36,7 +36,8 @@ SAMPLES = 2  # completions under the table
 class Console:
     """Shows the progress of one run, between `with` and its end.
 
-    start: the timesteps done before, when a run is continued. enabled: False prints nothing at all. Without a
+    start: the timesteps done before, when a run is continued. learning_starts: those that only fill a replay,
+    and tell nothing of the time that learning takes. enabled: False prints nothing at all. Without a
     terminal that can move its cursor there are plain lines. A stdout that went away does not stop a training.
     """
 
@@ -46,10 +47,12 @@ class Console:
         title: str = "",
         enabled: bool = True,
         start: int = 0,
+        learning_starts: int = 0,
         file: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.total_timesteps, self.start = total_timesteps, start
+        self._learning_starts = learning_starts
         self._screen = Screen(self._picture, enabled, file)
         self.title = self._screen.encodable(title)
         self._clock = clock
@@ -76,8 +79,11 @@ class Console:
         if not self._screen.enabled or self._closed:
             return
         now = self._clock()
-        if metrics:
+        if timesteps < self._learning_starts:
+            self._marks.clear()
+        if metrics or not self._marks:
             self._marks.append((now, timesteps))
+        if metrics:
             self._metrics.update(metrics)
             self._unprinted.update(metrics)
         self._samples = samples or self._samples

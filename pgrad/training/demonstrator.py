@@ -54,7 +54,8 @@ class Demonstrator:
             given, there = (n * request.length for n in (request.n, len(self._windows)))
             raise UsageError(
                 f"batch_size {given} is more than there is to learn from: {there} of the "
-                f"{sum(recording.lengths)} decisions in {request.source} (held_out {request.held_out:g})"
+                f"{sum(recording.lengths)} decisions in {request.source} (held_out {request.held_out:g}): "
+                f"give batch_size {there} or less (--batch-size), or record more episodes"
             )
         self._left = self._windows[:0]  # of the pass that has begun
         held_windows = self._cut([episodes[k] for k in held], request.length)

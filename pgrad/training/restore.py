@@ -1,6 +1,6 @@
 """Putting things back: an agent as it was saved, and what an update moved that is given up in its middle."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pgrad.data import leaves, map_tree
 from pgrad.data.room import room_on, size_of
+from pgrad.errors import UsageError
 from pgrad.models import Agent
 from pgrad.stopping import Stop
 from pgrad.training.learner import Learner
@@ -17,11 +18,31 @@ SHARE = 1 / 8
 
 
 def load_agent(agent: Agent, tensors: dict[str, Tensor]) -> None:
-    """Fill an agent's parameters and statistics in place."""
+    """Fill an agent's parameters and statistics in place. Raises UsageError where they do not fit."""
     if agent.reward_scaler is not None:
         device = agent.reward_scaler.running.device
         agent.reward_scaler.running = torch.empty_like(tensors["reward_scaler.running"], device=device)
-    agent.load_state_dict(tensors)
+    try:
+        agent.load_state_dict(tensors)
+    except RuntimeError:  # torch tells of every tensor, over many lines
+        require_same_forms("the agent of the run", tensors, agent.state_dict())
+        raise
+
+
+def require_same_forms(
+    what: str, theirs: Mapping[str, Tensor], mine: Mapping[str, Tensor], more: str = ""
+) -> None:
+    """Raise UsageError, with what `more` may be the cause, unless the tensors have the same names and shapes.
+
+    theirs: what was saved, of `what`; mine: what it is to fill.
+    """
+    for name in sorted(theirs.keys() | mine.keys()):
+        forms = [list(x[name].shape) if name in x else "missing" for x in (theirs, mine)]
+        if forms[0] != forms[1]:
+            raise UsageError(
+                f"{what} does not fit: {name} is {forms[0]} there, {forms[1]} here (another world, other "
+                f"options{more})"
+            )
 
 
 class Undo:

@@ -29,6 +29,14 @@ class MismatchError(Exception):
         self.row = row
 
 
+def declared(env: Any, attribute: str, name: str) -> Space[Any]:
+    """The space that an environment has in this attribute. Raises UsageError where there is none."""
+    space: Space[Any] | None = getattr(env, attribute, None)
+    if space is None:
+        raise UsageError(f"{name} declares no {attribute}")
+    return space
+
+
 def check_observation_space(space: Space[Any], name: str = "the environment") -> None:
     """Raise UsageError naming the part of `space` that cannot be observed, if there is one."""
     _check(space, name, "observation")

@@ -76,6 +76,10 @@ BAD = {
     "train ppo": "train in which world? For example: pgrad train ppo CartPole-v1 (see: pgrad list)",
     "train ppo CartPol-v1": "unknown world 'CartPol-v1': "
     "did you mean CartPole-v1 or CartPole-v0 or cartpole?",
+    "train ppo m/envs.py:Dicty": "'m/envs.py:Dicty' is no world: register it there, "
+    "gymnasium.register('Dicty-v0', entry_point=...), and give envs:Dicty-v0 in its folder",
+    "train ppo tests.cli.test_errors:Odd": "'tests.cli.test_errors:Odd' is no world: register it there, "
+    "gymnasium.register('Odd-v0', entry_point=...), and give tests.cli.test_errors:Odd-v0",
     "train ppo LunarLander-v2": "Environment version v2 for `LunarLander` is deprecated. "
     "Please use `LunarLander-v3` instead.",
     "train ppo cartpole extra": "unexpected argument 'extra' (pgrad train ppo --help shows all)",

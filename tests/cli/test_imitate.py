@@ -76,7 +76,7 @@ def test_what_is_wrong_is_one_line(recording: Path, trained: Path, tmp_path: Pat
         (("train imitate pendulum --run-dir", tmp_path / "x", "--demonstrations", recording), "float32 [3]"),
         (
             ("train imitate cartpole --batch-size 5000 --demonstrations", recording),
-            "batch_size 5000 is more than there is to learn from: ",
+            " or less (--batch-size), or record more episodes",
         ),
         (
             ("train imitate cartpole --demonstrations", trained),

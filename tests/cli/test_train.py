@@ -161,6 +161,12 @@ def test_resuming_a_complete_run_says_so_and_keeps_it(here: Path) -> None:
     assert (folder / "metrics.csv").read_bytes() == before
 
 
+def test_no_time_is_told_before_learning_starts(here: Path) -> None:
+    answer = cli("train sac pendulum --total-timesteps 12 --n-envs 1 --learning-starts 8 --log-every 1")
+    lines = [line for line in answer.out.splitlines() if "/12 " in line]
+    assert [line.endswith("left ?") for line in lines] == [True] * 7 + [False] * 5
+
+
 def test_tensorboard_writes_into_the_run(here: Path) -> None:
     pytest.importorskip("tensorboard")
     assert cli(f"train a2c {SMALL} {WINDOW} --tensorboard").code == 0
@@ -191,4 +197,6 @@ def test_a_word_is_said_in_an_evaluation_without_an_end(here: Path, monkeypatch:
         answer = cli("train a2c pendulum --total-timesteps 64 --run-dir", here / "run")
     expected = "pgrad: error: no end to an episode of pendulum in 60 steps: add a time limit\n"
     assert (answer.code, answer.err) == (2, expected)
+    label = "evaluation     \n"
+    assert answer.out.endswith(f"\n{label}{label}"), "the warning and the error begin lines of their own"
     assert RunDir(here / "run").has_checkpoint

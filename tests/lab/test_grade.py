@@ -273,10 +273,25 @@ class TestWrong:
         assert twice.grades[0].growth == pytest.approx(1.0, abs=1e-12)
 
     def test_nan_is_not_sound(self) -> None:
-        report = grade(credit=lambda agent, traj, gamma: traj.reward * torch.nan, cases=[reference()])
+        report = grade(objective=lambda logp, old, adv: logp * torch.nan, cases=[reference()])
         assert not report.sound
         assert "nan" in str(report)
         assert report.verdict == "not a number on every problem"
+
+    def test_a_credit_that_is_not_a_number_is_told_at_once(self) -> None:
+        """Where a row has no weight too: 0·Â would be its part of the gradient."""
+        many = reference().trajectory.mask.numel()
+        with pytest.raises(UsageError) as error:
+            grade(credit=lambda agent, traj, gamma: traj.reward * torch.nan)
+        assert str(error.value) == f"credit is nan in {many} of {many} rows of the reference problem"
+        with pytest.raises(UsageError, match=r"inf in \d+ of \d+ rows of .* length, all of weight 0"):
+            grade(credit=lambda agent, traj, gamma: 1 / traj.mask.ceil())
+
+    @pytest.mark.parametrize("algorithm", [pg.PPO, "ppo"])
+    def test_algorithms_that_are_none(self, algorithm: Any) -> None:
+        with pytest.raises(UsageError) as error:
+            grade(algorithm)
+        assert str(error.value) == f"algorithm must be an instance such as PPO(), got {algorithm!r}"
 
 
 class TestBatches:

@@ -75,6 +75,14 @@ def test_the_command_lists_recipes_and_refuses_what_is_not_one(capsys: pytest.Ca
     assert main(["recipe", "ppo-cartpole", "--jobs", "-1"]) == 2
 
 
+def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["recipe", "ppo-cartpole", "--seeds", "1", "--out", str(tmp_path / "file" / "out")]) == 2
+    folder = tmp_path / "file" / "out" / "ppo-cartpole"
+    told = f"pgrad: error: cannot create the folder {folder}: Not a directory\n"
+    assert capsys.readouterr() == ("", told)
+
+
 def test_the_readme_shows_the_committed_evidence() -> None:
     readme = (ROOT / "README.md").read_text()
     assert evidence_table(ROOT / "docs" / "evidence") in readme

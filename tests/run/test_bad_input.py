@@ -179,6 +179,19 @@ def test_algorithms_that_are_none(algorithm: Any) -> None:
     assert text == f"algorithm must be an instance such as PPO(), got {algorithm!r}"
 
 
+def test_a_class_in_place_of_an_agent() -> None:
+    text = refused(UsageError, agent=Net)
+    assert (
+        text == "agent must be an AgentSpec, a LanguageSpec or a module, got the class Net: make one, Net()"
+    )
+
+
+def test_a_callback_that_is_none(tmp_path: Path) -> None:
+    text = refused(UsageError, callback=5, run_dir=tmp_path / "a")
+    assert text == "callback must be a function of a row of metrics, got 5"
+    assert not list(tmp_path.iterdir())
+
+
 def test_batches_that_do_not_divide() -> None:
     text = refused(UsageError, algorithm=pg.PPO(n_steps=100, batch_size=64), n_envs=8)
     assert (
@@ -345,6 +358,16 @@ def test_modules_that_answer_wrongly(policy: Any, value: Any, text: str) -> None
     with pytest.raises(UsageError, match=text):
         pg.train(PPO, "cartpole", total_timesteps=16, agent=Net(policy, value))
     pg.train(PPO, "cartpole", total_timesteps=16, agent=Net(Categorical, lambda v: v.squeeze(-1)))
+
+
+@pytest.mark.parametrize("method", ["policy", "value"])
+def test_modules_that_fail(method: str) -> None:
+    net = Net(Categorical, lambda v: v.squeeze(-1))
+    setattr(net, {"policy": "actor", "value": "critic"}[method], torch.nn.Linear(5, 2))
+    assert refused(UsageError, agent=net) == (
+        f"{method}(obs) of Net fails for a batch of 2 observations, shape (2, 4): RuntimeError: mat1 and "
+        "mat2 shapes cannot be multiplied (2x4 and 5x2)"
+    )
 
 
 def test_a_callback_that_fails_loses_nothing(tmp_path: Path) -> None:

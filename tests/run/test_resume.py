@@ -4,9 +4,11 @@ world."""
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 import torch
 
@@ -315,6 +317,29 @@ def test_changed_settings_are_shown_as_a_difference(tmp_path: Path) -> None:
         ["hyperparameters.n_steps", "5", "7"],
     ]
     pg.resume(tmp_path / "a", algorithm=pg.A2C())
+
+
+def test_a_world_with_other_spaces_than_the_run_was_trained_in(tmp_path: Path) -> None:
+    pg.train(pg.A2C(), lambda: gymnasium.make("CartPole-v1"), total_timesteps=40, run_dir=tmp_path / "a")
+    for again in (partial(pg.resume, total_timesteps=80), pg.load):
+        with pytest.raises(UsageError) as error:
+            again(tmp_path / "a", world=lambda: gymnasium.make("Acrobot-v1"))
+        assert str(error.value) == (
+            "the agent of the run does not fit: network.actor.0.0.weight is [64, 4] there, [64, 6] here "
+            "(another world, other options)"
+        )
+    assert pg.load(tmp_path / "a", world=lambda: gymnasium.make("CartPole-v1")).timesteps == 40
+
+
+def test_a_run_in_place_of_its_directory(tmp_path: Path) -> None:
+    run = pg.train(pg.A2C(), "cartpole", total_timesteps=40, run_dir=tmp_path / "a")
+    for again in (pg.resume, pg.load):
+        with pytest.raises(
+            UsageError, match=r"the path of a run directory, got Run\(.*: give its path, run.path"
+        ):
+            again(run)  # type: ignore[operator]
+    with pytest.raises(UsageError, match="must be the path of a run directory, got 5"):
+        pg.train(pg.A2C(), "cartpole", total_timesteps=40, run_dir=5)  # type: ignore[arg-type]
 
 
 def test_places_without_a_run(tmp_path: Path) -> None:

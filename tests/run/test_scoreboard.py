@@ -93,3 +93,16 @@ def test_the_time_that_is_left_counts_what_is_done_here(clock: Clock) -> None:
     lines = [line.split("left ") for line in file.getvalue().splitlines() if "left" in line]
     assert [line[0][:4] for line in lines] == [" 61%", " 62%"]
     assert [line[1] for line in lines] == ["4:05", "3:55"]
+
+
+def test_the_time_that_is_left_is_not_told_while_a_run_fills_its_replay(clock: Clock) -> None:
+    file = io.StringIO()
+    with Scoreboard("ab", [1000, 1000], file=file, clock=clock) as board:
+        for updates in (0.0, 10.0):
+            clock.now += 10
+            board.hear(0, {STEPS: 200.0, "train/n_updates": 5.0})
+            board.hear(1, {STEPS: 200.0 + updates, "train/n_updates": updates})
+            board.refresh()
+    first, second = file.getvalue().splitlines()
+    assert "left" not in first
+    assert second.endswith("left 1:17")  # 1,590 of 2,000 in 20/410 s each

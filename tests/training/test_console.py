@@ -163,6 +163,23 @@ def test_what_is_left_goes_by_the_speed_of_late(clock: Clock) -> None:
     assert [line.partition("left ")[2] for line in file.getvalue().splitlines()][-2] == "0:09"
 
 
+def test_what_is_left_is_not_told_before_learning_starts(clock: Clock) -> None:
+    """A replay of 300 steps is filled in no time, then learning takes a second for ten."""
+    file = io.StringIO()
+    with Console(1000, learning_starts=300, file=file, clock=clock) as console:
+        for step in range(100, 300, 100):
+            clock.now += 1 / 64
+            console.update(step - 50)
+            console.update(step, {"a": 1.0})
+        console.update(290)
+        clock.now += 1
+        console.update(300, {"a": 1.0})
+        clock.now += 10
+        console.update(400, {"a": 1.0})
+    left = [line.partition("left ")[2] for line in file.getvalue().splitlines()]
+    assert left == ["?", "?", "1:10", "1:00", ""]
+
+
 def test_messages_and_quiet(clock: Clock, terminal: Terminal) -> None:
     file = io.StringIO()
     with Console(100, "title", file=file, clock=clock) as console:

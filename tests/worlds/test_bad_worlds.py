@@ -419,6 +419,31 @@ def test_spaces_that_are_not_supported(role: str, space: spaces.Space[Any], what
         make(factory)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_factory_that_returns_the_same_environment(workers: int) -> None:
+    """Bare or in a new wrapper each time: the steps of one would be the steps of all."""
+    env = gymnasium.make("CartPole-v1")
+    for factory in (lambda: env, lambda: TimeLimit(env.unwrapped, 9)):
+        with pytest.raises(UsageError) as caught:
+            make(factory, n_envs=2, workers=workers)
+        told = "the factory returns the same environment each time: it must make a new one"
+        assert str(caught.value) == told
+    make(lambda: env, n_envs=1).close()
+
+
+@pytest.mark.parametrize("role", ["observation", "action"])
+def test_an_environment_without_a_space(role: str) -> None:
+    class NoSpaces(gymnasium.Env[Any, Any]):
+        pass
+
+    other = "action" if role == "observation" else "observation"
+    setattr(NoSpaces, f"{other}_space", OBS)
+    for factory in (NoSpaces, lambda: TimeLimit(NoSpaces(), 9)):
+        with pytest.raises(UsageError) as caught:
+            make(factory)
+        assert str(caught.value) == f"NoSpaces declares no {role}_space"
+
+
 def test_every_message_is_one_line() -> None:
     big = spaces.Box(-9, 9, (40, 40), np.float32)
     first = np.ones((40, 40), np.float32)

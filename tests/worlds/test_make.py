@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -128,6 +129,27 @@ def test_unknown_worlds(name: str, what: str) -> None:
     with pytest.raises(UsageError, match=what) as caught:
         make(name)
     assert "\n" not in str(caught.value)
+
+
+def test_a_module_in_the_working_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A console script has its own folder on sys.path in its place; it comes last, and workers find it."""
+    (tmp_path / "pgrad_mine.py").write_text(
+        "import gymnasium\nfrom gymnasium.envs.classic_control import CartPoleEnv\n"
+        "class Mine(CartPoleEnv): pass\n"
+        "gymnasium.register('Mine/Env-v0', entry_point='pgrad_mine:Mine')\n"
+    )
+    before = [folder for folder in sys.path if folder]
+    monkeypatch.setattr(sys, "path", [*before])
+    monkeypatch.chdir(tmp_path)
+    try:
+        world = make("pgrad_mine:Mine/Env-v0", n_envs=1, workers=1)
+        assert (world.name, sys.path) == ("Mine/Env-v0", [*before, str(tmp_path)])
+        world.close()
+        make("pgrad_mine:Mine/Env-v0").close()
+        assert sys.path.count(str(tmp_path)) == 1
+    finally:
+        gymnasium.registry.pop("Mine/Env-v0", None)
+        sys.modules.pop("pgrad_mine", None)
 
 
 def test_atari_is_registered_on_demand() -> None:

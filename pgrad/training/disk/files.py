@@ -4,6 +4,8 @@ import errno
 import os
 from pathlib import Path
 
+from pgrad.errors import UsageError
+
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace the content of `path` in one step: written beside it, forced to the disk, renamed into place.
@@ -21,6 +23,14 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     force_to_disk(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, unless it is there. Raises UsageError where it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot create the folder {path}: {reason(error)}") from error
 
 
 def force_to_disk(path: Path) -> None:

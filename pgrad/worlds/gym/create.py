@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -17,7 +18,7 @@ from gymnasium.envs.registration import EnvSpec, find_highest_version
 from pgrad.errors import UsageError, WorldError
 from pgrad.extras import nearest
 from pgrad.worlds.gym.atari import is_atari, make_atari
-from pgrad.worlds.spaces import check_action_space, check_observation_space
+from pgrad.worlds.spaces import check_action_space, check_observation_space, declared
 
 # Packages that register their environments when imported: pattern of the id, module, what to install.
 PACKAGES = (
@@ -47,11 +48,16 @@ class Recipe:
 def find(name: str, others: tuple[str, ...] = ()) -> EnvSpec:
     """The registered environment `name`, such as "CartPole-v1" or "module:Name-v0".
 
-    Raises UsageError for a name that does not exist (with the nearest of the registry and of `others`), has
-    been withdrawn or needs a package that is not installed. Warns where there is a later version.
+    The module may lie in the working directory. Raises UsageError for a name that does not exist (with the
+    nearest of the registry and of `others`), has been withdrawn or needs a package that is not installed.
+    Warns where there is a later version.
     """
     module, _, plain = name.rpartition(":")
+    if module.endswith(".py"):
+        raise UsageError(f"{name!r} is no world: {_registered(Path(module).stem, plain)} in its folder")
     if module:
+        if not {"", here := os.getcwd()} & {*sys.path}:
+            sys.path.append(here)  # last, so that nothing there hides what is installed
         _import(module, f"'{module}' of {name!r} cannot be imported")
     for pattern, package, install in PACKAGES:
         if plain not in gymnasium.registry and pattern.match(plain):
@@ -61,6 +67,8 @@ def find(name: str, others: tuple[str, ...] = ()) -> EnvSpec:
     except (gymnasium.error.DeprecatedEnv, gymnasium.error.VersionNotFound) as error:
         raise UsageError(_line(str(error))) from None
     except gymnasium.error.Error as error:
+        if module and hasattr(sys.modules[module], plain):
+            raise UsageError(f"{name!r} is no world: {_registered(module, plain)}") from None
         known = gymnasium.registry if module else (*gymnasium.registry, *others)
         near = nearest(plain, known, 3, before=f"{module}:" if module else "")
         raise UsageError(f"unknown world {name!r}: {near or _line(str(error))}") from None
@@ -101,14 +109,18 @@ def create(recipe: Recipe) -> gymnasium.Env:
 def create_alike(recipe: Recipe, n: int, first: int) -> list[gymnasium.Env]:
     """n environments of one kind; `first` is the number of the first one in messages.
 
-    Raises UsageError where their spaces differ or are not supported, and as `create` does.
+    Raises UsageError where some are the same one, where their spaces differ, are missing or not supported,
+    and as `create` does.
     """
     envs = [create(recipe) for _ in range(n)]
-    name, kind = name_of(envs[0]), (envs[0].observation_space, envs[0].action_space)
-    check_observation_space(kind[0], name)
-    check_action_space(kind[1], name)
-    for i, env in enumerate(envs, first):
-        if (env.observation_space, env.action_space) != kind:
+    if len({id(env.unwrapped) for env in envs}) < n:
+        raise UsageError("the factory returns the same environment each time: it must make a new one")
+    name = name_of(envs[0])
+    kinds = [[declared(env, f"{role}_space", name) for role in ("observation", "action")] for env in envs]
+    check_observation_space(kinds[0][0], name)
+    check_action_space(kinds[0][1], name)
+    for i, kind in enumerate(kinds, first):
+        if kind != kinds[0]:
             raise UsageError(f"{name}, environment {i} has other spaces than environment {first}")
     return envs
 
@@ -126,6 +138,12 @@ def error_line(error: BaseException) -> str:
 
 def _line(text: str) -> str:
     return " ".join(re.sub(r"\x1b\[\d*m", "", text).split())
+
+
+def _registered(module: str, plain: str) -> str:
+    """How a world of one's own gets an id."""
+    known = f"{plain}-v0" if plain.isidentifier() else plain
+    return f"register it there, gymnasium.register({known!r}, entry_point=...), and give {module}:{known}"
 
 
 def _import(module: str, problem: str) -> None:

@@ -26,6 +26,7 @@ from pgrad.worlds.spaces import (
     MismatchError,
     check_action_space,
     check_observation_space,
+    declared,
     describe,
     fit,
     on_device,
@@ -61,7 +62,8 @@ class VectorWorld:
         self.name = name or name_of(env)
         self.n_envs = env.num_envs
         self.device = torch.device(device)
-        self.observation_space, self.action_space = env.single_observation_space, env.single_action_space
+        self.observation_space = declared(env, "single_observation_space", self.name)
+        self.action_space = declared(env, "single_action_space", self.name)
         check_observation_space(self.observation_space, self.name)
         check_action_space(self.action_space, self.name)
         self._env, self._mode = env, autoreset_mode(env, self.name)
