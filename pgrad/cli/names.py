@@ -28,6 +28,9 @@ ALIASES = {
 }
 """What other libraries call an option: what it is called here."""
 
+ELSEWHERE = {"num-minibatches": "--batch-size", "track": "--wandb PROJECT", "cuda": "--device"}
+"""Options of other libraries whose values mean something else: what there is here instead."""
+
 ANNEAL = {"anneal-lr": "linear", "no-anneal-lr": "constant"}
 BARE = {"lora": "16"}
 """Options of a number that may stand alone: what is then meant."""
@@ -84,6 +87,12 @@ def whole(text: str) -> int:
     if not number.is_integer():  # neither are NaN and infinity
         raise ValueError(f"{text!r} is not a whole number")
     return int(number)
+
+
+def require_positive(name: str, number: int) -> None:
+    """Raise UsageError unless there is at least one."""
+    if number < 1:
+        raise UsageError(f"{name} must be a whole number ≥ 1, got {number}")
 
 
 def pairs(texts: Iterable[str]) -> dict[str, Any]:

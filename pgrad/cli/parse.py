@@ -3,14 +3,16 @@
 import contextlib
 import dataclasses
 import io
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from pgrad.algorithms.usual import both
-from pgrad.cli.names import ALIASES, translate, whole
+from pgrad.cli.names import ALIASES, ELSEWHERE, translate, whole
 from pgrad.cli.unread import one_line
 from pgrad.errors import PgradError, UsageError
 from pgrad.extras import nearest
@@ -74,9 +76,10 @@ def parse(
     What is not given is as in `default`, an instance, or else as the dataclass has it. `elsewhere`: what is
     said of an unknown option that one of these dataclasses has.
 
-    Raises UsageError for an unknown option (with the nearest one), for a value that cannot be read and for
-    what the dataclasses refuse; SystemExit after help.
+    Raises UsageError for an unknown option (with the nearest one), for one by two names or without a value,
+    for a value that cannot be read and for what the dataclasses refuse; SystemExit after help.
     """
+    _require_once(args)
     spoken, more, given = io.StringIO(), f"(pgrad {command} --help shows all)", translate(args)
     if {"-h", "--help"} & set(given):
         given = ["--help"]  # tyro leaves positional arguments that are given out of its help
@@ -92,23 +95,36 @@ def parse(
                 return_unknown_args=True,
             )
     except SystemExit as end:
-        raise_own(end)
+        try:
+            raise_own(end)
+        except UsageError as error:
+            raise UsageError(_as_options(str(error), given)) from error
         if end.code:
             raise UsageError(one_line(spoken.getvalue(), given, more)) from None
         raise
+    options = dict(_options(found))
     if unknown:
-        options = dict(_options(found))
-        known = [*options, *(f"no-{name}" for name, value in options.items() if isinstance(value, bool))]
-        known = [name for name in known if f"--{name}" not in unknown]  # a flag that has no opposite
-        known += [alias for alias, name in ALIASES.items() if name in known]
         asked = next((arg for arg in args if translate([arg])[:1] == unknown[:1]), unknown[0])
         name, (why, others) = unknown[0].partition("=")[0].lstrip("-").removeprefix("no-"), elsewhere
         if any(
             name == field.name.replace("_", "-") for other in others for field in dataclasses.fields(other)
         ):
             raise UsageError(f"{asked.partition('=')[0]} {why}")
-        raise UsageError(f"{_unknown(asked, known, args)} {more}")
+        raise UsageError(f"{_unknown(asked, options, unknown, args)} {more}")
+    if empty := next((name for name, value in options.items() if value == () and f"--{name}" in given), ""):
+        raise UsageError(f"--{empty} needs a value {more}")
     return found
+
+
+def _as_options(text: str, given: Sequence[str]) -> str:
+    """What a dataclass says of its fields, of those that were given with the names of their options."""
+    options = {arg.partition("=")[0] for arg in given}
+
+    def option(found: re.Match[str]) -> str:
+        name = f"--{found[1].replace('_', '-')}"
+        return f"{name if name in options else found[1]} must"
+
+    return re.sub(r"(?<![-\w])([a-z]\w*) must\b", option, text)
 
 
 def raise_own(error: BaseException) -> None:
@@ -130,11 +146,31 @@ def _options(found: Any) -> Iterator[tuple[str, Any]]:
             yield field.name.replace("_", "-"), value
 
 
-def _unknown(given: str, known: list[str], args: Sequence[str]) -> str:
-    if flag := next((arg for arg in args if arg.startswith("--") and arg.endswith(f"={given}")), None):
-        return f"{flag.partition('=')[0]} takes no value, got {given!r}"
+def _require_once(args: Sequence[str]) -> None:
+    """Raise UsageError for an option that is given by two of its names."""
+    said: dict[str, str] = {}
+    for arg in args:
+        name = arg.partition("=")[0].replace("_", "-").lower()
+        if name.startswith("--") and (first := said.setdefault(translate([name])[0], name)) != name:
+            raise UsageError(f"{first} and {name} are the same option: give one of them")
+
+
+def _unknown(given: str, options: Mapping[str, Any], unknown: Sequence[str], args: Sequence[str]) -> str:
+    """What is said of an argument that nothing takes: of a flag's value, of an option with a near one."""
+    flags = [name for name, value in options.items() if isinstance(value, bool)]
+    pairs = [*pairwise(args), *((name, value) for name, _, value in (arg.partition("=") for arg in args))]
+    for flag, value in pairs:
+        name = translate([flag])[0].removeprefix("--").removeprefix("no-")
+        if value == given and flag.startswith("--") and name in flags:
+            return f"{flag} takes no value, got {given!r}"
     if not given.startswith("-"):
         return f"unexpected argument {given!r}"
-    name = given.partition("=")[0]
-    near = nearest(name.lstrip("-"), known, before="--")
-    return f"unknown option {name}" + (f": {near}" if near else "")
+    known = [name for name in (*options, *(f"no-{flag}" for flag in flags)) if f"--{name}" not in unknown]
+    aliases = [alias for alias, meant in ALIASES.items() if meant in known]
+    spelled = given.partition("=")[0]
+    name = spelled.lstrip("-")
+    near = nearest(name, known, before="--") or nearest(name, aliases, before="--")
+    other = ELSEWHERE.get(name.replace("_", "-").lower(), "")
+    if other.partition(" ")[0].removeprefix("--") in known:
+        near = f"did you mean {other}?"
+    return f"unknown option {spelled}" + (f": {near}" if near else "")

@@ -24,6 +24,7 @@ def shown_of(output: Output) -> Shown:
 def finish_several(found: Seeds, output: Output) -> int:
     """Say what each seed came to, what all of them, and what can be done next; the command's exit code.
 
+    Where all fail alike it is the one of their error, else 1 where any fails; why was said when it happened.
     Raises KeyboardInterrupt or SystemExit where a signal stopped them, as the program would have without.
     """
     path = shlex.quote(str(found.path))
@@ -32,10 +33,9 @@ def finish_several(found: Seeds, output: Output) -> int:
     if not output.quiet and found.results:
         _say(found)
     for seed, one in failed.items():
-        print(f"seed {seed} failed: {one.error}", file=sys.stderr)
         if one.traceback:
             error_file(found.path, seed).write_text(one.traceback)
-            print(f"  where: {error_file(found.path, seed)}", file=sys.stderr)
+            print(f"where seed {seed} failed: {error_file(found.path, seed)}", file=sys.stderr)
     if found.signal is not None:
         done = f"{len(found.results)} of {len(found.seeds)} seeds are done"
         how = f"continue with: pgrad resume {path}" if goes_on else LOST
@@ -47,7 +47,8 @@ def finish_several(found: Seeds, output: Output) -> int:
         others = "the others are done; " if found.results else ""
         how = f"try again with: pgrad resume {path}" if goes_on else LOST
         print(f"{others}{how}", file=sys.stderr)
-        return 1
+        codes = {one.error.exit_code for one in failed.values() if one.error is not None}
+        return 1 if found.results or len(codes) != 1 else codes.pop()
     if not output.quiet:
         more = 2 * max(row["timesteps"] for row in found.results.values())
         print(f"\nnext           pgrad plot {path}")

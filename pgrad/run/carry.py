@@ -57,7 +57,7 @@ def made(config: RunConfig) -> Iterator[Training]:
 
 def carry_out(config: RunConfig, training: Training, directory: RunDir, watching: Watching) -> Run:
     """Train on in a run directory, whose configuration becomes this one."""
-    kept = {FILES: digests(config), **kept_alphabet(training.agent, config.agent)}
+    kept = {FILES: digests(config), **config.own, **kept_alphabet(training.agent, config.agent)}
     directory.write_config({**config.to_json(), **kept})
     directory.add_command(sys.argv)
     directory.write_versions(versions())

@@ -20,6 +20,9 @@ from pgrad.worlds.language.files import READERS
 CUSTOM = "custom"
 """Stands in config.json for what only the caller has: a factory, a module, an algorithm of their own."""
 
+OWN = "own"
+"""Where config.json keeps the names of these, by which runs are told apart."""
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -109,7 +112,13 @@ class RunConfig:
         """The world's name, of a file without its folder, or the name of whatever makes it."""
         if isinstance(self.world, str):
             return Path(self.world).name if Path(self.world).suffix in READERS else self.world
-        return getattr(self.world, "__name__", type(self.world).__name__)
+        return _name(self.world)
+
+    @property
+    def own(self) -> dict[str, dict[str, str]]:
+        """What is "custom" in `to_json`, with its name: of a function, or of its class; a lambda has none."""
+        custom = [key for key, value in self.to_json().items() if value == CUSTOM]
+        return {OWN: {key: _name(getattr(self, key)) for key in custom}} if custom else {}
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; "custom" stands for what cannot be written. Raises UsageError for such arguments."""
@@ -178,9 +187,10 @@ class RunConfig:
 
 
 def completed(saved: dict[str, Any]) -> dict[str, Any]:
-    """A record with what its version of pgrad did not know yet, at the defaults. Raises CheckpointError."""
+    """A record with what its pgrad did not know at the defaults, without names. Raises CheckpointError."""
     try:
-        full = {**saved, "options": dataclasses.asdict(RunOptions(**saved["options"]))}
+        full = {key: value for key, value in saved.items() if key != OWN}
+        full |= {"options": dataclasses.asdict(RunOptions(**saved["options"]))}
         if saved["algorithm"] in ALGORITHMS:
             algorithm: Any = ALGORITHMS[saved["algorithm"]](**saved["hyperparameters"])
             full["hyperparameters"] = dataclasses.asdict(algorithm)
@@ -194,6 +204,14 @@ def completed(saved: dict[str, Any]) -> dict[str, Any]:
 def _spec(saved: dict[str, Any]) -> AgentSpec | LanguageSpec:
     given: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in saved.items()}
     return LanguageSpec(**given) if "model" in saved else AgentSpec(**given)
+
+
+def _name(own: Any) -> str:
+    """What a caller's own is called; rewards one after the other."""
+    if isinstance(own, list | tuple) and own and all(map(callable, own)):
+        return ", ".join(map(_name, own))
+    name = getattr(own, "__name__", type(own).__name__)
+    return CUSTOM if name == "<lambda>" else str(name)
 
 
 def _named(reward: Any) -> bool:

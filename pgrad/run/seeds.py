@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,8 +77,8 @@ def train_seeds(
     """Train with every seed at the same time, each as `train` would alone, in folder/seedSEED.
 
     folder: "auto" makes runs/ALGORITHM/WORLD-seeds, numbered where there is one. limit: how many at the same
-    time; 0 as many as the cores are for. The first Ctrl-C lets all of them save. Raises UsageError for what
-    no seed could be trained with, before anything is written.
+    time; 0 as many as the cores are for. The first Ctrl-C lets all of them save. Why a seed fails is said on
+    stderr when it does. Raises UsageError for what no seed could be trained with, before anything is written.
     """
     record = config.to_json()
     own = CUSTOM in (record["world"], record["agent"], record.get("reward"))
@@ -133,7 +134,7 @@ def _run(
         for k, outcome in side_by_side(jobs, limit or at_once(len(jobs), cores()), board, signals):
             found[seeds[k]] = outcome
             if outcome.state == "failed":
-                board.message(f"{outcome.name} failed: {outcome.error}")
+                print(f"{outcome.name} failed: {outcome.error}", file=sys.stderr, flush=True)
     draw(path, config, seeds)
     return Seeds(path, tuple(seeds), found, signals.requested)
 

@@ -89,6 +89,34 @@ BAD = {
     "did you mean --no-normalize-obs? (pgrad train ppo --help shows all)",
     "train ppo cartpole --no-quiet": "unknown option --no-quiet: did you mean --quiet? "
     "(pgrad train ppo --help shows all)",
+    "train ppo cartpole --normalize-obs True": "--normalize-obs takes no value, got 'True' "
+    "(pgrad train ppo --help shows all)",
+    "train ppo cartpole --normalize_obs yes --seed 1": "--normalize_obs takes no value, got 'yes' "
+    "(pgrad train ppo --help shows all)",
+    "train ppo cartpole --normalize-obs=True": "--normalize-obs takes no value, got 'True' "
+    "(pgrad train ppo --help shows all)",
+    "train ppo cartpole --no-norm-adv 1": "--no-norm-adv takes no value, got '1' "
+    "(pgrad train ppo --help shows all)",
+    "train ppo cartpole -x": "unknown option -x (pgrad train ppo --help shows all)",
+    "train ppo cartpole --num_minibatches 4": "unknown option --num_minibatches: "
+    "did you mean --batch-size? (pgrad train ppo --help shows all)",
+    "train ppo cartpole --track": "unknown option --track: did you mean --wandb PROJECT? "
+    "(pgrad train ppo --help shows all)",
+    "train ppo cartpole --cuda False": "unknown option --cuda: did you mean --device? "
+    "(pgrad train ppo --help shows all)",
+    "train a2c cartpole --num-minibatches 4": "unknown option --num-minibatches "
+    "(pgrad train a2c --help shows all)",
+    "train ppo cartpole --timesteps 9": "unknown option --timesteps: did you mean --total-timesteps? "
+    "(pgrad train ppo --help shows all)",
+    "train ppo cartpole --clip-coeff 9": "unknown option --clip-coeff: did you mean --clip-coef? "
+    "(pgrad train ppo --help shows all)",
+    "train ppo cartpole --jobs 2": "--jobs is how many of several seeds train at once: give --seeds too",
+    "train ppo cartpole --net-arch": "--net-arch needs a value (pgrad train ppo --help shows all)",
+    "train ppo cartpole --seeds --seed 1": "--seeds needs a value (pgrad train ppo --help shows all)",
+    "train ppo cartpole --num-envs 4 --n-envs 8": "--num-envs and --n-envs are the same option: "
+    "give one of them",
+    "train ppo cartpole --lr=1 --learning_rate 2": "--lr and --learning-rate are the same option: "
+    "give one of them",
     "train ppo cartpole --engine vllm": "--engine is for language models "
     "(pgrad train ppo parity --help shows all)",
     "bench ppo cartpole --held_out_prompts=3": "--held_out_prompts is for language models "
@@ -99,21 +127,29 @@ BAD = {
     "(pgrad train ppo CartPole-v1 --help shows all)",
     "train a2c cartpole --clip_coef 1": "unknown option --clip_coef (pgrad train a2c --help shows all)",
     "train ppo cartpole --gamma 2 --n-steps -3 --learning-rate nan": "PPO: "
-    "learning_rate must be finite and not negative, got nan; n_steps must be a whole number ≥ 1, got -3; "
-    "gamma must be in [0, 1], got 2.0",
-    "train ppo cartpole --clip-range -0.2": "PPO: clip_range must be positive, got -0.2",
-    "train ppo cartpole --n-envs 0": "n_envs must be a whole number ≥ 1, got 0",
-    "train ppo cartpole --total-timesteps -5": "total_timesteps must be a whole number ≥ 1, got -5",
+    "--learning-rate must be finite and not negative, got nan; "
+    "--n-steps must be a whole number ≥ 1, got -3; --gamma must be in [0, 1], got 2.0",
+    "train ppo cartpole --clip-range -0.2": "PPO: --clip-range must be positive, got -0.2",
+    "train ppo cartpole --n-envs 0": "--n-envs must be a whole number ≥ 1, got 0",
+    "train ppo cartpole --total-timesteps -5": "--total-timesteps must be a whole number ≥ 1, got -5",
     "train ppo cartpole --batch-size 100": "batch_size 100 does not divide n_steps · n_envs = "
     "256 · 8 = 2048; the nearest that do are 64 and 128",
     "train ppo cartpole --device tpu": "device 'tpu' is unknown; allowed: auto, cpu, cuda, cuda:0, ...",
-    "train ppo cartpole --log-std-init 5": "log_std_init must be in [-20, 2], got 5.0",
+    "train ppo cartpole --log-std-init 5": "--log-std-init must be in [-20, 2], got 5.0",
     "train ppo cartpole --world-kwargs gravity": "--world-kwargs takes key=value pairs, "
     "such as gravity=-9.8, got 'gravity'",
     "eval": "evaluate which run? For example: pgrad eval runs/ppo/CartPole-v1-seed0",
     "play": "play which run? For example: pgrad play runs/ppo/CartPole-v1-seed0",
     "resume": "resume which run? For example: pgrad resume runs/ppo/CartPole-v1-seed0",
+    "resume nothing --clip-range 0.3": "--clip-range cannot be changed: a run keeps its settings; "
+    "with others train a new one, --init-from DIR",
+    "resume nothing --num_envs 3": "--num_envs cannot be changed: a run keeps its settings; "
+    "with others train a new one, --init-from DIR",
+    "resume nothing --clip-rang 0.3": "unknown option --clip-rang (pgrad resume --help shows all)",
     "plot": "plot which runs? For example: pgrad plot runs/ppo",
+    "eval nothing --episodes 0": "--episodes must be a whole number ≥ 1, got 0",
+    "eval nothing --n-envs -2": "--n-envs must be a whole number ≥ 1, got -2",
+    "play nothing --episodes 0": "--episodes must be a whole number ≥ 1, got 0",
     "eval nothing": "there is no run at nothing",
     "list zzzz": "no world has 'zzzz' in its name",
 }
@@ -268,4 +304,4 @@ def test_errors_survive_a_terminal_without_greek(capsys: pytest.CaptureFixture[s
         patch.setattr(sys, "stderr", stream)
         assert main(["train", "ppo", "cartpole", "--n-envs", "0"]) == 2
     stream.flush()
-    assert stream.buffer.getvalue() == b"pgrad: error: n_envs must be a whole number ? 1, got 0\n"  # type: ignore[attr-defined]
+    assert stream.buffer.getvalue() == b"pgrad: error: --n-envs must be a whole number ? 1, got 0\n"  # type: ignore[attr-defined]

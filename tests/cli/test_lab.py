@@ -281,7 +281,13 @@ class TestOneClaim:
         assert [claim["id"] for claim in found] == ["T-01", "S-04", "F-02"]
 
     @pytest.mark.parametrize(
-        ("asked", "hint"), [("F-20", ": did you mean F-02?"), ("E-72", ": did you mean E-71?"), ("zzz", "")]
+        ("asked", "hint"),
+        [
+            ("F-20", ": did you mean F-02?"),
+            ("E-72", ": did you mean E-71?"),
+            ("zzz", ""),
+            ("L-999", ""),
+        ],
     )
     def test_an_unknown_one(self, asked: str, hint: str, here: Path) -> None:
         expected = f"pgrad: error: unknown claim '{asked}'{hint} (pgrad lab lists all)\n"

@@ -247,7 +247,7 @@ def test_list_shows_the_tasks() -> None:
 
 
 BAD = {
-    "train grpo copy --num-generations 1": "GRPO: num_generations must be a whole number ≥ 2",
+    "train grpo copy --num-generations 1": "GRPO: --num-generations must be a whole number ≥ 2",
     "train grpo party --model scratch:tiny": "party is no world of language, for a LanguageSpec (--model)",
     "train grpo party": "unknown world 'party': did you mean parity",
     "train grpo CartPole-v1 --model scratch:tiny": "CartPole-v1 is no world of language",

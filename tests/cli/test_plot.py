@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pgrad.algorithms import A2C, PPO, Algorithm, Imitate
-from pgrad.cli.commands.plot import labels
+from pgrad.cli.commands.plot import grouped, labels
 from pgrad.run.config import RunOptions
 from pgrad.run.start import configured
 from pgrad.training.disk.log import MetricsLog
@@ -122,3 +122,64 @@ def test_labels_are_longer_where_runs_would_have_the_same() -> None:
     told = labels([base, *configs])
     assert len(set(told)) == 8
     assert {text.count("=") for text in told} == {7}
+
+
+def told(drawn: dict[str, Any]) -> list[str]:
+    """What the legend says."""
+    return [text.get_text() for text in drawn["axes"].get_legend().get_texts()]
+
+
+@pytest.mark.parametrize(
+    ("names", "legend"),
+    [
+        ((None, None), ["a2c custom in a", "a2c custom in b", "a2c gridworld"]),
+        (("custom", "custom"), ["a2c custom in a", "a2c custom in b", "a2c gridworld"]),
+        (("make", "make"), ["a2c make (custom) in a", "a2c make (custom) in b", "a2c gridworld"]),
+        (("make", "other"), ["a2c make (custom)", "a2c other (custom)", "a2c gridworld"]),
+    ],
+)
+def test_a_mean_is_of_nothing_that_may_be_of_two_worlds(
+    tmp_path: Path, drawn: dict[str, Any], names: tuple[str | None, ...], legend: list[str]
+) -> None:
+    """Two factories with the same seed; with names or, of older runs, without."""
+    runs = []
+    for folder, name in zip("ab", names, strict=True):
+        own = {} if name is None else {"own": {"world": name}}
+        runs.append(write(tmp_path / folder, config_of(A2C()) | {"world": "custom"} | own))
+    runs.append(write(tmp_path / "c", config_of(A2C(), "gridworld")))
+    assert cli("plot", *runs, "--out", tmp_path / "x.png").code == 0
+    assert told(drawn) == legend
+
+
+def test_seeds_of_a_named_factory_are_a_group(tmp_path: Path, drawn: dict[str, Any]) -> None:
+    own = {"world": "custom", "own": {"world": "make"}}
+    runs = [write(tmp_path / str(seed), config_of(A2C(), seed=seed) | own) for seed in (0, 1)]
+    assert cli("plot", *runs, "--out", tmp_path / "x.png").code == 0
+    assert told(drawn) == ["a2c (mean of 2, 95% interval)"]
+    assert drawn["axes"].get_title(loc="left") + drawn["axes"].get_title() == "make (custom)"
+    unnamed = [write(tmp_path / f"seed{k}", config_of(A2C(), seed=k) | {"world": "custom"}) for k in (0, 1)]
+    assert cli("plot", *unnamed, "--out", tmp_path / "x.png").code == 0
+    assert told(drawn) == ["a2c in seed0", "a2c in seed1"]
+
+
+def test_runs_in_folders_of_one_name_are_told_by_their_paths() -> None:
+    configs = {Path(one) / "run": config_of(A2C()) | {"agent": "custom"} for one in "ab"}
+    assert grouped(configs) == {f"a2c in {path}": [path] for path in configs}
+
+
+def test_an_own_agent_makes_no_settings_of_the_others_differ() -> None:
+    own = config_of(PPO()) | {"agent": "custom", "own": {"agent": "Net"}}
+    wide = config_of(PPO()) | {"agent": {**config_of(PPO())["agent"], "net_arch": [8]}}
+    assert labels([config_of(PPO()), own]) == ["ppo", "ppo agent=Net (custom)"]
+    names = ["ppo net_arch=[64, 64]", "ppo agent=Net (custom)", "ppo net_arch=[8]"]
+    assert labels([config_of(PPO()), own, wide]) == names
+
+
+def test_a_label_names_the_run_that_a_run_began_with() -> None:
+    def begun(source: str, seed: int = 0) -> dict[str, Any]:
+        return config_of(PPO(), seed=seed, init_from=source)
+
+    one = labels([config_of(PPO()), begun("/runs/first/checkpoints/000000000100")])
+    assert one == ["ppo init_from=none", "ppo init_from=first"]
+    seeds = [begun(f"/runs/all/seed{seed}", seed) for seed in (0, 1)]
+    assert labels([config_of(PPO()), *seeds]) == ["ppo init_from=none", *["ppo init_from=all"] * 2]

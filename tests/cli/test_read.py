@@ -1,5 +1,6 @@
 """Commands that read runs: `eval`, `play`, `plot`; and those that read nothing: `list`, `doctor`."""
 
+import io
 import sys
 import tomllib
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import pgrad as pg
 from pgrad.cli.commands import doctor, plot
 from pgrad.cli.commands.plot import find_runs, labels
+from pgrad.cli.waiting import waiting
 from pgrad.errors import CheckpointError
 from pgrad.training.disk.checkpoint import checkpoints
 from tests.cli.tools import ROOT, cli
@@ -26,6 +28,32 @@ def test_eval_prints_what_the_run_evaluates_to(trained: Path) -> None:
     assert sampled.splitlines()[1] == str(best)
 
 
+def test_eval_says_at_once_what_it_evaluates(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first episode, through a pipe too."""
+    heard: list[str] = []
+
+    def interrupted(*_: Any, **__: Any) -> Any:
+        heard.append(sys.stdout.getvalue())  # type: ignore[attr-defined]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pg.Run, "evaluate", interrupted)
+    assert cli("eval", trained).code == 130
+    assert heard == [f"ppo · cartpole · latest agent, {pg.load(trained).timesteps:,} steps\n"]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_is_told_what_is_waited_for(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    class Stream(io.StringIO):
+        def isatty(self) -> bool:
+            return terminal
+
+    monkeypatch.setattr("sys.stderr", stream := Stream())
+    monkeypatch.setenv("TERM", "xterm")
+    with waiting("measuring for 10 s [here]"):
+        pass
+    assert ("measuring for 10 s [here]" in stream.getvalue()) is terminal
+
+
 def test_any_checkpoint_can_be_read(trained: Path, tmp_path: Path) -> None:
     """By its path or by its name in the run, in every command that reads one."""
     first = checkpoints(trained / "checkpoints")[0]
@@ -39,6 +67,15 @@ def test_any_checkpoint_can_be_read(trained: Path, tmp_path: Path) -> None:
     answer = cli("eval --checkpoint 000000000001", trained)
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
     assert f"has no checkpoint '000000000001' (there are: latest, best, {first.name}, " in answer.err
+
+
+@pytest.mark.parametrize("command", ["eval", "play", "resume", "plot"])
+def test_a_checkpoint_in_the_place_of_its_run(trained: Path, command: str) -> None:
+    for folder in ("checkpoints", "best"):
+        given = checkpoints(trained / folder)[0]
+        how = f"give the run, {trained}, and --checkpoint {given.name}"
+        told = f"pgrad: error: {given} is a checkpoint, not a run: {how}\n"
+        assert cli(command, given) == (2, "", told)
 
 
 def test_play_records_the_first_evaluated_episode(trained: Path, tmp_path: Path) -> None:
@@ -120,6 +157,10 @@ def test_list_names_algorithms_and_worlds() -> None:
     assert "CartPole-v0" not in answer.out  # the newest version is enough
     found = cli("list cartpole").out.split()
     assert found[:4] == ["cartpole", "cartpole-masked", "CartPole-v0", "CartPole-v1"]
+
+
+def test_list_finds_every_name_that_it_shows() -> None:
+    assert cli("list Reasoning") == (0, "reasoning-gym:NAME\n", "")
 
 
 def test_list_tells_how_to_install_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ def test_eval_takes_all_seeds(here: Path) -> None:
     code, out, err = cli("eval all --episodes 4")
     alone = f"mean           {number(found[1].mean)} (one seed, no interval)\n"
     assert (code, out) == (2, first + rows[1] + alone)
-    assert err.startswith("seed 0: all/seed0/checkpoints/")
+    assert err.startswith("pgrad: error: seed 0: all/seed0/checkpoints/")
 
 
 def test_one_seed_has_no_interval(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,8 +138,20 @@ def test_a_seed_that_fails_is_an_exit_code(here: Path) -> None:
     code, out, err = cli("resume all --quiet --total-timesteps 200")
     assert (code, out) == (1, "")
     assert err.startswith("seed 1 failed: ")
+    assert err.count("seed 1 failed: ") == 1
     assert err.endswith("try again with: pgrad resume all\n")
     assert max(read(here / "all/seed0/metrics.csv")["time/total_timesteps"]) >= 200
+
+
+@pytest.mark.parametrize("quiet", ["", " --quiet"])
+def test_where_all_fail_alike_it_is_as_with_one(here: Path, quiet: str) -> None:
+    """Each says once why, and the exit code is that of the error."""
+    assert cli(f"train {SMALL} --seeds 2 --quiet --run-dir all") == (0, "", "")
+    code, out, err = cli(f"resume all --total-timesteps 1{quiet}")
+    assert code == 2
+    lines = [f"seed {k} failed: all/seed{k} is at 128 timesteps already" for k in (0, 1)]
+    assert [(out + err).count(line) for line in lines] == [1, 1]
+    assert all(line in err for line in lines)
 
 
 def test_ctrl_c_saves_all_and_all_go_on(tmp_path: Path) -> None:

@@ -157,6 +157,7 @@ def test_resuming_a_complete_run_says_so_and_keeps_it(here: Path) -> None:
     answer = cli("resume", folder, "--final-eval-episodes", "0")
     assert (answer.code, answer.err) == (0, "")
     assert "the run is complete: " in answer.out
+    assert ": 128 steps are done, 128 were asked for; --total-timesteps trains it further\n" in answer.out
     assert "--total-timesteps trains it further" in answer.out
     assert (folder / "metrics.csv").read_bytes() == before
 

@@ -292,6 +292,33 @@ def test_what_is_the_users_own_must_be_given_again(tmp_path: Path) -> None:
     assert loaded.agent.act([0.0, 0.0, 0.0, 0.0]) in (0, 1)
 
 
+def test_the_users_own_is_named_and_goes_on_by_another_name(tmp_path: Path) -> None:
+    """As does a run that was written without names."""
+
+    def factory() -> Any:
+        import gymnasium
+
+        return gymnasium.make("CartPole-v1")
+
+    path = tmp_path / "a"
+    pg.train(pg.A2C(), factory, agent=Linear(), run_dir=path, total_timesteps=40, n_envs=2, progress=False)
+    file = path / "config.json"
+    record = json.loads(file.read_text())
+    assert record["config"].pop("own") == {"world": "factory", "agent": "Linear"}
+    file.write_text(json.dumps(record))
+    own: dict[str, Any] = {"world": lambda: factory(), "agent": Linear(), "progress": False}
+    pg.resume(path, 80, **own)
+    assert json.loads(file.read_text())["config"]["own"] == {"world": "custom", "agent": "Linear"}
+    assert pg.resume(path, 120, **own | {"world": factory}).timesteps >= 120
+
+
+def test_the_folder_of_a_lambda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    world = lambda: gymnasium.make("CartPole-v1")  # noqa: E731
+    run = pg.train(pg.A2C(), world, total_timesteps=10, n_envs=2, run_dir="auto", progress=False)
+    assert run.path == Path("runs/a2c/custom-seed0")
+
+
 class Linear(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()

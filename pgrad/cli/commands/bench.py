@@ -8,6 +8,7 @@ from typing import Any
 from tyro.conf import FlagCreatePairsOff
 
 from pgrad.cli.commands.train import read_order, usage
+from pgrad.cli.waiting import waiting
 from pgrad.errors import UsageError
 from pgrad.report.plots import unit
 from pgrad.run.config import RunConfig
@@ -37,7 +38,8 @@ def run(args: list[str]) -> int:
     if not 0.0 < order.own.seconds < float("inf"):
         raise UsageError(f"--seconds must be a positive number, got {order.own.seconds:g}")
     config = order.config
-    found = measure(config, order.own.seconds)
+    with waiting(f"measuring for {order.own.seconds:g} s, after a warm-up"):
+        found = measure(config, order.own.seconds)
     print(json.dumps(as_record(config, found), indent=2) if order.own.json else as_text(config, found))
     return 0
 

@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from pgrad.cli.names import require_positive
 from pgrad.cli.parse import parse
 from pgrad.cli.several import say_mean
+from pgrad.cli.waiting import waiting
 from pgrad.errors import CheckpointError, UsageError
 from pgrad.report.evaluate import Evaluation
 from pgrad.run import Run, load
@@ -38,6 +40,10 @@ class Eval:
     split: Literal["held_out", "train", "larger"] = "held_out"
     """which prompts: those held out, those trained on, or of a task larger ones than were ever trained on"""
 
+    def __post_init__(self) -> None:
+        require_positive("episodes", self.episodes)
+        require_positive("n_envs", self.n_envs)
+
 
 def run(args: list[str]) -> int:
     """Evaluate, and print the record."""
@@ -47,9 +53,8 @@ def run(args: list[str]) -> int:
     if holds_seeds(given.run_dir):
         return _several(given)
     loaded = load(given.run_dir, given.checkpoint)
-    result = _evaluated(loaded, given)
-    print(f"{_what(loaded.config, given)}, {loaded.timesteps:,} steps")
-    print(result)
+    print(f"{_what(loaded.config, given)}, {loaded.timesteps:,} steps", flush=True)
+    print(_evaluated(loaded, given))
     return 0
 
 
@@ -65,7 +70,7 @@ def _several(given: Eval) -> int:
         try:
             loaded = load(seed_folder(path, seed), given.checkpoint)
         except CheckpointError as error:
-            print(f"seed {seed}: {error}", file=sys.stderr)
+            print(f"pgrad: error: seed {seed}: {error}", file=sys.stderr)
             continue
         result = _evaluated(loaded, given)
         print(f"{f'seed {seed}':<15}{result}, {loaded.timesteps:,} steps", flush=True)
@@ -76,9 +81,10 @@ def _several(given: Eval) -> int:
 
 
 def _evaluated(loaded: Run, given: Eval) -> Evaluation:
-    return loaded.evaluate(
-        given.episodes, not given.stochastic, seed=given.seed, n_envs=given.n_envs, split=given.split
-    )
+    with waiting(f"{given.episodes:,} episodes"):
+        return loaded.evaluate(
+            given.episodes, not given.stochastic, seed=given.seed, n_envs=given.n_envs, split=given.split
+        )
 
 
 def _what(config: RunConfig, given: Eval) -> str:

@@ -169,8 +169,8 @@ def _chosen(ids: tuple[str, ...]) -> list[tuple[str, Claim]]:
         if one == "estimators":
             raise UsageError("estimators comes first: pgrad lab estimators, then options")
         if _plain(one) not in plain:
-            near = did_you_mean(one, plain.values(), "pgrad lab lists all")
-            raise UsageError(f"unknown claim {one!r}{near}")
+            alike = [name for key, name in plain.items() if len(key) == len(_plain(one))]  # L-49 is not L-999
+            raise UsageError(f"unknown claim {one!r}{did_you_mean(one, alike, 'pgrad lab lists all')}")
         exact = [pair for pair in names[plain[_plain(one)]] if _plain(pair[1].id) == _plain(one)]
         found |= {claim.id: (chapter, claim) for chapter, claim in exact or names[plain[_plain(one)]]}
     return list(found.values())

@@ -25,6 +25,9 @@ FAMILIES = (
 )
 """Name, where its environments are defined, the package it needs, what installs that."""
 
+REASONING_GYM = "reasoning-gym:NAME"
+"""The problems of a package, by its own names."""
+
 
 @dataclass(frozen=True)
 class List:
@@ -38,9 +41,8 @@ def run(args: list[str]) -> int:
     """Print the list."""
     given: List = parse(List, "list", args)
     if given.pattern:
-        found = [
-            name for name in (*TENSOR_WORLDS, *TASKS, *_registered()) if given.pattern.lower() in name.lower()
-        ]
+        every = (*TENSOR_WORLDS, *TASKS, REASONING_GYM, *_registered())
+        found = [name for name in every if given.pattern.lower() in name.lower()]
         if not found:
             raise UsageError(f"no world has {given.pattern!r} in its name")
         print("\n".join(found))
@@ -53,7 +55,7 @@ def run(args: list[str]) -> int:
     names = ", ".join(TENSOR_WORLDS)
     print(textwrap.fill(names, 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
     print("\ntasks for language models (pgrad train grpo parity --model scratch:tiny, or a model's folder)")
-    tasks = ", ".join([*TASKS, "reasoning-gym:NAME"])
+    tasks = ", ".join([*TASKS, REASONING_GYM])
     print(textwrap.fill(tasks, 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
     print("  or a file of prompts: .jsonl, .json, .csv, .parquet, with --reward FILE.py:FUNCTION")
     print("\nGymnasium environments")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from pgrad.cli.names import require_positive
 from pgrad.cli.parse import parse
 from pgrad.errors import UsageError
 from pgrad.run import Run, load
@@ -32,6 +33,9 @@ class Play:
     """the video to write; none: in the videos folder of the run, named by the steps of training"""
     record: Annotated[str | None, arg(metavar="FILE")] = None
     """record the episodes themselves into this file instead, for pgrad train imitate"""
+
+    def __post_init__(self) -> None:
+        require_positive("episodes", self.episodes)
 
 
 def run(args: list[str]) -> int:

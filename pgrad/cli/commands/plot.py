@@ -1,6 +1,8 @@
 """`pgrad plot DIR [DIR ...]`."""
 
 import json
+import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ from pgrad.algorithms import ALGORITHMS
 from pgrad.cli.parse import parse
 from pgrad.errors import UsageError
 from pgrad.report.plots import common_metric, compare, points
-from pgrad.run.config import CUSTOM
+from pgrad.run.config import CUSTOM, OWN
 from pgrad.training.disk.log import STEP, read
 from pgrad.training.disk.rundir import RunDir
 from pgrad.worlds.language.kind import is_language
@@ -53,11 +55,9 @@ def run(args: list[str]) -> int:
     copies = without_copies(configs, {path: max(table[STEP], default=0) for path, table in tables.items()})
     configs = {path: configs[path] for path in copies}
     metric = given.metric or common_metric([tables[path] for path in copies])
-    groups: dict[str, list[Path]] = {}
-    for path, label in zip(copies, labels(list(configs.values())), strict=True):
-        groups.setdefault(label, []).append(path)
+    groups = grouped(configs)
     files = {label: [RunDir(path).metrics for path in group] for label, group in groups.items()}
-    worlds = {config["world"] for config in configs.values()}
+    worlds = {_decisive(config)["world"] for config in configs.values()}
     title = worlds.pop() if len(worlds) == 1 else ""
     texts = all(is_language(config["world"]) or "model" in config["agent"] for config in configs.values())
     print(compare(files, Path(given.out), metric=metric, title=title, texts=texts))
@@ -91,6 +91,27 @@ def without_copies(
     return {kept: [path for path in paths if path != kept] for kept, paths in longest.items()}
 
 
+def grouped(configs: Mapping[Path, dict[str, Any]]) -> dict[str, list[Path]]:
+    """The runs by their labels; a mean is only of seeds.
+
+    Where a group has a seed twice, or something of a caller's own that has no name, nobody knows whether
+    its runs are of the same: each is a group of its own then, called after its folder too.
+    """
+    groups: dict[str, list[Path]] = {}
+    for path, label in zip(configs, labels(list(configs.values())), strict=True):
+        groups.setdefault(label, []).append(path)
+    found: dict[str, list[Path]] = {}
+    for label, paths in groups.items():
+        seeds = {configs[path]["options"]["seed"] for path in paths}
+        unnamed = any(CUSTOM in _decisive(configs[path]).values() for path in paths)
+        if len(paths) == 1 or (len(seeds) == len(paths) and not unnamed):
+            found[label] = paths
+        else:
+            names = Counter(path.name for path in paths)
+            found |= {f"{label} in {path.name if names[path.name] == 1 else path}": [path] for path in paths}
+    return found
+
+
 def find_runs(folder: Path) -> list[Path]:
     """The run that `folder` is, or the runs in it. Raises CheckpointError where there is none."""
     if not (folder / "config.json").exists():
@@ -116,24 +137,43 @@ def labels(configs: Sequence[dict[str, Any]]) -> list[str]:
         keys = _differing(peers)
         told = next(k for k in range(len(keys) + 1) if _kinds(peers, keys[:k]) == _kinds(peers, keys))
         told = len(keys) if len(keys) <= TOLD + 1 else max(TOLD, told)
-        parts += [f"{key.rpartition('.')[2]}={_text(one[key])}" for key in keys[:told] if key in one]
+        same = [config for config, other in zip(configs, settings, strict=True) if other == one]
+        shown = one | {"init_from": _first_run(same)}
+        parts += [f"{key.rpartition('.')[2]}={_text(shown[key])}" for key in keys[:told] if key in one]
         found.append(" ".join(parts + ([f"and {len(keys) - told} more"] if told < len(keys) else [])))
     return found
 
 
 def _decisive(config: dict[str, Any]) -> dict[str, Any]:
     """What decides a run's result, but for the seed."""
-    options = config["options"]
-    return {key: config[key] for key in DECISIVE if key in config} | {
+    options, names = config["options"], config.get(OWN, {})
+    own = {key: f"{name} ({CUSTOM})" for key, name in names.items() if name != CUSTOM}
+    return {key: own.get(key, config[key]) for key in DECISIVE if key in config} | {
         **{key: options.get(key) for key in OPTIONS},
         "init_from": options.get("init_from") is not None,  # the seeds of a group begin with a run each
     }
 
 
+def _first_run(configs: Sequence[dict[str, Any]]) -> str:
+    """The folder of the run that runs began with, or the folder that all of several such are in."""
+    sources = [config["options"].get("init_from") for config in configs]
+    if None in sources:
+        return "none"
+    paths = [Path(source).absolute() for source in sources]
+    runs = [path.parents[1] if path.parent.name in ("checkpoints", "best") else path for path in paths]
+    return Path(os.path.commonpath(runs)).name
+
+
 def _differing(settings: Sequence[dict[str, Any]]) -> list[str]:
-    """The settings in which runs differ, those with the most values first."""
+    """The settings in which runs differ, those with the most values first.
+
+    Those of agents are compared among the runs that have them: a caller's own module has none.
+    """
     keys = dict.fromkeys(key for one in settings for key in one)
-    values = {key: _kinds(settings, [key]) for key in keys}
+    values = {
+        key: _kinds([one for one in settings if key in one or not key.startswith("agent.")], [key])
+        for key in keys
+    }
     return sorted((key for key in keys if values[key] > 1), key=lambda key: -values[key])
 
 

@@ -5,13 +5,21 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from pgrad.cli.finish import Output, finish
+from pgrad.algorithms import ALGORITHMS
+from pgrad.cli.finish import Folder, Output, finish
 from pgrad.cli.parse import parse
 from pgrad.cli.several import finish_several, shown_of
+from pgrad.cli.text import Text
 from pgrad.errors import UsageError
+from pgrad.models import AgentSpec
+from pgrad.models.language.spec import LanguageSpec
 from pgrad.run import resume
+from pgrad.run.config import RunOptions
 from pgrad.run.seeds import resume_seeds
 from pgrad.run.seeds_folder import holds_seeds
+
+KEPT = "cannot be changed: a run keeps its settings; with others train a new one, --init-from DIR"
+"""Said of an option that only a new run has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +37,8 @@ class Resume:
 
 def run(args: list[str]) -> int:
     """Continue, and say how it went and where everything is."""
-    given: Resume = parse(Resume, "resume", args)
+    settings = [RunOptions, Folder, AgentSpec, LanguageSpec, Text, *ALGORITHMS.values()]
+    given: Resume = parse(Resume, "resume", args, elsewhere=(KEPT, settings))
     if not given.run_dir:
         raise UsageError("resume which run? For example: pgrad resume runs/ppo/CartPole-v1-seed0")
     if holds_seeds(given.run_dir):
@@ -46,7 +55,8 @@ def run(args: list[str]) -> int:
         progress=not given.output.quiet,
     )
     if not result.history and not given.output.quiet:
-        done = f"{result.timesteps:,} of {result.config.options.total_timesteps:,} steps"
+        asked = f"{result.config.options.total_timesteps:,} were asked for"
+        done = f"{result.timesteps:,} steps are done, {asked}"
         print(f"the run is complete: {done}; --total-timesteps trains it further")
     finish(result, given.output)
     return 0

@@ -49,6 +49,8 @@ def run(args: list[str]) -> int:
     order = read_order("train", args, Several())
     if order.own.seeds:
         return _train_several(order)
+    if order.own.jobs:
+        raise UsageError("--jobs is how many of several seeds train at once: give --seeds too")
     result = train(
         order.algorithm,
         order.world,

@@ -241,6 +241,9 @@ def _no_run(path: Path) -> str:
         siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
         near = nearest(path.name, siblings, before=f"{path.parent}/")
         return f"there is no run at {path}" + (f": {near}" if near else "")
+    run = path.parent.parent
+    if path.parent.name in ("checkpoints", "best") and (run / CONFIG).is_file():
+        return f"{path} is a checkpoint, not a run: give the run, {run}, and --checkpoint {path.name}"
     return f"{path} is not a pgrad run directory: it has no {CONFIG}{_runs_in(path)}"
 
 
