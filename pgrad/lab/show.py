@@ -137,11 +137,13 @@ def estimators_table(group: Group) -> RenderableType:
         note += f" The first {STATES} states; --json has all."
     table.caption = Text(note, style="dim", justify="left")
     table.add_column("estimator", overflow="fold")
-    for name, state in columns:
+    cells = [[_cell(row.numbers.get(name), state) for name, state in columns] for row in group.rows]
+    for (name, state), column in zip(columns, zip(*cells, strict=True), strict=True):
         label = name if state is None else f"{name}, s = {state}"
-        table.add_column(label, justify="right", overflow="fold")
-    for row in group.rows:
-        table.add_row(row.name, *(_cell(row.numbers.get(name), state) for name, state in columns))
+        whole = max(map(len, column))  # headers may be folded, numbers never
+        table.add_column(label, justify="right", overflow="fold", min_width=whole)
+    for row, numbers in zip(group.rows, cells, strict=True):
+        table.add_row(row.name, *numbers)
     return table
 
 
