@@ -4,7 +4,7 @@ from pgrad.algorithms import SAC
 from pgrad.recipes.recipe import Recipe
 from pgrad.run.config import default_spec
 
-ALGORITHM = SAC(learning_rate=1e-3, learning_starts=100, optimizer_eps=1e-5)
+ALGORITHM = SAC(learning_rate=1e-3, learning_starts=100)
 
 RECIPES = (
     Recipe(

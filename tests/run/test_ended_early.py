@@ -133,7 +133,7 @@ def test_seeds_that_all_fail_can_be_tried_again(tmp_path: Path, monkeypatch: pyt
     module.write_text(text % 0)
     command = "train a2c breaks:B-v0 --total-timesteps 60 --n-envs 2 --quiet --seeds 1 --run-dir all"
     answer = cli(command)
-    assert (answer.code, answer.out) == (1, "")
+    assert (answer.code, answer.out) == (2, "")
     assert answer.err.splitlines()[-1] == "try again with: pgrad resume all"
     assert [path.name for path in (tmp_path / "all").iterdir()] == ["seeds.json"]
     module.write_text(text % 99)

@@ -13,7 +13,7 @@ from pgrad.math.distributions import Categorical
 from pgrad.run.assemble import make_training
 from pgrad.run.config import RunOptions
 from pgrad.run.start import configured
-from pgrad.run.threads import torch_threads
+from pgrad.run.threads import threads_for, torch_threads
 from pgrad.training.compiled.worth import COMPILE_AFTER
 from tests.models.spaces import ACTIONS, OBSERVATIONS
 
@@ -178,3 +178,18 @@ def test_unsupported_spaces_are_told(odd: spaces.Space[Any], where: str) -> None
     assert f"its {where}['odd'] space is a {type(odd).__name__}" in text
     assert "Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple" in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("width", "batch_size", "expected"),
+    [(256, 256, 1), (512, 128, 1), (512, 256, 4), (1024, 32, 1), (1024, 64, 4)],
+)
+def test_wide_layers_are_worth_all_cores(
+    width: int, batch_size: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the multiplications of a layer in a minibatch."""
+    monkeypatch.setattr("pgrad.training.versions.cores", lambda: 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    algorithm = pg.PPO(batch_size=batch_size)
+    config = configured(algorithm, "anything", pg.AgentSpec(net_arch=(8, width, width)), RunOptions())
+    assert threads_for(config, OBSERVATIONS["box"]) == expected
