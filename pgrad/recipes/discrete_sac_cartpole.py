@@ -7,7 +7,7 @@ from pgrad.recipes.recipe import Recipe
 RECIPES = (
     Recipe(
         "discrete-sac-cartpole",
-        DiscreteSAC(learning_rate=1e-3, gradient_steps=2, tau=0.02, optimizer_eps=1e-5),
+        DiscreteSAC(learning_rate=1e-3, gradient_steps=2, tau=0.02),
         "CartPole-v1",
         total_timesteps=100_000,
         agent=AgentSpec(net_arch=(64, 64), activation="relu"),
