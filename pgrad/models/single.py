@@ -8,8 +8,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from pgrad.data.masked import choices, forbidden
 from pgrad.data.tree import Tree
+from pgrad.environments.masks import choices, forbidden
 from pgrad.errors import UsageError
 
 

@@ -16,12 +16,12 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from pgrad.data import map_tree
+from pgrad.environments.create import Recipe, create, find
 from pgrad.errors import PgradError, UsageError, WorldError
 from pgrad.models import Agent
 from pgrad.report.evaluate import eval_mode
 from pgrad.training.disk.files import reason
 from pgrad.worlds import World, make
-from pgrad.worlds.gym.create import Recipe, create, find
 from pgrad.worlds.make import usual_stack
 from pgrad.worlds.tensors.tensor import TENSOR_WORLDS
 

@@ -7,6 +7,7 @@ import torch
 from gymnasium import spaces
 
 from pgrad.data import Steps
+from pgrad.environments.spaces import space_leaves
 from pgrad.errors import UsageError
 from pgrad.models import Agent, AgentSpec, build_agent
 from pgrad.models.encoder import has_images
@@ -30,7 +31,6 @@ from pgrad.worlds import World, make
 from pgrad.worlds.language.kind import is_language
 from pgrad.worlds.language.world import LanguageWorld
 from pgrad.worlds.make import plays_atari, usual_stack
-from pgrad.worlds.spaces import space_leaves
 from pgrad.worlds.tensors.tensor import TENSOR_WORLDS, Dynamics
 
 LARGE_BATCH = 1024

@@ -9,7 +9,7 @@ from pgrad.data.room import room_on, size_of, too_large
 from pgrad.errors import UsageError
 from pgrad.training.demonstrator import action_zeros
 from pgrad.worlds import World
-from pgrad.worlds.spaces import zeros
+from pgrad.worlds.buffers import zeros
 
 FACTS = 14
 """Bytes of what is kept of a decision beside its observation and its action."""

@@ -18,9 +18,9 @@ from typing import Any, Literal
 import torch
 
 from pgrad.errors import PgradError, TrainingError
+from pgrad.processes import THREADS, starting
 from pgrad.run.scoreboard import Scoreboard
 from pgrad.training.signals import StopOnSignal
-from pgrad.worlds.processes import THREADS, starting
 
 Tell = Callable[[dict[str, float]], None]
 """What a job calls with each row of its metrics."""

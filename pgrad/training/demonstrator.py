@@ -11,15 +11,15 @@ from torch import Generator, Tensor
 
 from pgrad.algorithms.imitate import likeness
 from pgrad.data import Demonstrations, Masked, Trajectory, Tree, leaves, map_tree
-from pgrad.data.masked import choices
 from pgrad.data.sequence import Sequence
+from pgrad.environments.masks import choices
 from pgrad.errors import CheckpointError, UsageError
 from pgrad.models import Agent
 from pgrad.stopping import Stop, go_on
 from pgrad.training.disk.demonstrations import Recording, load_demonstrations
 from pgrad.training.minari import PREFIX, load_minari
+from pgrad.worlds.buffers import zeros
 from pgrad.worlds.protocol import World
-from pgrad.worlds.spaces import zeros
 
 MEASURED = 8192
 """So many decisions held out are enough to measure by."""

@@ -10,11 +10,11 @@ import torch
 from gymnasium import Space
 from gymnasium.spaces import Box, Dict, Tuple
 
+from pgrad.environments.masks import KEY
+from pgrad.environments.spaces import Array, MismatchError, fit
 from pgrad.errors import UsageError
 from pgrad.training.disk.demonstrations import Recording
-from pgrad.worlds.gym.masks import KEY
 from pgrad.worlds.protocol import World
-from pgrad.worlds.spaces import Array, MismatchError, fit
 
 PREFIX = "minari:"
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from pgrad.data import Trajectory, Tree, leaves, map_tree
+from pgrad.environments.spaces import Array
 from pgrad.training.acting import Chooser
 from pgrad.worlds.protocol import Step
-from pgrad.worlds.spaces import Array
 
 
 class Window:

@@ -9,16 +9,16 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from pgrad.data.room import room_on, size_of, too_large
+from pgrad.environments.atari import FRAMES, is_preprocessed
+from pgrad.environments.create import Recipe, find
+from pgrad.environments.history import environment_seeds
 from pgrad.errors import UsageError
-from pgrad.worlds.gym.atari import FRAMES, is_preprocessed
-from pgrad.worlds.gym.create import Recipe, find
+from pgrad.worlds.buffers import zeros
 from pgrad.worlds.gym.envpool import PREFIX, EnvPool, is_envpool
 from pgrad.worlds.gym.gymnasium import GymnasiumWorld
-from pgrad.worlds.gym.history import environment_seeds
 from pgrad.worlds.gym.vector import VectorWorld
 from pgrad.worlds.gym.workers import WorkerWorld
 from pgrad.worlds.protocol import World
-from pgrad.worlds.spaces import zeros
 from pgrad.worlds.stacked import StackedWorld
 
 

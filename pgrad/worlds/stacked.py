@@ -10,9 +10,10 @@ from torch import Tensor
 
 from pgrad.data.masked import Masked, bare
 from pgrad.data.tree import Tree, leaves, map_tree
+from pgrad.environments.spaces import space_leaves
 from pgrad.errors import WorldError
+from pgrad.worlds.buffers import zeros
 from pgrad.worlds.protocol import Step, World
-from pgrad.worlds.spaces import space_leaves, zeros
 
 
 class StackedWorld:

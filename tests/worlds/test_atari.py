@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 import pgrad as pg
+from pgrad.environments.atari import Game
 from pgrad.errors import UsageError
 from pgrad.worlds import World, make
-from pgrad.worlds.gym.atari import Game
 from pgrad.worlds.make import plays_atari
 from tests.run.tools import differences, final_state, rows
 from tests.worlds.conformance import check_active, check_seeds, check_state
@@ -34,7 +34,7 @@ def still(n: int = 1) -> Tensor:
 
 
 def emulator(world: Any, i: int = 0) -> Any:
-    return world._world._envs[i].unwrapped.ale
+    return world._world._envs._envs[i].unwrapped.ale
 
 
 def test_the_picture() -> None:
@@ -56,7 +56,7 @@ def test_what_gymnasium_shows_by_itself() -> None:
     world = breakout(1, 5)
     gymnasium.register_envs(ale_py)
     env = gymnasium.wrappers.AtariPreprocessing(gymnasium.make(BREAKOUT, frameskip=1))
-    env.reset(seed=world._world._history.seeds[0])  # type: ignore[attr-defined]
+    env.reset(seed=world._world._envs._history.seeds[0])  # type: ignore[attr-defined]
     frame, *_ = env.step(1)
     assert np.array_equal(world.reset()[0, -1].numpy(), frame)
     for t in range(30):

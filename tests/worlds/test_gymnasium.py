@@ -14,10 +14,10 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pgrad.environments import replay
+from pgrad.environments.history import environment_seeds
 from pgrad.errors import WorldError
 from pgrad.worlds import make
-from pgrad.worlds.gym import replay
-from pgrad.worlds.gym.history import environment_seeds
 from tests.worlds.conformance import check_state, check_world
 from tests.worlds.fakes import BOTH, TERMINATED, TRUNCATED, StructuredEnv, check_counting, counting_factory
 from tests.worlds.tools import advance, copy, same, sampler, through_file
@@ -256,7 +256,7 @@ def test_endless_episodes_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch
     world.reset()
     for _ in range(1000):
         world.step(actions())
-    log = world._history.log  # type: ignore[attr-defined]
+    log = world._envs._history.log  # type: ignore[attr-defined]
     assert log._used.nbytes + sum(part.nbytes for part in log._parts) <= 4000
     state = world.state_dict()
     assert state["length"][0] == -1

@@ -95,7 +95,7 @@ def test_render_mode_reaches_environments_that_take_one(registered: None) -> Non
         for render, mode in ((True, "rgb_array"), (False, None)):
             made = make(world, render=render)
             assert isinstance(made, GymnasiumWorld)
-            assert made._envs[0].render_mode == mode
+            assert made._envs._envs[0].render_mode == mode
     assert reward(make(lambda: Small(5), render=True)) == [5]
 
 

@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 
 from pgrad.data import Masked
-from pgrad.data.masked import choices
+from pgrad.environments.masks import choices
 from pgrad.errors import WorldError
 from pgrad.worlds import World, make
 from tests.worlds.conformance import check_active, check_seeds, check_state

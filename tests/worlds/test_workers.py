@@ -19,11 +19,11 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from pgrad.environments.create import Recipe
+from pgrad.environments.history import environment_seeds
+from pgrad.environments.shared import STEP
 from pgrad.errors import UsageError, WorldError
 from pgrad.worlds import make
-from pgrad.worlds.gym.create import Recipe
-from pgrad.worlds.gym.history import environment_seeds
-from pgrad.worlds.gym.shared import STEP
 from pgrad.worlds.gym.workers import WorkerWorld
 from tests.worlds.conformance import check_state, check_world
 from tests.worlds.fakes import BOTH, TERMINATED, TRUNCATED, StructuredEnv, check_counting, counting_factory
@@ -315,6 +315,30 @@ def test_a_script_needs_no_guard_and_may_forget_to_close(tmp_path: Path) -> None
     process = _run(tmp_path, UNGUARDED)
     out, err = process.communicate(timeout=60)
     assert (out.split("\n"), err, process.returncode) == (["started", *["[2.0, 2.0]"] * 3, ""], "", 0)
+
+
+LIGHT = """
+    import sys
+    import gymnasium, numpy as np
+    from pgrad.worlds import make
+
+    class Looking(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(0, 1, (1,), np.float32)
+        action_space = gymnasium.spaces.Discrete(2)
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.array(["torch" in sys.modules], np.float32), {}
+
+    for workers in (0, 2):
+        print(make(Looking, n_envs=2, workers=workers).reset().tolist(), flush=True)
+"""
+
+
+def test_workers_do_without_pytorch(tmp_path: Path) -> None:
+    """It would be most of their memory, and of the time until they answer."""
+    process = _run(tmp_path, LIGHT)
+    out, err = process.communicate(timeout=60)
+    assert (out.split("\n"), err) == (["[[1.0], [1.0]]", "[[0.0], [0.0]]", ""], "")
 
 
 WAITING = """

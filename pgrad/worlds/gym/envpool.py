@@ -10,10 +10,10 @@ from gymnasium import Space
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from pgrad.environments.history import environment_seeds
+from pgrad.environments.spaces import Array
 from pgrad.errors import UsageError
 from pgrad.extras import extra, nearest
-from pgrad.worlds.gym.history import environment_seeds
-from pgrad.worlds.spaces import Array
 
 PREFIX = "envpool:"
 """What the name of a world begins with whose rest is a task of EnvPool."""

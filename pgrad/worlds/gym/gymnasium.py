@@ -3,185 +3,59 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pgrad.data.masked import Masked
-from pgrad.data.tree import Tree, leaves, map_tree
+from pgrad.data.tree import Tree, map_tree
+from pgrad.environments.batch import Environments
+from pgrad.environments.create import Recipe
+from pgrad.environments.spaces import MismatchError
 from pgrad.errors import WorldError
-from pgrad.worlds.gym.actions import Actions, action_buffers
-from pgrad.worlds.gym.answers import NOTHING, bad_reset, nonfinite, require_flags, reset_problem, step_problem
-from pgrad.worlds.gym.atari import LIFE_LOST, loses_lives
-from pgrad.worlds.gym.create import Recipe, create_alike, error_line, name_of
-from pgrad.worlds.gym.history import History, require_same_forms, require_same_world
-from pgrad.worlds.gym.masks import KEY, ActionMasks
-from pgrad.worlds.gym.picture import picture
-from pgrad.worlds.gym.staged import Staged
+from pgrad.worlds.buffers import on_device
+from pgrad.worlds.gym.between import Given, to_numpy, to_tensors
 from pgrad.worlds.protocol import Step
-from pgrad.worlds.spaces import Array, MismatchError, describe, number, on_device, staging, writer, zeros
 
 
 class GymnasiumWorld:
-    """B environments of one kind: a `World` (see `protocol.py`).
+    """B environments of one kind: a `World` (see `protocol.py`) over `Environments`, on the same memory."""
 
-    Observations are written into buffers that are allocated once. Every value that an environment returns is
-    checked: WorldError names the environment, the step of its episode, what was declared and what came.
-
-    The state is exact for environments that draw their random numbers from `np_random`, as Gymnasium asks,
-    and keep nothing else from one episode to the next: it is how each episode began and the actions since.
-    `load_state_dict` plays them again and compares the observation bit by bit.
-    """
-
-    def __init__(
-        self, recipe: Recipe, seeds: Sequence[int], *, device: torch.device | str = "cpu", first: int = 0
-    ) -> None:
-        """One environment for each seed; `first` is the number of the first one in messages."""
+    def __init__(self, recipe: Recipe, seeds: Sequence[int], *, device: torch.device | str = "cpu") -> None:
+        """One environment for each seed."""
         self.n_envs = len(seeds)
         self.device = torch.device(device)
         self._is_here = self.device.type == "cpu"
-        self._first = first
-        self._envs = create_alike(recipe, self.n_envs, first)
-        one = self._envs[0]
-        self.name = name_of(one)
-        self.observation_space, self.action_space = one.observation_space, one.action_space
-
-        tensors = zeros(self.observation_space, self.n_envs)
-        flags = torch.zeros(3, self.n_envs, dtype=torch.bool)
-        reward = torch.zeros(self.n_envs)
-        self._view = Step(tensors, reward, flags[0], flags[1])
-        self._obs = [x.numpy() for x in leaves(tensors)]
-        staged = staging(self.observation_space, tensors)
-        self._write = writer(self.observation_space, map_tree(lambda x: x.numpy(), staged))
-        rewards = torch.zeros(self.n_envs, dtype=torch.float64)
-        self._reward, self._rewards = reward.numpy(), rewards.numpy()
-        self._staged = Staged((reward, *leaves(tensors)), (rewards, *leaves(staged)))
-        self._flags, (self._terminated, self._truncated, self._ended) = flags[:2].numpy(), flags.numpy()
-        self._over = [False] * self.n_envs  # the same as _ended, quicker to look at one by one
-        self._told, self.ended = list(self._over), flags[2].to(self.device, copy=True)
-        self._all, self._everyone = range(self.n_envs), np.ones(self.n_envs, np.bool_)
-
-        self._steps = [env.step for env in self._envs]
-        self._actions = Actions(self.action_space)
-        self._masks = ActionMasks(self._envs)
-        self._lives = loses_lives(one)
-        self._history = History(self._envs, seeds, self.action_space)
-        self._begun = False  # whether every environment has been reset
-        self._checked = False  # whether a whole answer has been looked at
+        self._envs = Environments(recipe, seeds)
+        self.name = self._envs.name
+        self.observation_space, self.action_space = self._envs.observation_space, self._envs.action_space
+        self._given = Given(self.action_space)
+        obs = map_tree(torch.from_numpy, self._envs.shown)
+        reward, flags = torch.from_numpy(self._envs.reward), torch.from_numpy(self._envs.flags)
+        self._view = Step(obs, reward, flags[0], flags[1])
+        self._flags = flags
+        self._told, self.ended = list(self._envs.over), flags[2].to(self.device, copy=True)
 
     def reset(self, group: int = 1) -> Tree:
         """Start a new episode in every environment; see `World.reset`."""
-        if group == 1 or not self._begun:
-            for i in self._all:
-                self._restart(i, seeded=not self._begun)
-            self._begun = True
-        if group > 1:
-            for first in self._all[::group]:
-                self._history.align(first, group)
-            for i in self._all:
-                self._restart(i)
-        self._rewards.fill(0.0)
-        self._staged.show()
-        self._require_finite(None)
+        self._envs.reset(group)
         return self._shown().obs
 
     def step(self, action: Tree, active: Tensor | None = None) -> Step:
         """Step every environment once; see `World.step`. Raises WorldError for what breaks the contract."""
-        if not self._begun:
-            raise WorldError(f"{self.name}: reset must be called before step")
-        which: Sequence[int] = self._all
-        counted = ~self._ended if True in self._over else self._everyone
-        if active is not None:
-            chosen = active.cpu().numpy()
-            which = np.flatnonzero(chosen).tolist()
-            counted = counted & chosen
         try:
-            arrays = self._actions.arrays(action, counted)
+            given = self._given(action)
         except MismatchError as error:
-            where = f"{self.name}: " if error.row is None else self._where(error.row, 1)
-            raise WorldError(f"{where}{error}") from None
-        self._history.log.append(arrays, counted)
-        rows = self._actions.rows(arrays)
-        self._play(which, rows)
-        if not self._staged.show_usual():
-            self._staged.show()
-            self._require_finite(rows)
+            raise WorldError(f"{self.name}: {error}") from None
+        self._envs.step(given, None if active is None else active.numpy(force=True))
         return self._shown()
-
-    def _play(self, which: Sequence[int], rows: list[Any]) -> None:
-        """One step of each environment in `which`, into the buffers."""
-        steps, write, rewards, over = self._steps, self._write, self._rewards, self._over
-        masked, lives = self._masks.given, self._lives
-        rewards.fill(0.0)
-        self._flags.fill(False)
-        i, answer = 0, NOTHING
-        try:
-            for i in which:
-                if over[i]:
-                    self._restart(i)
-                    continue
-                answer = NOTHING
-                answer = steps[i](rows[i])
-                obs, reward, terminated, truncated, info = answer
-                write(i, obs)
-                rewards[i] = reward if isinstance(reward, float) else number(reward)
-                if terminated or truncated:
-                    require_flags(terminated, truncated)
-                    over[i] = self._ended[i] = True
-                    self._terminated[i] = terminated
-                    self._truncated[i] = truncated and not terminated
-                elif lives and LIFE_LOST in info:
-                    self._terminated[i] = True
-                if masked or (info and KEY in info):
-                    self._masks.read(i, info, over[i])
-            if not self._checked and answer is not NOTHING:
-                require_flags(answer[2], answer[3])
-                self._checked = True
-        except WorldError:
-            raise
-        except Exception as error:
-            problem = f"{step_problem(answer, error)} (action {describe(rows[i])})"
-            raise WorldError(f"{self._where(i)}{problem}") from error
-
-    def _restart(self, i: int, seeded: bool = False) -> None:
-        answer = NOTHING
-        try:
-            answer = self._history.begin(i, seeded)
-            obs, info = answer
-            if not isinstance(info, dict):
-                raise MismatchError(bad_reset(answer))
-            self._write(i, obs)
-            if not self._begun:
-                self._masks.begin(info)
-            if self._masks.given:
-                self._masks.read(i, info, over=False)
-        except Exception as error:
-            raise WorldError(f"{self._who(i)}: {reset_problem(answer, error)}") from error
-        self._over[i] = self._ended[i] = False
-
-    def _require_finite(self, rows: list[Any] | None) -> None:
-        """Find NaN and infinity before anything learns from them."""
-        found = nonfinite(self.observation_space, self._obs, self._reward)
-        if found is None:
-            return
-        i, what = found
-        if rows is None or self._history.log.length(i) == 0:
-            raise WorldError(f"{self._who(i)}: on reset, {what}")
-        raise WorldError(f"{self._where(i)}{what} (action {describe(rows[i])})")
 
     def state_dict(self) -> dict[str, Any]:
         """How each episode began, the actions since, and what the environments show now.
 
         `length` is −1 where an episode had more actions than are kept; such a state cannot be loaded.
         """
-        if not self._begun:
-            raise WorldError(f"{self.name}: reset must be called before state_dict")
-        return {
-            "name": self.name,
-            **self._history.state_dict(),
-            "obs": {str(k): torch.from_numpy(leaf.copy()) for k, leaf in enumerate(self._display)},
-            "ended": torch.from_numpy(self._ended.copy()),
-        }
+        state: dict[str, Any] = to_tensors(self._envs.state_dict())
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> Tree:
         """Play the episodes of a state again; returns the current observations.
@@ -189,60 +63,21 @@ class GymnasiumWorld:
         Raises WorldError for a state of another world or number of environments, and where an environment
         does not show bit for bit the observation that was saved.
         """
-        require_same_world(state, self.name, self.n_envs)
-        parts = {key: [x.numpy() for x in state[key].values()] for key in ("action", "obs")}
-        self._masks.given |= len(parts["obs"]) > len(self._obs)
-        mine = {"action": action_buffers(self.action_space, self.n_envs), "obs": self._display}
-        require_same_forms(self.name, parts, mine)
-        self._rewards.fill(0.0)
-        for i, episode in enumerate(self._history.load_state_dict(state, self._who)):
-            self._replay(i, episode)
-            same = all(
-                leaf[i].tobytes() == saved[i].tobytes()
-                for leaf, saved in zip(self._display, parts["obs"], strict=True)
-            )
-            same &= self._ended[i] == bool(state["ended"][i])
-            self._history.require_arrival(i, state, same, self._who)
-        self._begun = True
+        self._envs.load_state_dict(to_numpy(state))
         return self._shown().obs
-
-    def _replay(self, i: int, episode: list[Array]) -> None:
-        try:
-            obs, info, over = self._history.play(i, episode)
-            self._write(i, obs)
-            if self._masks.given:
-                self._masks.read(i, info, over)
-        except Exception as error:
-            raise WorldError(
-                f"{self._who(i)}: playing its episode again raised {error_line(error)}"
-            ) from error
-        self._over[i] = self._ended[i] = over
-        self._staged.show()
 
     def render(self) -> Any:
         """An RGB picture of environment 0, uint8 [H, W, 3]."""
-        return picture(self._envs[0], self.name, self._who(0))
+        return self._envs.render()
 
     def close(self) -> None:
         """Close every environment."""
-        for env in self._envs:
-            env.close()
-
-    @property
-    def _display(self) -> list[Array]:
-        """All that the environments show: observations, and masks where there are any."""
-        return [*self._obs, self._masks.rows] if self._masks.given else self._obs
+        self._envs.close()
 
     def _shown(self) -> Step:
-        if self._masks.given and not isinstance(self._view.obs, Masked):
-            self._view = self._view._replace(obs=Masked(self._view.obs, self._masks.allowed))
-        if self._over != self._told:  # the tensor may have been kept: another one, but only where it differs
-            ended = torch.from_numpy(self._ended.copy())
-            self._told, self.ended = list(self._over), ended if self._is_here else ended.to(self.device)
+        envs = self._envs
+        if envs.masks.given and not isinstance(self._view.obs, Masked):
+            self._view = self._view._replace(obs=Masked(self._view.obs, torch.from_numpy(envs.masks.rows)))
+        if envs.over != self._told:  # the tensor may have been kept: another one, but only where it differs
+            self._told, self.ended = list(envs.over), self._flags[2].to(self.device, copy=True)
         return self._view if self._is_here else on_device(self._view, self.device)
-
-    def _who(self, i: int) -> str:
-        return f"{self.name}, environment {self._first + i}"
-
-    def _where(self, i: int, ahead: int = 0) -> str:
-        return f"{self._who(i)}, step {self._history.log.length(i) + ahead} of its episode: "

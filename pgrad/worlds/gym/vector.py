@@ -11,17 +11,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgrad.data.masked import choices
 from pgrad.data.tree import Tree, leaves, map_tree
-from pgrad.errors import UsageError, WorldError
-from pgrad.worlds.gym.actions import Actions, to_batch, to_rows
-from pgrad.worlds.gym.answers import STEP, answered, bad_reset, nonfinite
-from pgrad.worlds.gym.create import error_line
-from pgrad.worlds.gym.history import environment_seeds
-from pgrad.worlds.gym.masks import KEY
-from pgrad.worlds.gym.metadata import autoreset_mode, name_of
-from pgrad.worlds.protocol import Step
-from pgrad.worlds.spaces import (
+from pgrad.environments.actions import Actions, to_batch, to_rows
+from pgrad.environments.answers import STEP, answered, bad_reset, nonfinite
+from pgrad.environments.create import error_line
+from pgrad.environments.history import environment_seeds
+from pgrad.environments.masks import KEY, choices
+from pgrad.environments.spaces import (
     Array,
     MismatchError,
     check_action_space,
@@ -29,9 +25,12 @@ from pgrad.worlds.spaces import (
     declared,
     describe,
     fit,
-    on_device,
-    zeros,
 )
+from pgrad.errors import UsageError, WorldError
+from pgrad.worlds.buffers import on_device, zeros
+from pgrad.worlds.gym.between import Given
+from pgrad.worlds.gym.metadata import autoreset_mode, name_of
+from pgrad.worlds.protocol import Step
 
 Mask = NDArray[np.bool_]
 
@@ -67,7 +66,7 @@ class VectorWorld:
         check_observation_space(self.observation_space, self.name)
         check_action_space(self.action_space, self.name)
         self._env, self._mode = env, autoreset_mode(env, self.name)
-        self._actions = Actions(self.action_space)
+        self._given, self._actions = Given(self.action_space), Actions(self.action_space)
         self._seed: int | None = environment_seeds(seed, 1)[0]
         self._begun = False
         tensors = zeros(self.observation_space, self.n_envs)
@@ -116,7 +115,7 @@ class VectorWorld:
         self._length[live] += 1
         self._length[over] = 0
         try:
-            arrays = self._actions.arrays(action, live)
+            arrays = self._actions.arrays(self._given(action), live)
             self._advance(to_batch(self.action_space, arrays), shown, over, live)
         except MismatchError as error:
             where = f"{self.name}" if error.row is None else self._where(error.row)

@@ -3,21 +3,22 @@
 from collections.abc import Sequence
 from typing import Any
 
-import cloudpickle
 import torch
 from torch import Tensor
 
-from pgrad.data.masked import Masked, choices
-from pgrad.data.tree import Tree, leaves, map_tree
+from pgrad.data.masked import Masked
+from pgrad.data.tree import Tree, map_tree
+from pgrad.environments.create import Recipe
+from pgrad.environments.history import require_same_world
+from pgrad.environments.masks import choices
+from pgrad.environments.replay import merge, split
+from pgrad.environments.shared import STEP, STEP_ACTIVE, Form, board, board_forms, forms_of
+from pgrad.environments.spaces import Array, MismatchError, buffers, flat
+from pgrad.environments.team import Team
 from pgrad.errors import UsageError, WorldError
-from pgrad.worlds.gym.create import Recipe, error_line
-from pgrad.worlds.gym.history import require_same_world
-from pgrad.worlds.gym.replay import merge, split
-from pgrad.worlds.gym.serve import to_numpy, to_tensors
-from pgrad.worlds.gym.shared import STEP, STEP_ACTIVE, board, board_forms, forms_of
-from pgrad.worlds.gym.team import Team
+from pgrad.worlds.buffers import on_device
+from pgrad.worlds.gym.between import Given, to_numpy, to_tensors
 from pgrad.worlds.protocol import Step
-from pgrad.worlds.spaces import on_device, zeros
 
 TIMEOUT = 120.0
 """Seconds a worker may take to answer."""
@@ -43,13 +44,7 @@ class WorkerWorld:
         """One environment for each seed, in slices of nearly the same size."""
         self.n_envs = len(seeds)
         self.device = torch.device(device)
-        try:
-            source = cloudpickle.dumps(recipe)
-        except Exception as error:
-            raise UsageError(
-                f"{recipe.name} cannot be sent to worker processes, use workers=0: {error_line(error)}"
-            ) from error
-        self._team = Team(recipe.name, source, seeds, workers, timeout)
+        self._team = Team(recipe, seeds, workers, timeout)
         try:
             self.name, self.observation_space, self.action_space = self._team.hear()[0]
             self._view = self._share()
@@ -58,14 +53,14 @@ class WorkerWorld:
             raise
         self._ended = torch.from_numpy(self._board.flags[2])
         self.ended = self._ended.to(self.device, copy=True)
-        self._form: Any = None  # shapes and dtypes of the actions
-        self._actions: list[Tensor] = []
+        self._given = Given(self.action_space)
+        self._forms: list[Form] = []  # of the actions
+        self._actions: list[Array] = []
 
     def _share(self) -> Step:
         """Lay out the memory that all write into, show it to the workers; what is in it."""
-        obs = zeros(self.observation_space, self.n_envs)
-        slices, shown = self._team.slices, [x.numpy() for x in leaves(obs)]
-        forms = board_forms(len(slices), self.n_envs, sum(choices(self.action_space)), shown)
+        obs, slices = buffers(self.observation_space, self.n_envs), self._team.slices
+        forms = board_forms(len(slices), self.n_envs, sum(choices(self.action_space)), flat(obs))
         self._board = board(self._team.share("share", forms, list(enumerate(slices))))
         parts = iter(self._board.obs)
         shared = map_tree(lambda _: torch.from_numpy(next(parts)), obs)
@@ -91,32 +86,29 @@ class WorkerWorld:
 
     def _give(self, action: Tree) -> None:
         """Put the actions where the workers see them."""
-        form = map_tree(lambda x: (x.shape, x.dtype), action)
-        if form != self._form:
-            self._agree(action)
-            self._form = form
-        for shared, x in zip(self._actions, leaves(action), strict=True):
-            shared.copy_(x.detach())
-
-    def _agree(self, action: Tree) -> None:
-        """Make room for actions of another form than before."""
-        for part in leaves(action):
-            if not len(part.shape) or len(part) != self.n_envs:
-                raise WorldError(f"{self.name}: {self.n_envs} actions are needed, got {tuple(part.shape)}")
-        forms = forms_of([_known_to_numpy(x).numpy() for x in leaves(action)])
-        none = to_numpy(map_tree(lambda _: torch.empty(0), action))
-        arrays = self._team.share("share_actions", forms, [(none,) for _ in self._team.slices])
-        self._actions = [torch.from_numpy(x) for x in arrays]
+        try:
+            given = self._given(action)
+        except MismatchError as error:
+            raise WorldError(f"{self.name}: {error}") from None
+        if (forms := forms_of(given)) != self._forms:
+            for shape, _ in forms:
+                if shape[:1] != (self.n_envs,):
+                    raise WorldError(f"{self.name}: {self.n_envs} actions are needed, got {shape}")
+            self._actions = self._team.share("share_actions", forms, [() for _ in self._team.slices])
+            self._forms = forms
+        for shared, x in zip(self._actions, given, strict=True):
+            shared[...] = x
 
     def state_dict(self) -> dict[str, Any]:
         """The state of all environments, as a `GymnasiumWorld` of as many would give it."""
         parts = self._team.ask("state_dict", [() for _ in self._team.slices])
-        return merge([to_tensors(part) for part in parts])
+        state: dict[str, Any] = to_tensors(merge(parts))
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> Tree:
         """Put a state back, taken with any number of workers; see `GymnasiumWorld.load_state_dict`."""
         require_same_world(state, self.name, self.n_envs)
-        parts = [(to_numpy(part),) for part in split(state, self._team.slices)]
+        parts = [(part,) for part in split(to_numpy(state), self._team.slices)]
         return self._begun(self._team.ask("load_state_dict", parts))
 
     def render(self) -> Any:
@@ -137,8 +129,3 @@ class WorkerWorld:
     def _shown(self) -> Step:
         self.ended = self._ended.to(self.device, copy=True)
         return self._view if self.device.type == "cpu" else on_device(self._view, self.device)
-
-
-def _known_to_numpy(x: Tensor) -> Tensor:
-    x = x.detach().cpu()
-    return x.float() if x.dtype == torch.bfloat16 else x

@@ -1,20 +1,21 @@
 """Which actions Gymnasium environments allow: `info["action_mask"]`, or a method `action_masks()`."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
+from gymnasium import Space
+from gymnasium.spaces import Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
-from pgrad.data.masked import choices, forbidden
-from pgrad.worlds.spaces import Array, MismatchError, describe
+from pgrad.environments.spaces import Array, MismatchError, describe
 
 KEY, METHOD = "action_mask", "action_masks"
 
 
 class ActionMasks:
-    """The masks of B environments in one buffer (see `Masked`), from where sb3-contrib looks for them.
+    """The masks of B environments in one buffer, from where sb3-contrib looks for them.
 
     `given` becomes true where the environments have the method, or tell a mask when they are first reset.
     """
@@ -22,8 +23,7 @@ class ActionMasks:
     def __init__(self, envs: Sequence[gymnasium.Env]) -> None:
         space = envs[0].action_space
         self._space, self._sizes = space, choices(space)
-        self.allowed = torch.ones(len(envs), sum(self._sizes), dtype=torch.bool)
-        self.rows: Array = self.allowed.numpy()
+        self.rows: Array = np.ones((len(envs), sum(self._sizes)), np.bool_)
         self._methods = [
             env.get_wrapper_attr(METHOD) if env.has_wrapper_attr(METHOD) else None for env in envs
         ]
@@ -65,3 +65,27 @@ class ActionMasks:
         if row.dtype.kind not in "biuf" or ((row != 0) & (row != 1)).any():
             raise MismatchError(f"the action mask is {describe(row)}, not of bools or of 0 and 1")
         return row.astype(np.bool_)
+
+
+def choices(space: Space[Any]) -> tuple[int, ...]:
+    """How many values each choice of an action space has, as a mask lists them."""
+    if isinstance(space, Dict | Tuple):
+        parts = space.spaces.values() if isinstance(space, Dict) else space.spaces
+        return tuple(n for part in parts for n in choices(part))
+    if isinstance(space, Discrete):
+        return (int(space.n),)
+    if isinstance(space, MultiDiscrete):
+        return tuple(space.nvec.reshape(-1).tolist())
+    if isinstance(space, MultiBinary):
+        return (2,) * math.prod(space.shape)
+    return ()
+
+
+def forbidden(sizes: tuple[int, ...], row: Any) -> int | None:
+    """The first choice of a mask [sum(sizes)] of which no value is allowed; None where there is none."""
+    start = 0
+    for k, n in enumerate(sizes):
+        if not row[start : start + n].any():
+            return k
+        start += n
+    return None

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pgrad.worlds.spaces import Array
+from pgrad.environments.spaces import Array
 
 Form = tuple[tuple[int, ...], np.dtype[Any]]
 

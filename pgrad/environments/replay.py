@@ -11,10 +11,9 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pgrad.worlds.spaces import Array
+from pgrad.environments.spaces import Array
 
 LOG_BYTES = 1 << 28
 """An episode with more actions than fit into 256 MiB, all environments together, cannot be restored."""
@@ -151,9 +150,9 @@ def merge(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "name": states[0]["name"],
         **{key: [x for state in states for x in state[key]] for key in ("seed", "origin", "random")},
-        **{key: torch.cat([state[key] for state in states]) for key in ("length", "ended")},
+        **{key: np.concatenate([state[key] for state in states]) for key in ("length", "ended")},
         **{
-            key: {k: torch.cat([state[key][k] for state in states]) for k in states[0][key]}
+            key: {k: np.concatenate([state[key][k] for state in states]) for k in states[0][key]}
             for key in ("action", "obs")
         },
     }
@@ -161,7 +160,7 @@ def merge(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def split(state: dict[str, Any], groups: Sequence[slice]) -> list[dict[str, Any]]:
     """The inverse of `merge`: one state for each group of environments."""
-    stops = [0, *state["length"].clamp(min=0).cumsum(0).tolist()]
+    stops = [0, *np.maximum(state["length"], 0).cumsum().tolist()]
     return [
         {
             "name": state["name"],

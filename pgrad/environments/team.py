@@ -10,11 +10,14 @@ from multiprocessing.reduction import send_handle
 from multiprocessing.util import Finalize
 from typing import Any, NoReturn
 
-from pgrad.errors import PgradError, WorldError
-from pgrad.worlds.gym.serve import ERRORS, serve
-from pgrad.worlds.gym.shared import MESSAGE, Board, Form, acquire, attach, reserve
-from pgrad.worlds.processes import starting
-from pgrad.worlds.spaces import Array
+import cloudpickle
+
+from pgrad.environments.create import Recipe, error_line, simulator
+from pgrad.environments.serve import ERRORS, serve
+from pgrad.environments.shared import MESSAGE, Board, Form, acquire, attach, reserve
+from pgrad.environments.spaces import Array
+from pgrad.errors import PgradError, UsageError, WorldError
+from pgrad.processes import starting
 
 SPIN = 100e-6
 """Seconds to look out for the end of a step before sleeping."""
@@ -26,13 +29,19 @@ class Team:
     WorldError tells of one that died or did not answer within `timeout` seconds; all are ended then.
     """
 
-    def __init__(self, name: str, source: bytes, seeds: Sequence[int], workers: int, timeout: float) -> None:
-        """`name`: of the world, in messages; `source`: a pickled Recipe."""
+    def __init__(self, recipe: Recipe, seeds: Sequence[int], workers: int, timeout: float) -> None:
+        """In slices of nearly the same size. Raises UsageError for a recipe that cannot be sent to them."""
+        try:
+            source = cloudpickle.dumps(recipe)
+        except Exception as error:
+            raise UsageError(
+                f"{recipe.name} cannot be sent to worker processes, use workers=0: {error_line(error)}"
+            ) from error
         self.timeout = timeout
         ends = [(len(seeds) * (k + 1)) // workers for k in range(workers)]
         self.slices = [slice(start, end) for start, end in zip((0, *ends), ends, strict=False)]
         self.processes: list[Any] = []
-        self._name = name
+        self._name = recipe.name
         self._connections: list[Connection] = []
         self._go: list[Any] = []  # one semaphore each: released, a worker looks what it is asked for
         self._done: list[Any] = []  # released by a worker that ended a step
@@ -41,13 +50,13 @@ class Team:
         held = self._connections, self.processes, self._go, self._calls
         self._stop = Finalize(self, _stop, held, exitpriority=10)
         try:
-            self._start(source, seeds)
+            self._start(source, seeds, simulator(recipe))
         except BaseException:
             self._stop()
             raise
 
-    def _start(self, source: bytes, seeds: Sequence[int]) -> None:
-        with starting(serve.__module__) as context:
+    def _start(self, source: bytes, seeds: Sequence[int], also: Sequence[str]) -> None:
+        with starting(serve.__module__, *also) as context:
             for part in self.slices:
                 mine, theirs = context.Pipe()
                 go, done = context.Semaphore(0), context.Semaphore(0)

@@ -1,4 +1,4 @@
-"""What a worker process does, and what travels between it and its parent."""
+"""What a worker process does."""
 
 import os
 import signal
@@ -10,18 +10,13 @@ from multiprocessing.reduction import recv_handle
 from typing import Any
 
 import cloudpickle
-import numpy as np
-import torch
-from torch import Tensor
 
-from pgrad.data.masked import Masked, bare
-from pgrad.data.tree import Tree, leaves, map_tree
+from pgrad.environments.batch import Environments
+from pgrad.environments.create import error_line
+from pgrad.environments.shared import MESSAGE, STEP, Board, Form, acquire, attach, board
+from pgrad.environments.spaces import Array
 from pgrad.errors import PgradError, UsageError, WorldError
-from pgrad.worlds.gym.create import error_line
-from pgrad.worlds.gym.gymnasium import GymnasiumWorld
-from pgrad.worlds.gym.shared import MESSAGE, STEP, Board, Form, acquire, attach, board
-from pgrad.worlds.processes import THREADS
-from pgrad.worlds.protocol import Step
+from pgrad.processes import THREADS
 
 ERRORS: dict[str, type[PgradError]] = {"UsageError": UsageError, "WorldError": WorldError}
 
@@ -51,18 +46,17 @@ def serve(
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     os.environ.update(environment | THREADS)
-    torch.set_num_threads(1)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        kind, world = _attempt(lambda: GymnasiumWorld(cloudpickle.loads(source), seeds, first=first))
+        kind, envs = _attempt(lambda: Environments(cloudpickle.loads(source), seeds, first=first))
         if kind is not None:
-            connection.send((kind, world))
+            connection.send((kind, envs))
             return
         try:
-            connection.send((None, (world.name, world.observation_space, world.action_space)))
-            _Worker(world, connection).work(go, done)
+            connection.send((None, (envs.name, envs.observation_space, envs.action_space)))
+            _Worker(envs, connection).work(go, done)
         finally:
             with suppress(Exception):
-                world.close()
+                envs.close()
 
 
 def _attempt(call: Callable[[], Any]) -> Answer:
@@ -76,13 +70,12 @@ def _attempt(call: Callable[[], Any]) -> Answer:
 class _Worker:
     """Some of the environments, and where their part of the shared arrays is."""
 
-    def __init__(self, world: GymnasiumWorld, connection: Connection) -> None:
-        self._world, self._connection = world, connection
+    def __init__(self, envs: Environments, connection: Connection) -> None:
+        self._envs, self._connection = envs, connection
         self._place = 0  # which worker this is
         self._part = slice(0)  # its environments
         self._board: Board | None = None
-        self._action: Tree = None
-        self._active = torch.empty(0)
+        self._actions: list[Array] = []
 
     def work(self, go: Any, done: Any) -> None:
         """Until the connection is closed, which raises EOFError."""
@@ -95,8 +88,8 @@ class _Worker:
                 command, arguments = self._connection.recv()
                 self._connection.send(_attempt(partial(getattr(self, command), *arguments)))
                 continue
-            active = None if seen.call[self._place] == STEP else self._active
-            answer = _attempt(partial(self._step, active))
+            active = None if seen.call[self._place] == STEP else seen.active
+            answer = _attempt(partial(self._step, seen, active))
             seen.failed[self._place] = answer[0] is not None
             done.release()
             if answer[0] is not None:
@@ -106,62 +99,43 @@ class _Worker:
         """Find the board: its descriptor comes next."""
         self._place, self._part = place, part
         self._board = board(attach(recv_handle(self._connection), forms), part)
-        self._active = torch.from_numpy(self._board.active)
 
-    def share_actions(self, forms: Sequence[Form], like: Tree) -> None:
-        """Find the actions, of the structure of the tree `like`: their descriptor comes next."""
-        arrays = iter(attach(recv_handle(self._connection), forms))
-        self._action = map_tree(lambda _: torch.from_numpy(next(arrays)[self._part]), to_tensors(like))
+    def share_actions(self, forms: Sequence[Form]) -> None:
+        """Find the actions: their descriptor comes next."""
+        self._actions = [x[self._part] for x in attach(recv_handle(self._connection), forms)]
 
     def reset(self, group: int) -> bool:
         """Whether the environments forbid actions."""
-        return self._show_obs(self._world.reset(group))
+        self._envs.reset(group)
+        return self._begun()
 
     def load_state_dict(self, state: dict[str, Any]) -> bool:
         """Whether the environments forbid actions."""
-        return self._show_obs(self._world.load_state_dict(to_tensors(state)))
+        self._envs.load_state_dict(state)
+        return self._begun()
 
     def state_dict(self) -> Any:
         """That of these environments."""
-        return to_numpy(self._world.state_dict())
+        return self._envs.state_dict()
 
     def render(self) -> Any:
         """A picture of the first of them."""
-        return self._world.render()
+        return self._envs.render()
 
-    def _step(self, active: Tensor | None) -> None:
-        self._show(self._world.step(self._action, active))
+    def _begun(self) -> bool:
+        assert self._board is not None
+        self._show(self._board)
+        return self._envs.masks.given
 
-    def _show_obs(self, obs: Tree) -> bool:
-        off = torch.zeros(self._world.n_envs, dtype=torch.bool)
-        self._show(Step(obs, off.float(), off, off))
-        return isinstance(obs, Masked)
+    def _step(self, board: Board, active: Array | None) -> None:
+        self._envs.step(self._actions, active)
+        self._show(board)
 
-    def _show(self, step: Step) -> None:
-        mine, obs = self._board, step.obs
-        assert mine is not None
-        for shared, x in zip(mine.obs, leaves(bare(obs)), strict=True):
-            shared[:] = x.numpy()
-        if isinstance(obs, Masked):
-            mine.allowed[:] = obs.allowed.numpy()
-        mine.reward[:] = step.reward.numpy()
-        for flag, x in zip(mine.flags, (step.terminated, step.truncated, self._world.ended), strict=True):
-            flag[:] = x.numpy()
-
-
-def to_numpy(value: Any) -> Any:
-    """A nested value with arrays for tensors, which would travel through shared memory otherwise."""
-    if isinstance(value, dict):
-        return {key: to_numpy(part) for key, part in value.items()}
-    if isinstance(value, tuple):
-        return tuple(to_numpy(part) for part in value)
-    return value.numpy() if isinstance(value, Tensor) else value
-
-
-def to_tensors(value: Any) -> Any:
-    """The inverse of `to_numpy`."""
-    if isinstance(value, dict):
-        return {key: to_tensors(part) for key, part in value.items()}
-    if isinstance(value, tuple):
-        return tuple(to_tensors(part) for part in value)
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+    def _show(self, board: Board) -> None:
+        envs = self._envs
+        for shared, x in zip(board.obs, envs.obs, strict=True):
+            shared[:] = x
+        if envs.masks.given:
+            board.allowed[:] = envs.masks.rows
+        board.reward[:] = envs.reward
+        board.flags[:] = envs.flags

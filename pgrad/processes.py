@@ -14,15 +14,15 @@ THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS
 
 
 @contextmanager
-def starting(preload: str) -> Iterator[Any]:
+def starting(*preload: str) -> Iterator[Any]:
     """A multiprocessing context, in which processes may be started until the end of the `with` statement.
 
     They keep their linear algebra on one thread each, and do not run the user's script again, guarded or not.
-    preload: a module that they all need; where there is a fork server, it is imported once, not in each.
+    preload: modules that they all need; where there is a fork server, they are imported once, not in each.
     """
     if "forkserver" in multiprocessing.get_all_start_methods():
         context: Any = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([preload])
+        context.set_forkserver_preload(list(preload))
     else:
         context = multiprocessing.get_context("spawn")
     with _single_threaded(), _without_main():

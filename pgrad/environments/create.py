@@ -15,18 +15,19 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, find_highest_version
 
+from pgrad.environments.atari import is_atari, make_atari
+from pgrad.environments.spaces import check_action_space, check_observation_space, declared
 from pgrad.errors import UsageError, WorldError
 from pgrad.extras import nearest
-from pgrad.worlds.gym.atari import is_atari, make_atari
-from pgrad.worlds.spaces import check_action_space, check_observation_space, declared
 
 # Packages that register their environments when imported: pattern of the id, module, what to install.
 PACKAGES = (
     (re.compile(r"ALE/|.*(NoFrameskip|Deterministic|-ram).*-v[04]$"), "ale_py", "pgrad[atari]"),
     (re.compile(r"MiniGrid-|BabyAI-"), "minigrid", "minigrid"),
 )
+MUJOCO = "gymnasium.envs.mujoco"
 # What a registered environment needs: start of its module, the extra.
-EXTRAS = (("gymnasium.envs.mujoco", "mujoco"), ("gymnasium.envs.box2d", "box2d"), ("ale_py", "atari"))
+EXTRAS = ((MUJOCO, "mujoco"), ("gymnasium.envs.box2d", "box2d"), ("ale_py", "atari"))
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,14 @@ def _module(recipe: Recipe) -> str:
     return entry if isinstance(entry, str) else str(getattr(entry, "__module__", ""))
 
 
+def simulator(recipe: Recipe) -> tuple[str, ...]:
+    """Modules that processes with such environments can share: MuJoCo's, unless it is to be told how to draw
+    when it is imported.
+    """
+    module = _module(recipe).partition(":")[0]
+    return (module,) if module.startswith(MUJOCO) and not recipe.render else ()
+
+
 def _missing(recipe: Recipe, error: Exception) -> str:
     for start, extra in EXTRAS:
         if _module(recipe).startswith(start) and "have been moved" not in str(error):
@@ -176,7 +185,7 @@ def _missing(recipe: Recipe, error: Exception) -> str:
 @contextmanager
 def _quiet(recipe: Recipe) -> Iterator[None]:
     """Without third parties' warnings that nobody here can act on; with a way to draw MuJoCo on a server."""
-    if not _module(recipe).startswith("gymnasium.envs.mujoco"):
+    if not _module(recipe).startswith(MUJOCO):
         with _ignore_swig():
             yield
         return

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 import numpy as np
-from torch import Tensor
+
+from pgrad.environments.spaces import Array
 
 FITS = 1e76
 """A sum of squares below this is of numbers that float32 holds."""
@@ -12,10 +13,10 @@ FITS = 1e76
 class Staged:
     """Buffers that are written to, and those that show them; where types agree they are the same."""
 
-    def __init__(self, shown: Iterable[Tensor], written: Iterable[Tensor]) -> None:
+    def __init__(self, shown: Iterable[Array], written: Iterable[Array]) -> None:
         both = list(zip(shown, written, strict=True))
-        self._pairs = [(a.numpy(), b.numpy()) for a, b in both if a is not b]
-        self._floats = [b.numpy().reshape(-1) for _, b in both if b.is_floating_point()]
+        self._pairs = [(a, b) for a, b in both if a is not b]
+        self._floats = [b.reshape(-1) for _, b in both if b.dtype.kind == "f"]
 
     def show_usual(self) -> bool:
         """Show what was written if a quick look says that float32 holds every number; whether it does."""

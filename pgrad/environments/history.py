@@ -5,13 +5,12 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
 from gymnasium import Space
 
+from pgrad.environments.actions import action_buffers, to_rows
+from pgrad.environments.replay import ActionLog, begin, from_json, random_state, set_random_state, to_json
+from pgrad.environments.spaces import Array
 from pgrad.errors import WorldError
-from pgrad.worlds.gym.actions import action_buffers, to_rows
-from pgrad.worlds.gym.replay import ActionLog, begin, from_json, random_state, set_random_state, to_json
-from pgrad.worlds.spaces import Array
 
 Seeds = Sequence[int]
 
@@ -45,7 +44,7 @@ class History:
             set_random_state(self._envs[i], alike)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything; `length` is −1 where an episode had more actions than are kept."""
+        """Everything, as arrays and JSON; `length` is −1 where an episode had more actions than are kept."""
         episodes = [self.log.actions(i) for i in range(len(self._envs))]
         kept = [episode for episode in episodes if episode is not None]
         parts = [np.concatenate(part) for part in zip(*kept, strict=True)]
@@ -53,8 +52,8 @@ class History:
             "seed": list(self.seeds),
             "origin": [to_json(origin) for origin in self._origin],
             "random": [to_json(random_state(env)) for env in self._envs],
-            "length": torch.tensor([-1 if e is None else len(e[0]) for e in episodes]),
-            "action": {str(k): torch.from_numpy(part) for k, part in enumerate(parts)},
+            "length": np.array([-1 if e is None else len(e[0]) for e in episodes]),
+            "action": {str(k): part for k, part in enumerate(parts)},
         }
 
     def load_state_dict(self, state: dict[str, Any], who: Callable[[int], str]) -> list[list[Array]]:
@@ -62,8 +61,8 @@ class History:
 
         Raises WorldError where those of an episode were not kept; `who` names the environment.
         """
-        parts, episodes = [x.numpy() for x in state["action"].values()], []
-        stops = np.cumsum(state["length"].clamp(min=0).numpy())
+        parts, episodes = list(state["action"].values()), []
+        stops = np.cumsum(np.maximum(state["length"], 0))
         for i, stop in enumerate(stops):
             if state["length"][i] < 0:
                 raise WorldError(f"{who(i)}: its episode was too long for its actions to be kept")

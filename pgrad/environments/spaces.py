@@ -1,21 +1,20 @@
 """Spaces: which are supported, buffers for observations, and how an environment's values get into them."""
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium import Space
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from numpy.typing import NDArray
-from torch import Tensor
 
-from pgrad.data.tree import Tree, map_tree
 from pgrad.errors import UsageError
-from pgrad.worlds.protocol import Step
 
 Array = NDArray[Any]
+Nested = Any
+"""An array, or a dict or tuple of them, as a space has its parts."""
 Writer = Callable[[int, Any], None]
 
 SUPPORTED = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these"
@@ -78,25 +77,35 @@ def _parts(space: Space[Any]) -> list[tuple[Any, Space[Any]]]:
     return []
 
 
-def zeros(space: Space[Any], *batch: int) -> Tree:
+def buffers(space: Space[Any], *batch: int) -> Nested:
     """Buffers for observations: zeros [*batch, ...] in the structure of `space`.
 
     Box is float32, or uint8 where it is uint8; Discrete and MultiDiscrete are int64, counted from zero;
     MultiBinary is float32.
     """
     if isinstance(space, Dict):
-        return {key: zeros(part, *batch) for key, part in space.spaces.items()}
+        return {key: buffers(part, *batch) for key, part in space.spaces.items()}
     if isinstance(space, Tuple):
-        return tuple(zeros(part, *batch) for part in space.spaces)
+        return tuple(buffers(part, *batch) for part in space.spaces)
+    dtype: type[np.generic] = np.float32
     if isinstance(space, Discrete | MultiDiscrete):
-        dtype = torch.int64
-    else:
-        dtype = torch.uint8 if isinstance(space, Box) and space.dtype == np.uint8 else torch.float32
-    return torch.zeros(*batch, *(space.shape or ()), dtype=dtype)
+        dtype = np.int64
+    elif isinstance(space, Box) and space.dtype == np.uint8:
+        dtype = np.uint8
+    return np.zeros((*batch, *(space.shape or ())), dtype)
 
 
-def staging(space: Space[Any], shown: Tree) -> Tree:
-    """Buffers to write an environment's values into: those of `zeros`, but float64 where the space is.
+def flat(value: Nested) -> list[Array]:
+    """The arrays in it, in the order of the space's parts."""
+    if isinstance(value, dict):
+        return [x for part in value.values() for x in flat(part)]
+    if isinstance(value, tuple):
+        return [x for part in value for x in flat(part)]
+    return [value]
+
+
+def staging(space: Space[Any], shown: Nested) -> Nested:
+    """Buffers to write an environment's values into: those of `buffers`, but float64 where the space is.
 
     A float64 row is copied into a float64 buffer quickly; all rows become float32 together afterwards.
     """
@@ -104,15 +113,10 @@ def staging(space: Space[Any], shown: Tree) -> Tree:
         return {key: staging(part, shown[key]) for key, part in space.spaces.items()}
     if isinstance(space, Tuple):
         return tuple(staging(part, x) for part, x in zip(space.spaces, shown, strict=True))
-    return shown.double() if isinstance(space, Box) and space.dtype == np.float64 else shown
+    return np.zeros(shown.shape) if isinstance(space, Box) and space.dtype == np.float64 else shown
 
 
-def on_device(step: Step, device: torch.device) -> Step:
-    """A copy of `step` on `device`."""
-    return Step(*(map_tree(lambda x: x.to(device), part) for part in step))
-
-
-def writer(space: Space[Any], buffers: Tree, path: str = "observation") -> Writer:
+def writer(space: Space[Any], buffers: Nested, path: str = "observation") -> Writer:
     """A function (i, value) that writes one environment's value into row i of `buffers` (a tree of arrays).
 
     The function raises MismatchError where the value does not fit the space.
@@ -132,7 +136,7 @@ def writer(space: Space[Any], buffers: Tree, path: str = "observation") -> Write
     return write
 
 
-def _dict_writer(space: Dict, buffers: Tree, path: str) -> Writer:
+def _dict_writer(space: Dict, buffers: Nested, path: str) -> Writer:
     parts = [(key, writer(part, buffers[key], f"{path}[{key!r}]")) for key, part in space.spaces.items()]
 
     def write(i: int, value: Any) -> None:
@@ -145,7 +149,7 @@ def _dict_writer(space: Dict, buffers: Tree, path: str) -> Writer:
     return write
 
 
-def _tuple_writer(space: Tuple, buffers: Tree, path: str) -> Writer:
+def _tuple_writer(space: Tuple, buffers: Nested, path: str) -> Writer:
     parts = [writer(part, buffers[k], f"{path}[{k}]") for k, part in enumerate(space.spaces)]
 
     def write(i: int, value: Any) -> None:
@@ -158,13 +162,13 @@ def _tuple_writer(space: Tuple, buffers: Tree, path: str) -> Writer:
 
 
 def fit(space: Space[Any], value: Any, path: str, batch: tuple[int, ...] = ()) -> Array:
-    """`value` [*batch, ...] of a space that is neither Dict nor Tuple, as the buffers of `zeros` hold it.
+    """`value` [*batch, ...] of a space that is neither Dict nor Tuple, as `buffers` hold it.
 
     Raises MismatchError for another shape, numbers of another kind, or values outside a set of integers. The
     bounds of a float Box are not enforced: too many environments declare them wrongly.
     """
     try:
-        array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+        array = np.asarray(_plain(value))
     except (TypeError, ValueError):
         raise MismatchError(f"{path} is {describe(value)}, the space declares {space}") from None
     shape = (*batch, *(space.shape or ()))
@@ -203,17 +207,24 @@ def number(value: Any) -> float:
     """`value` as a float, also from an array of one; MismatchError where it is not one number."""
     if isinstance(value, int | float | np.floating | np.integer | np.bool_):
         return float(value)
-    if isinstance(value, np.ndarray | Tensor) and math.prod(value.shape) == 1:
+    value = _plain(value)
+    if isinstance(value, np.ndarray) and math.prod(value.shape) == 1:
         return number(value.item())
     raise MismatchError(f"reward is {describe(value)}, not a number")
 
 
 def describe(value: Any) -> str:
     """A value in a few words, on one line."""
-    if isinstance(value, np.ndarray | Tensor) and value.ndim > 0:
-        array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
-        return np.array2string(array, max_line_width=10_000, threshold=8, precision=4).replace("\n", "")
-    if isinstance(value, np.ndarray | np.generic | Tensor):
+    value = _plain(value)
+    if isinstance(value, np.ndarray) and value.ndim > 0:
+        return np.array2string(value, max_line_width=10_000, threshold=8, precision=4).replace("\n", "")
+    if isinstance(value, np.ndarray | np.generic):
         value = value.item()
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"a {type(value).__name__} {text[:60]}…"
+
+
+def _plain(value: Any) -> Any:
+    """The array of a tensor, which some environments answer with; anything else as it is."""
+    torch = sys.modules.get("torch")  # there where anybody has a tensor
+    return value.numpy(force=True) if torch is not None and isinstance(value, torch.Tensor) else value

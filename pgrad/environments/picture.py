@@ -5,9 +5,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from pgrad.environments.create import error_line
+from pgrad.environments.spaces import Array, describe
 from pgrad.errors import WorldError
-from pgrad.worlds.gym.create import error_line
-from pgrad.worlds.spaces import Array, describe
 
 
 def picture(env: gymnasium.Env, name: str, who: str) -> Array:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from gymnasium import Space
 
-from pgrad.worlds.gym.create import error_line
-from pgrad.worlds.spaces import Array, MismatchError, describe, space_leaves
+from pgrad.environments.create import error_line
+from pgrad.environments.spaces import Array, MismatchError, describe, space_leaves
 
 RESET = "reset must return (observation, info)"
 NOTHING: Any = object()

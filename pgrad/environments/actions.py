@@ -1,19 +1,15 @@
-"""From actions as sampled (tensors) to actions as an environment takes them."""
+"""From actions as sampled to actions as an environment takes them."""
 
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium import Space
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from numpy.typing import NDArray
-from torch import Tensor
 
-from pgrad.data.shown import Numpy
-from pgrad.data.tree import Tree
-from pgrad.worlds.spaces import Array, MismatchError, describe, integer_range, space_leaves
+from pgrad.environments.spaces import Array, MismatchError, describe, integer_range, space_leaves
 
 
 def action_buffers(space: Space[Any], n: int) -> list[Array]:
@@ -27,24 +23,19 @@ class Actions:
     def __init__(self, space: Space[Any]) -> None:
         self._space = space
         self._parts = [_Part(path, leaf) for path, leaf in space_leaves(space, "action")]
-        self._is_whole = not isinstance(space, Dict | Tuple)
         self._whole = list if type(space) is Box else np.ndarray.tolist if type(space) is Discrete else None
 
-    def arrays(self, action: Tree, counted: NDArray[np.bool_]) -> list[Array]:
-        """The actions [B, ...] as one array for each part of the space, in its order.
+    def arrays(self, given: Sequence[Array], counted: NDArray[np.bool_]) -> list[Array]:
+        """The actions [B, ...] of each part of the space, as an array in its own form.
 
         Discrete and MultiDiscrete are moved to their start, Box is clipped to its bounds (and rounded where
         it is of integers), everything is cast to the space's dtype. Parts of several dimensions may come
         flat.
 
-        Raises MismatchError for another structure, shape or kind of numbers; and for NaN, infinity or an
-        integer outside the space where `counted` [B] is true (elsewhere the action is ignored).
+        Raises MismatchError for another shape or kind of numbers; and for NaN, infinity or an integer outside
+        the space where `counted` [B] is true (elsewhere the action is ignored).
         """
-        # Right after a simulator whatever is called runs from cold caches: a call less is microseconds less.
-        if self._is_whole and isinstance(action, Tensor):
-            return [self._parts[0].encode(action, counted)]
-        tensors = _tensors(self._space, action, "action")
-        return [part.encode(x, counted) for part, x in zip(self._parts, tensors, strict=True)]
+        return [part.encode(x, counted) for part, x in zip(self._parts, given, strict=True)]
 
     def rows(self, arrays: Sequence[Array]) -> list[Any]:
         """`to_rows`, sooner where the space is Box or Discrete."""
@@ -63,23 +54,6 @@ def to_batch(space: Space[Any], arrays: Sequence[Array]) -> Any:
     return _batch(space, iter([x.copy() for x in arrays]))
 
 
-def _tensors(space: Space[Any], action: Tree, path: str) -> Iterator[Tensor]:
-    if isinstance(space, Dict):
-        if not isinstance(action, dict) or action.keys() != space.spaces.keys():
-            raise MismatchError(f"the {path} must be a dict with the keys {list(space.spaces)}")
-        for key, part in space.spaces.items():
-            yield from _tensors(part, action[key], f"{path}[{key!r}]")
-    elif isinstance(space, Tuple):
-        if not isinstance(action, tuple) or len(action) != len(space.spaces):
-            raise MismatchError(f"the {path} must be a tuple of {len(space.spaces)}")
-        for k, part in enumerate(space.spaces):
-            yield from _tensors(part, action[k], f"{path}[{k}]")
-    elif isinstance(action, Tensor):
-        yield action
-    else:
-        raise MismatchError(f"the {path} must be a tensor for {space}, got a {type(action).__name__}")
-
-
 class _Part:
     """A part of an action space that is neither Dict nor Tuple."""
 
@@ -88,16 +62,12 @@ class _Part:
         self._shape, self._dtype = space.shape or (), _dtype(space)
         self._box = space if isinstance(space, Box) else None
         self._range = integer_range(space) if isinstance(space, Discrete | MultiDiscrete) else None
-        # Where nothing is added the array is the tensor: numbers are copied out of it, rows are not.
+        # Where nothing is added the array is the one given: numbers are copied out of it, rows are not.
         stays = self._range is None or (not self._shape and self._range[0] == 0)
         self._shift = None if stays or self._range is None else self._range[0]
-        self._numpy = Numpy()
 
-    def encode(self, action: Tensor, counted: NDArray[np.bool_]) -> Array:
-        """The actions of this part as an array; see `Actions.arrays`."""
-        if action.dtype is torch.bfloat16:
-            action = action.float()
-        array = self._numpy(action)
+    def encode(self, array: Array, counted: NDArray[np.bool_]) -> Array:
+        """The actions of this part; see `Actions.arrays`."""
         if array.shape != (len(counted), *self._shape):
             array = self._shaped(array, len(counted))
         if self._range is not None and array.dtype.kind == "f":
