@@ -1,7 +1,8 @@
 """PPO with a memory where the present observation is not enough, and the same without one beside it.
 
 In the maze 0 is provably the best without a memory. On the cart-pole without velocities no bound is proven: a
-direct search over memoryless policies (cross-entropy method) ends near 43 of 500, as PPO does.
+direct search over memoryless policies (`examples/without_memory.py`) ends at 45 of 500, near where PPO does;
+with velocities the same search ends at 500.
 """
 
 from pgrad.algorithms import PPO
