@@ -17,7 +17,7 @@ from pgrad.environments.answers import (
 )
 from pgrad.environments.atari import LIFE_LOST, loses_lives
 from pgrad.environments.create import Recipe, create_alike, error_line, name_of
-from pgrad.environments.history import History, require_same_forms, require_same_world
+from pgrad.environments.history import History, require_same_spaces, require_same_world
 from pgrad.environments.masks import KEY, ActionMasks
 from pgrad.environments.picture import picture
 from pgrad.environments.spaces import Array, MismatchError, buffers, describe, flat, number, staging, writer
@@ -192,7 +192,7 @@ class Environments:
         parts = {key: list(state[key].values()) for key in ("action", "obs")}
         self.masks.given |= len(parts["obs"]) > len(self.obs)
         mine = {"action": action_buffers(self.action_space, self.n_envs), "obs": self._display}
-        require_same_forms(self.name, parts, mine)
+        require_same_spaces(self.name, parts, mine)
         self._ends.fill(False)
         self._rewards.fill(0.0)
         for i, episode in enumerate(self._history.load_state_dict(state, self._who)):

@@ -102,7 +102,7 @@ def require_same_world(state: dict[str, Any], name: str, n_envs: int) -> None:
         raise WorldError(f"the state is of {theirs}, this world is {n_envs} × {name}")
 
 
-def require_same_forms(name: str, theirs: dict[str, list[Array]], mine: dict[str, list[Array]]) -> None:
+def require_same_spaces(name: str, theirs: dict[str, list[Array]], mine: dict[str, list[Array]]) -> None:
     """Raise WorldError where arrays of a state are of other shapes or kinds than those of a world."""
     for key, arrays in mine.items():
         if [(x.shape[1:], x.dtype) for x in theirs[key]] != [(x.shape[1:], x.dtype) for x in arrays]:

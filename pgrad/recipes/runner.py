@@ -26,7 +26,10 @@ from pgrad.training.versions import cores, hash_of_sources, versions
 
 EPISODES = 100
 SOURCES = hash_of_sources(
-    *(f"{room}/**/*.py" for room in ("math", "data", "models", "worlds", "algorithms", "training"))
+    *(
+        f"{room}/**/*.py"
+        for room in ("math", "environments", "data", "models", "worlds", "algorithms", "training")
+    )
 )[:12]
 """Of what decides the numbers of a run: with the same one, on the same machine, come the same bits."""
 

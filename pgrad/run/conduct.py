@@ -111,9 +111,11 @@ def conduct(
             picture = directory.plots / "learning_curve.png"
             learning_curve(directory.metrics, picture, title=title, texts=is_language(config.world))
     if directory is not None and signals.requested is not None:
-        lost = isinstance(training.world, VectorWorld)
-        how = NOT_CONTINUED if lost else f"continue with: pgrad resume {directory.path}"
-        how = how if training.begun else "nothing was begun, and nothing is kept"
+        how = (
+            _continued(directory, training.world)
+            if training.begun
+            else "nothing was begun, and nothing is kept"
+        )
         print(f"stopped at {training.timesteps:,} steps; {how}", file=sys.stderr)
         if signals.requested == signal.SIGINT:
             raise KeyboardInterrupt
@@ -128,11 +130,18 @@ def _told_what_is_kept(directory: RunDir, world: Any) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         kept = steps_of(directory.checkpoints)
-        how = f"continue from {kept:,} steps with: pgrad resume {directory.path}"
-        if isinstance(world, VectorWorld):
-            how = NOT_CONTINUED
-        print(f"stopped at once; {how if kept else 'nothing was saved'}", file=sys.stderr)
+        how = _continued(directory, world, f"from {kept:,} steps ") if kept else "nothing was saved"
+        print(f"stopped at once; {how}", file=sys.stderr)
         raise
+
+
+def _continued(directory: RunDir, world: Any, where: str = "") -> str:
+    """How a run goes on that was stopped, or that it cannot."""
+    return (
+        NOT_CONTINUED
+        if isinstance(world, VectorWorld)
+        else f"continue {where}with: pgrad resume {directory.path}"
+    )
 
 
 def _evaluation(config: RunConfig, training: Training, stop: Stop) -> dict[str, float]:

@@ -29,10 +29,15 @@ def load_minari(dataset: str, world: World) -> Recording:
         raise UsageError(f"{PREFIX}{dataset} needs Minari: pip install 'pgrad[minari]'")
     minari = import_module("minari")
     try:
-        episodes = list(minari.load_dataset(dataset).iterate_episodes())
+        found = minari.load_dataset(dataset)
     except (FileNotFoundError, ValueError, KeyError) as error:
         line = " ".join(str(error).split())
         raise UsageError(f"no Minari dataset {dataset!r} here: minari download {dataset} ({line})") from error
+    try:
+        episodes = list(found.iterate_episodes())
+    except Exception as error:  # of whatever library reads that kind of file
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UsageError(f"{PREFIX}{dataset} cannot be read: {line}") from error
     if any(KEY in (episode.infos or {}) for episode in episodes):
         raise UsageError(
             f"{PREFIX}{dataset} has action masks (infos[{KEY!r}]), which are not read from Minari: record "

@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+from functools import cache
 from pathlib import Path
 
 PACKAGES = (
@@ -88,10 +89,15 @@ def _installed(package: str) -> str | None:
 
 
 def _processor() -> str:
+    named = cpuinfo("model name")
+    return named[0].partition(":")[2].strip() if named else platform.processor() or platform.machine()
+
+
+@cache
+def cpuinfo(*fields: str) -> list[str]:
+    """What Linux tells of the processor: its different lines that begin with one of these; else nothing."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return []
+    return sorted({line for line in lines if line.startswith(fields)})

@@ -181,7 +181,13 @@ class Dataset:
     def iterate_episodes(self):
         return iter(self.episodes)
 
+class Damaged(Dataset):
+    def iterate_episodes(self):
+        raise ValueError("Invalid column\\nindex")
+
 def load_dataset(name):
+    if name == "a/damaged-v0":
+        return Damaged()
     if name == "a/masked-v0":
         return Dataset(Episode(3, infos={}), Episode(2, infos={"action_mask": np.ones((3, 3), np.int8)}))
     if name != "a/b-v0":
@@ -219,6 +225,10 @@ def test_minari(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not recording.facts["terminated"].any()
     with pytest.raises(pg.UsageError, match="no Minari dataset 'c/d-v0' here: minari download c/d-v0"):
         load_minari("c/d-v0", place)
+    with pytest.raises(
+        pg.UsageError, match="^minari:a/damaged-v0 cannot be read: ValueError: Invalid column index$"
+    ):
+        load_minari("a/damaged-v0", place)
     with pytest.raises(pg.UsageError, match=r"minari:a/masked-v0 has action masks .*'action_mask'") as error:
         load_minari("a/masked-v0", place)
     assert "\n" not in str(error.value)

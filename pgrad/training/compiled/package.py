@@ -19,13 +19,14 @@ from torch.fx import GraphModule
 
 from pgrad.training.compiled import products
 from pgrad.training.compiled.graph import loops
-from pgrad.training.versions import hash_of_sources
+from pgrad.training.versions import cpuinfo, hash_of_sources
 
 Code = Callable[[list[Tensor]], list[Tensor]]
 """Machine code: tensors in, tensors out; some of those that go in may be written to."""
 
 COMPILED = (
     *(f"{room}/**/*.py" for room in ("math", "data", "models", "algorithms", "training/compiled")),
+    "environments/masks.py",
     "training/acting.py",
     "training/optimizers.py",
 )
@@ -68,11 +69,8 @@ SOURCES = hash_of_sources(*COMPILED)
 @cache
 def _surroundings(threads: int) -> list[Any]:
     """What decides the machine code beside the function: versions, sources, processor, threads."""
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else []
-    flags = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
     capability = torch.backends.cpu.get_cpu_capability()
-    processor = [platform.machine(), capability, *flags]
+    processor = [platform.machine(), capability, *cpuinfo("flags", "Features", "model name")]
     return [
         SOURCES,
         torch.__version__,

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from pgrad.training.versions import cpuinfo
 
 OPTIONS = {
     "max_autotune_gemm": True,
@@ -37,10 +37,8 @@ def is_large(rows: int, columns: int, terms: int) -> bool:
     return rows * columns * terms >= LARGE
 
 
-@cache
 def _library_is_slow() -> bool:
-    cpu = Path("/proc/cpuinfo")
-    by_amd = cpu.exists() and "AuthenticAMD" in cpu.read_text()
+    by_amd = any("AuthenticAMD" in line for line in cpuinfo("vendor_id"))
     return by_amd and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
