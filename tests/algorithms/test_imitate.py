@@ -226,7 +226,7 @@ def test_minari(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(pg.UsageError, match="no Minari dataset 'c/d-v0' here: minari download c/d-v0"):
         load_minari("c/d-v0", place)
     with pytest.raises(
-        pg.UsageError, match="^minari:a/damaged-v0 cannot be read: ValueError: Invalid column index$"
+        pg.UsageError, match=r"^minari:a/damaged-v0 cannot be read: ValueError: Invalid column index$"
     ):
         load_minari("a/damaged-v0", place)
     with pytest.raises(pg.UsageError, match=r"minari:a/masked-v0 has action masks .*'action_mask'") as error:
