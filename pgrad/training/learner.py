@@ -17,7 +17,15 @@ from pgrad.stopping import Stop, go_on
 from pgrad.training.compiled import Call, CompiledStep, CompiledTogether, Derivatives, Machine
 from pgrad.training.devices import put_generator_back
 from pgrad.training.optimizers import EPS, clip, flatten_parameters
-from pgrad.training.records import averaged, explained, of_group, require_sound, together
+from pgrad.training.records import (
+    Record,
+    averaged,
+    explained,
+    noted,
+    of_group,
+    require_sound,
+    together,
+)
 from pgrad.training.stages import Stages
 
 
@@ -64,7 +72,7 @@ class Learner:
         self._steps: dict[str | None, CompiledStep] = {}
         self._derivatives: dict[str, Derivatives] = {}
         self._together: CompiledTogether | None = None
-        self._records: list[Metrics] = []
+        self._records: list[Record] = []
         self.stages = Stages()  # where time is counted
 
     @property
@@ -96,7 +104,7 @@ class Learner:
         if metrics is None:
             metrics = self._step(loss, batch, group)
         metrics = of_group(metrics, group)
-        self._records.append(metrics)
+        self._records.append(noted(metrics))
         self.n_updates += 1
         return metrics
 
@@ -114,7 +122,7 @@ class Learner:
         if found is None:
             function(self, *inputs)
             return
-        self._records += found
+        self._records += map(noted, found)
         self.n_updates += len(found)
 
     def _step(self, loss: Loss, batch: Batch, group: str | None) -> Metrics:

@@ -1,7 +1,7 @@
 """What gradient steps reported, as the numbers of an update, and what in them means that it went wrong."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,15 +25,28 @@ WATCHED = ("train/loss", "train/value_loss")
 """What must be finite, beside the norms of gradients."""
 
 
+Record = Mapping[str, Tensor | float]
+"""What a step reported, as it is kept until the update is over."""
+
+
+def noted(metrics: Metrics) -> Record:
+    """As numbers where that waits for no device.
+
+    Small tensors that stay lie between the large ones of a step that go: in what is left of these the next
+    step's do not fit, and memory grows with every step.
+    """
+    return {name: x.float().item() if x.is_cpu else x for name, x in metrics.items()}
+
+
 def averaged(
-    records: Sequence[Metrics], extra: Metrics, device: torch.device
+    records: Sequence[Record], extra: Metrics, device: torch.device
 ) -> tuple[dict[str, float], float | None]:
     """The means over steps, and `extra`, as numbers: an iteration's one synchronisation.
 
     The second is max |log π − log μ| before the first step, None where nobody measured it. How far the policy
     has moved is measured before each step, and left out where one step on fresh decisions is all: it is 0.
     """
-    columns: dict[str, list[Tensor]] = {}
+    columns: dict[str, list[Tensor | float]] = {}
     for record in records:
         for key, value in record.items():
             columns.setdefault(key, []).append(value)
@@ -95,8 +108,10 @@ def together(parts: Sequence[Metrics], weights: Sequence[Tensor]) -> Metrics:
     return {name: one(name, x) for name, x in columns.items()}
 
 
-def _numbers(found: Sequence[Tensor], device: torch.device) -> list[float]:
-    """Scalars of any type, here or on `device`, in one copy."""
-    same = [x if x.device == device else hand_over(x, device) for x in found]
+def _numbers(found: Sequence[Tensor | float], device: torch.device) -> list[float]:
+    """Numbers as they are; scalars of any type, here or on `device`, in one copy."""
+    tensors = [x for x in found if isinstance(x, Tensor)]
+    same = [x if x.device == device else hand_over(x, device) for x in tensors]
     same = [x if x.dtype is torch.float32 else x.to(torch.float32) for x in same]
-    return torch.stack(same).tolist() if same else []
+    copied = iter(torch.stack(same).tolist() if same else [])
+    return [next(copied) if isinstance(x, Tensor) else x for x in found]

@@ -2,6 +2,7 @@
 told."""
 
 import math
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -362,3 +363,13 @@ def test_norms_of_groups_that_are_stepped_alone_have_names_of_their_own() -> Non
     made.descend(lambda net, data: (loss(net, data)[0] * math.inf, {}), batch(), "critic")
     with pytest.raises(TrainingError, match="critic_grad_norm not finite"):
         made.read({})
+
+
+def test_no_tensor_of_a_step_outlives_it() -> None:
+    """Hundreds of small ones would keep the memory of large ones around them from being used again."""
+    net, rows = Net(), batch()
+    mine = learner(net)
+    answers = [weakref.ref(x) for _ in range(3) for x in mine.descend(loss, rows).values()]
+    assert len(answers) == 6 and not any(answer() is not None for answer in answers)
+    told = mine.read({})
+    assert math.isfinite(told["train/loss"]) and told["train/loss"] > 0
