@@ -112,7 +112,7 @@ def test_workers_train_the_same() -> None:
 def test_the_mask_is_learned_from_and_evaluated_with() -> None:
     """ "The lowest of those allowed" is one fixed preference; without the mask it cannot be said."""
     ppo = pg.PPO(n_steps=64, batch_size=64, n_epochs=8, learning_rate=0.02, gamma=0.0, ent_coef=0.0)
-    run = pg.train(ppo, Tempting, total_timesteps=20_000, n_envs=8, agent=pg.AgentSpec(net_arch=(8,)))
+    run = pg.train(ppo, Tempting, total_timesteps=4_096, n_envs=8, agent=pg.AgentSpec(net_arch=(8,)))
     assert run.evaluate(20).mean == 8.0
     logits = run.agent.policy(torch.ones(1, 2)).logits[0]
     assert (logits.diff() < 0.0).all()

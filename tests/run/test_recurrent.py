@@ -69,13 +69,13 @@ PPO = pg.PPO(n_steps=32, batch_size=64, n_epochs=4, learning_rate=0.01, learning
 def test_a_task_that_needs_a_memory(kind: str) -> None:
     """Evaluation too carries the memory through an episode and empties it at the next."""
     spec = pg.AgentSpec(memory=kind, **SMALL)  # type: ignore[arg-type]
-    run = pg.train(PPO, Echo(), total_timesteps=12_000, agent=spec)
+    run = pg.train(PPO, Echo(), total_timesteps=6_000, agent=spec)
     assert run.evaluate(100).mean == 1.0
 
 
 def test_the_same_task_without_a_memory() -> None:
     """One half, by the symmetry of the world: the answer cannot depend on the bit."""
-    run = pg.train(PPO, Echo(), total_timesteps=12_000, agent=pg.AgentSpec(net_arch=(16,)))
+    run = pg.train(PPO, Echo(), total_timesteps=6_000, agent=pg.AgentSpec(net_arch=(16,)))
     result = run.evaluate(400, deterministic=False)
     assert abs(result.mean - 0.5) < 5 * 0.5 / 400**0.5
 

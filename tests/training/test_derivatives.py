@@ -1,5 +1,6 @@
 """The learner's derivatives: as written and as machine code they are those of dense algebra."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,40 +14,43 @@ from pgrad.data import Batch, Masked, Trajectory, map_tree
 from pgrad.models import build_agent
 from pgrad.training.learner import Learner
 from tests.math.outcomes import outcomes
+from tests.training.tools import CONSTRAINED, RELU, Parts
 
 pytestmark = pytest.mark.usefixtures("cache")
-T, B = 5, 1
-OBSERVATIONS = spaces.Box(-1.0, 1.0, (3,))
+T = 5
+OBSERVATIONS = Parts.observation_space
 ACTIONS: dict[str, Any] = {
     "categorical": spaces.Discrete(3),
     "masked categorical": spaces.Discrete(3),
     "Gaussian": spaces.Box(-1.0, 1.0, (2,)),
     "MultiCategorical": spaces.MultiDiscrete([2, 3]),
-    "product": spaces.Dict({"turn": spaces.Discrete(2), "push": spaces.Box(-1.0, 1.0, (1,))}),
+    "product": Parts.action_space,
 }
 WEIGHTS = torch.tensor([1.0, 0.0, 2.0, 0.5, 1.0])
+SMALL = pg.AgentSpec(net_arch=(4,), log_std_init=-0.3, memory_size=3)
+PLAIN = pg.TRPO(normalize_advantage=False)
 
 
-def case(name: str, memory: Any = "none") -> tuple[pg.TRPO, Learner, Batch]:
-    """A learner of a small network with random weights, and a batch of its decisions."""
+def case(
+    name: str, spec: pg.AgentSpec = SMALL, algorithm: pg.TRPO = PLAIN, B: int = 1
+) -> tuple[pg.TRPO, Learner, Batch]:
+    """A learner of a network with random weights, and a batch of its decisions."""
     draw = Generator().manual_seed(0)
-    algorithm, space = pg.TRPO(normalize_advantage=False), ACTIONS[name]
-    spec = pg.AgentSpec(net_arch=(4,), log_std_init=-0.3, memory=memory, memory_size=3)
-    agent = build_agent(OBSERVATIONS, space, spec, gamma=0.9, critic="value", generator=draw)
+    agent = build_agent(OBSERVATIONS, ACTIONS[name], spec, gamma=0.9, critic="value", generator=draw)
     with torch.no_grad():
         for p in agent.parameters():
             p.add_(0.5 * torch.randn(p.shape, generator=draw))
     obs: Any = torch.randn(T + 1, B, 3, generator=draw)
     if name == "masked categorical":
         obs = Masked(obs, torch.tensor([True, False, True]).expand(T + 1, B, 3))
-    if memory != "none":
+    if spec.memory != "none":
         obs = lived(agent, obs)
     reward, none = torch.randn(T, B, generator=draw), torch.zeros(T, B, dtype=torch.bool)
     with torch.no_grad():
         policy = agent.policy(map_tree(lambda x: x[:-1], obs))
         action = policy.sample(draw)
         logp = policy.log_prob(action)
-    traj = Trajectory(obs, action, logp, reward, none, none, WEIGHTS.view(T, B))
+    traj = Trajectory(obs, action, logp, reward, none, none, WEIGHTS.view(T, 1).expand(T, B))
     learner = Learner(agent, algorithm, draw)
     learner.begin(0.0)
     return algorithm, learner, algorithm.credit(agent, traj).flatten()
@@ -55,7 +59,7 @@ def case(name: str, memory: Any = "none") -> tuple[pg.TRPO, Learner, Batch]:
 @torch.no_grad()
 def lived(agent: Any, obs: Tensor) -> Any:
     """Observations with the memory before each; an episode begins at the third, too."""
-    memory, rows = agent.memory(B), []
+    memory, rows = agent.memory(1), []
     for t in range(T + 1):
         memory.begin(torch.tensor([t not in (0, 2)]))
         rows.append(memory.see(obs[t]))
@@ -71,13 +75,12 @@ def dense_fisher(agent: Any, batch: Batch) -> Tensor:
         logp = agent.policy(batch.obs).log_prob(map_tree(Tensor.detach, action)).flatten()
         each = [torch.autograd.grad(x, theta, retain_graph=True, materialize_grads=True) for x in logp]
         scores = torch.stack([torch.cat([g.flatten() for g in found]) for found in each]).double()
-        share = batch.mask.flatten() * weight.detach() / batch.mask.sum()  # one column
+        share = batch.mask.flatten() * weight.detach() / batch.mask.sum()  # with a memory one column
         total = total + torch.einsum("s,si,sj->ij", share.double(), scores, scores)
     return total
 
 
-def compare(name: str, memory: str = "none") -> None:
-    algorithm, learner, batch = case(name, memory)
+def compare(algorithm: pg.TRPO, learner: Learner, batch: Batch) -> None:
     actor = learner.derivatives("actor")
     g, told = actor.gradient(algorithm.loss, batch)
     F = actor.curvature(policy_and_divergence, batch)
@@ -104,18 +107,18 @@ def compare(name: str, memory: str = "none") -> None:
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("name", ACTIONS)
 def test_graphs_are_the_fisher_matrix(name: str) -> None:
-    compare(name)
+    compare(*case(name))
 
 
 @pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("memory", ["gru", "lstm"])
-def test_graphs_with_a_memory_are_the_fisher_matrix(memory: str) -> None:
+def test_graphs_with_a_memory_are_the_fisher_matrix(memory: Any) -> None:
     """Their loops over time are loops of the graph: forwards, backwards, and forwards with a change."""
-    compare("Gaussian", memory)
+    compare(*case("Gaussian", replace(SMALL, memory=memory)))
 
 
 def test_machine_code_is_the_fisher_matrix() -> None:
-    compare("product")
+    compare(*case("product", RELU, CONSTRAINED, 4))
 
 
 @pytest.mark.usefixtures("interpreted")
@@ -142,7 +145,7 @@ def test_products_follow_the_parameters_and_the_batch() -> None:
 def trajectory(batch: Batch) -> Trajectory:
     """The window of a flattened batch, which ends where it began."""
     obs, action, logp, reward, mask = (
-        x.unflatten(0, (T, B)) for x in (batch.obs, batch.action, batch.logp, batch.advantage, batch.mask)
+        x.unflatten(0, (T, 1)) for x in (batch.obs, batch.action, batch.logp, batch.advantage, batch.mask)
     )
-    none = torch.zeros(T, B, dtype=torch.bool)
+    none = torch.zeros(T, 1, dtype=torch.bool)
     return Trajectory(torch.cat([obs, obs[:1]]), action, logp, reward, none, none, mask)

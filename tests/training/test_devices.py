@@ -195,9 +195,9 @@ def test_the_pretended_device_is_one() -> None:
 def test_runs_on_a_gpu_go_on_exactly_and_are_read_anywhere(name: str, world: str, tmp_path: Path) -> None:
     algorithm, _, agent = RUNS[name]
     with pretended():
-        total = 300 if name.startswith("reinforce") else 128
+        total = 300 if name.startswith("reinforce") else 64
         whole = trained(algorithm, world, agent, "cuda", total)
-        trained(algorithm, world, agent, "cuda", 64, run_dir=tmp_path / "run")
+        trained(algorithm, world, agent, "cuda", 32, run_dir=tmp_path / "run")
         resumed = pg.resume(tmp_path / "run", total, progress=False)
         assert resumed.timesteps == whole.timesteps
         expected = weights(whole)

@@ -1,5 +1,6 @@
 """A graph in two answers as the whole, and computes once what its moving input cannot change."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from pgrad.models.loop import loop
 from pgrad.training.compiled import package
 from pgrad.training.compiled.divided import divided, unshared
 from pgrad.training.compiled.graph import loops, trace
-from tests.training.test_derivatives import case
+from tests.training.test_derivatives import SMALL, case
 
 INPUTS = [torch.linspace(-1, 1, 12).view(3, 4), torch.linspace(0, 2, 12).view(3, 4), torch.rand(4, 5)]
 
@@ -105,7 +106,7 @@ def test_a_product_takes_no_step_of_the_policy(memory: str, monkeypatch: pytest.
     """The policy goes through its observations once for all products; each product then takes one loop with
     the changes forwards and one backwards.
     """
-    _, learner, batch = case("Gaussian", memory)
+    _, learner, batch = case("Gaussian", replace(SMALL, memory=memory))
     learner.machine.compiles = True
     made: list[GraphModule] = []
     taken: list[int] = []

@@ -370,6 +370,8 @@ def test_no_tensor_of_a_step_outlives_it() -> None:
     net, rows = Net(), batch()
     mine = learner(net)
     answers = [weakref.ref(x) for _ in range(3) for x in mine.descend(loss, rows).values()]
-    assert len(answers) == 6 and not any(answer() is not None for answer in answers)
+    assert len(answers) == 6
+    assert not any(answer() is not None for answer in answers)
     told = mine.read({})
-    assert math.isfinite(told["train/loss"]) and told["train/loss"] > 0
+    assert math.isfinite(told["train/loss"])
+    assert told["train/loss"] > 0

@@ -203,7 +203,7 @@ class Machine:
             answer = mathematics(call, [x.clone() for x in kept], [x.clone() for x in given], scratch)
         draws = tuple(inside.noted)
         inputs = [*kept, *given, *(draw(Generator(device)) for draw in draws)]
-        forms = [(x.shape, x.stride(), str(x.dtype), str(x.device)) for x in inputs]
+        forms = [(x.shape, strides(x), str(x.dtype), str(x.device)) for x in inputs]
         described, module = describe(call, self.agent), None
         if described is None or launch.on_gpu(device):
             module = trace(function, inputs, len(draws))
@@ -241,6 +241,11 @@ class Machine:
             if not launch.on_gpu(device):
                 raise
             return [None]
+
+
+def strides(x: Tensor) -> list[int]:
+    """How far apart the numbers of a tensor lie: along a dimension of one there are no two."""
+    return [stride for n, stride in zip(x.shape, x.stride(), strict=True) if n > 1]
 
 
 def run_plainly(module: Any, tensors: list[Tensor]) -> list[Tensor]:

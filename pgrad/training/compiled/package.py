@@ -42,6 +42,9 @@ OPTIONS = {
 LOOPS = {"memory_planning": False}
 """Instead, where a graph has loops, whose bodies it would plan together with what is around them."""
 
+LINES = "aot_inductor.enable_line_tables"
+"""What the compiler since torch 2.13 writes for profilers: three quarters of a package."""
+
 KEPT = 400
 """Packages in the folder; the ones that were not used for longest make room."""
 
@@ -133,9 +136,10 @@ def build(module: GraphModule, inputs: Sequence[Tensor], key: str, device: torch
 
 
 def _options(module: GraphModule) -> dict[str, Any]:
+    without = {LINES: False} if LINES in torch._inductor.list_options() else {}
     if loops(module):
-        return OPTIONS | LOOPS
-    return OPTIONS | (products.OPTIONS if products.own() else {})
+        return OPTIONS | without | LOOPS
+    return OPTIONS | without | (products.OPTIONS if products.own() else {})
 
 
 @contextmanager
