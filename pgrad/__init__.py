@@ -58,7 +58,7 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {
+HOMES = {
     "pgrad.algorithms": (
         "A2C",
         "GRPO",
@@ -79,7 +79,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _HOMES.items():
+    for module, names in HOMES.items():
         if name in names:
             return getattr(import_module(module), name)
     raise AttributeError(f"module 'pgrad' has no attribute {name!r}")

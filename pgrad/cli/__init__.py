@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from pgrad import HOMES
 from pgrad.cli.names import choose
 from pgrad.errors import PgradError
 
@@ -137,6 +138,13 @@ def _carry_out(args: list[str]) -> int:
 
         print(f"pgrad {__version__}")
         return 0
-    command = choose(args[0], COMMANDS, "command")
+    meant = f"pgrad train {args[0].lower()} WORLD" if _is_algorithm(args[0]) else ""
+    command = choose(args[0], COMMANDS, "command", meant and f"did you mean: {meant}?")
     code: int = import_module(f"pgrad.cli.commands.{command}").run(args[1:])
     return code
+
+
+def _is_algorithm(name: str) -> bool:
+    """Whether one of the algorithms is called so, found out before PyTorch is loaded."""
+    known = {one.lower() for one in HOMES["pgrad.algorithms"]}
+    return name.lower().replace("-", "").replace("_", "") in known

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from tyro.conf import FlagCreatePairsOff, arg
 
+from pgrad.cli.waiting import waiting
 from pgrad.errors import PgradError
 from pgrad.run import Run
 from pgrad.run.language import NO_REWARD, cannot_be_judged
@@ -62,7 +63,7 @@ def finish(run: Run, output: Output) -> None:
             with _safe_already(run), _behind("evaluation     "):
                 print(evaluated(run, output.final_eval_episodes)[1])
     if output.video:
-        with _safe_already(run):
+        with _safe_already(run), waiting("recording a video"):
             recording = run.record()
         if not output.quiet:
             print(f"video          {recording.path}")

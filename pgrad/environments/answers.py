@@ -20,7 +20,7 @@ def require_flags(terminated: Any, truncated: Any) -> None:
     """Raise MismatchError unless both say yes or no."""
     for name, flag in (("terminated", terminated), ("truncated", truncated)):
         if not isinstance(flag, bool | np.bool_ | int | np.integer):
-            raise MismatchError(f"{name} is {describe(flag)}, not a bool")
+            raise MismatchError(f"{name} is {describe(flag)}, a {type(flag).__name__}, not a bool")
 
 
 def reset_problem(answer: Any, error: Exception) -> str:

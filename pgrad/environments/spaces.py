@@ -171,6 +171,8 @@ def fit(space: Space[Any], value: Any, path: str, batch: tuple[int, ...] = ()) -
         array = np.asarray(_plain(value))
     except (TypeError, ValueError):
         raise MismatchError(f"{path} is {describe(value)}, the space declares {space}") from None
+    if array.dtype == object:
+        raise MismatchError(f"{path} is {describe(value)}, the space declares {space}")
     shape = (*batch, *(space.shape or ()))
     if array.shape != shape:
         raise MismatchError(f"{path} has shape {array.shape}, the space declares {shape}")

@@ -11,6 +11,7 @@ from pgrad.errors import UsageError
 from pgrad.math.distributions import Distribution
 from pgrad.models.agent import Agent
 from pgrad.models.feedforward import Network
+from pgrad.models.fit import misfit
 from pgrad.models.normalizer import ObservationNormalizer, RewardScaler
 from pgrad.models.recurrent import RecurrentNetwork
 from pgrad.models.single import read_observation
@@ -93,6 +94,8 @@ def _require_answers(agent: Agent, critic: bool) -> None:
             f"Categorical(logits) or Gaussian(mean, log_std); got a {type(policy).__module__}."
             f"{type(policy).__name__}"
         )
+    if wrong := misfit(policy, agent.action_space, 2):
+        raise UsageError(f"policy(obs) of {name} does not fit the actions: {wrong}")
     if critic and (shape := tuple(asked("value").shape)) != (2,):
         raise UsageError(
             f"value(obs) of {name} must return one number per observation, shape (2,) for a batch of 2; "

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from pgrad.errors import UsageError
 from pgrad.extras import extra
 from pgrad.models.language.adapters import adapted
 from pgrad.models.language.spec import LanguageSpec
+from pgrad.training.disk.packing import save_tensors
 
 
 def export(network: Any, spec: LanguageSpec, folder: Path, *, adapter: bool = False) -> Path:
@@ -67,4 +67,4 @@ def _save_adapter(model: Any, spec: LanguageSpec, folder: Path) -> None:
     ).save_pretrained(folder)
     named = {f"base_model.model.{name.replace('.default.', '.')}": p for name, p in tuned.items()}
     tensors = {name: p.detach().cpu().contiguous().clone() for name, p in named.items()}
-    save_file(tensors, folder / "adapter_model.safetensors")
+    save_tensors(folder / "adapter_model.safetensors", tensors)

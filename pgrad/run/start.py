@@ -116,6 +116,7 @@ def resume(
     world: Any = None,
     agent: nn.Module | None = None,
     reward: Any = None,
+    workers: int | None = None,
     tensorboard: bool = False,
     wandb: str | None = None,
     progress: bool | None = None,
@@ -125,6 +126,7 @@ def resume(
 
     checkpoint: "latest", "best", or another one's name or path, such as an intact one after the latest was
         damaged; what came after it is dropped.
+    workers: processes that step the environments from now on, which changes no number; None for as before.
     What is custom in a run (algorithm, factory, module) must be given again. Raises UsageError with the
     differences where what is given is not what the run was started with, CheckpointError where a checkpoint
     is damaged.
@@ -135,6 +137,8 @@ def resume(
         state = _state(config, directory, checkpoint)
         if total_timesteps is not None:
             config = _longer(config, total_timesteps, directory.path, state["timesteps"])
+        if workers is not None:
+            config = dataclasses.replace(config, options=dataclasses.replace(config.options, workers=workers))
         with made(config) as training:
             training.load_state_dict(state)
             return carry_out(config, training, directory, watching)

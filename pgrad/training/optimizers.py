@@ -1,6 +1,5 @@
 """One flat tensor of parameters, its groups as slices, and an optimiser for each."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -108,7 +107,7 @@ def clip(grads: Tensor, max_norm: float) -> Tensor:
     """g ← g·min(1, max_norm/‖g‖), in place; returns ‖g‖. A gradient that is not finite becomes zeros."""
     norm = torch.linalg.vector_norm(grads)
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-    grads.mul_(scale).masked_fill_(~(norm < math.inf), 0.0)
+    grads.mul_(scale).nan_to_num_(0.0, 0.0, 0.0)  # the scale is 0 or NaN where the norm is not finite
     return norm
 
 

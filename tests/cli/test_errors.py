@@ -13,7 +13,7 @@ import torch
 from pgrad.algorithms import ALGORITHMS
 from pgrad.cli import COMMANDS, main
 from pgrad.errors import UsageError
-from pgrad.training.disk import checkpoint
+from pgrad.training.disk import packing
 from pgrad.training.disk.rundir import RunDir
 from tests.cli.tools import cli
 
@@ -65,6 +65,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 BAD = {
     "trian": f"unknown command 'trian': did you mean train? (there are: {', '.join(COMMANDS)})",
+    "ppo CartPole-v1": "unknown command 'ppo' (did you mean: pgrad train ppo WORLD?)",
+    "PPO_KL x": "unknown command 'PPO_KL' (did you mean: pgrad train ppo_kl WORLD?)",
+    "train --seed 1 a2c CartPole-v1": "the algorithm comes first, then the world: pgrad train a2c WORLD …",
     "train": "train which algorithm? For example: pgrad train ppo CartPole-v1 "
     f"(there are: {', '.join(ALGORITHMS)})",
     "train --seed 1": "train which algorithm? For example: pgrad train ppo CartPole-v1 "
@@ -277,7 +280,7 @@ def test_a_full_disk_at_the_end_is_told_and_the_earlier_checkpoint_stays(
     def no_space(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", no_space)
+    monkeypatch.setattr(packing, "save_file", no_space)
     with pytest.warns(UserWarning, match="disk full .* training goes on"):  # of the saves on the way
         answer = cli("resume --total-timesteps 500 --quiet", here / "run")
     assert (answer.code, answer.out) == (2, "")

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from torch import Generator
 
 import pgrad as pg
 from pgrad.errors import PgradError, TrainingError, UsageError, WorldError
-from pgrad.math.distributions import Categorical
+from pgrad.math.distributions import Categorical, Gaussian, MultiCategorical, Product
+from pgrad.models import build_agent
 from pgrad.run.config import RunOptions
 from pgrad.training.disk.checkpoint import checkpoints
 
@@ -358,6 +360,70 @@ def test_modules_that_answer_wrongly(policy: Any, value: Any, text: str) -> None
     with pytest.raises(UsageError, match=text):
         pg.train(PPO, "cartpole", total_timesteps=16, agent=Net(policy, value))
     pg.train(PPO, "cartpole", total_timesteps=16, agent=Net(Categorical, lambda v: v.squeeze(-1)))
+
+
+class Chooses(torch.nn.Module):
+    """A user's module that answers one distribution, whatever it sees."""
+
+    def __init__(self, policy: Any) -> None:
+        super().__init__()
+        self.weight, self._policy = torch.nn.Parameter(torch.zeros(())), policy
+
+    def policy(self, obs: Any) -> Any:
+        return self._policy
+
+
+def logits(*shape: int) -> torch.Tensor:
+    return torch.zeros(2, *shape)
+
+
+BOTH = spaces.Dict({"a": spaces.Discrete(2), "b": spaces.Box(-1, 1, (2, 2))})
+GOOD = {"a": Categorical(logits(2)), "b": Gaussian(logits(4), logits(4))}
+
+
+@pytest.mark.parametrize(
+    ("policy", "space", "text"),
+    [
+        (Categorical(logits(2)), spaces.Discrete(2), ""),
+        (Categorical(logits(1)), spaces.Discrete(2), "it chooses among 1, Discrete(2) has 2"),
+        (
+            Categorical(logits(1, 2)),
+            spaces.Discrete(2),
+            "actions have shape (2, 1) for a batch of 2, Discrete(2) needs (2,)",
+        ),
+        (
+            Gaussian(logits(1), logits(1)),
+            spaces.Discrete(2),
+            "actions have shape (2, 1) for a batch of 2, Discrete(2) needs (2,)",
+        ),
+        (
+            Gaussian(logits(2), logits(2)),
+            spaces.MultiDiscrete([3, 3]),
+            "actions are of torch.float32, MultiDiscrete([3 3]) needs whole numbers",
+        ),
+        (MultiCategorical(logits(5), (2, 3)), spaces.MultiDiscrete([2, 3]), ""),
+        (
+            MultiCategorical(logits(5), (3, 2)),
+            spaces.MultiDiscrete([2, 3]),
+            "it chooses among 3 × 2, MultiDiscrete([2 3]) has 2 × 3",
+        ),
+        (Product(GOOD), BOTH, ""),
+        (Product({**GOOD, "a": Categorical(logits(3))}), BOTH, "it chooses among 3, Discrete(2) has 2"),
+        (Product((GOOD["a"],)), BOTH, f"{BOTH} needs a Product of a dict with the keys ['a', 'b']"),
+        (GOOD["a"], BOTH, f"{BOTH} needs a Product of a dict with the keys ['a', 'b']"),
+    ],
+)
+def test_modules_whose_actions_do_not_fit(policy: Any, space: Any, text: str) -> None:
+    def built() -> Any:
+        seen = spaces.Box(-1, 1, (3,))
+        return build_agent(seen, space, Chooses(policy), gamma=0.9, critic="none", generator=Generator())
+
+    if not text:
+        assert built().action_space == space
+        return
+    with pytest.raises(UsageError) as error:
+        built()
+    assert str(error.value) == f"policy(obs) of Chooses does not fit the actions: {text}"
 
 
 @pytest.mark.parametrize("method", ["policy", "value"])

@@ -220,9 +220,12 @@ def test_a_run_that_is_finished_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_workers_and_this_process_take_turns(tmp_path: Path) -> None:
-    """The state of a world does not depend on how many processes step it: here none, then two."""
+    """The state of a world does not depend on how many processes step it: here two, then one."""
     setting: dict[str, Any] = {"total_timesteps": 128, "n_envs": 2, "agent": PLAIN, "log_every": 1}
-    pg.train(ALGORITHMS["a2c"], "CartPole-v1", run_dir=tmp_path / "a", workers=2, **setting)
+    begun = setting | {"callback": lambda row: row["time/total_timesteps"] < 64}
+    pg.train(ALGORITHMS["a2c"], "CartPole-v1", run_dir=tmp_path / "a", workers=2, **begun)
+    assert 64 <= pg.load(tmp_path / "a").timesteps < 128
+    assert pg.resume(tmp_path / "a", workers=1).config.options.workers == 1
     pg.train(ALGORITHMS["a2c"], "CartPole-v1", run_dir=tmp_path / "b", **setting)
     assert differences(final_state(tmp_path / "a"), final_state(tmp_path / "b")) == []
 

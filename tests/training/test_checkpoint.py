@@ -156,6 +156,12 @@ def small(folder: Path, timesteps: int = 1) -> Path:
     return save_checkpoint(folder, state, info={"timesteps": timesteps})
 
 
+def test_who_may_read_new_files_may_read_these(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    path = small(tmp_path)
+    assert {file.stat().st_mode for file in path.iterdir()} == {(tmp_path / "other").stat().st_mode}
+
+
 def test_the_latest_k_stay(tmp_path: Path) -> None:
     for timesteps in range(0, 600, 100):
         small(tmp_path, timesteps)

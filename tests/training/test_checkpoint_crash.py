@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pgrad.errors import CheckpointError
-from pgrad.training.disk import checkpoint as module
+from pgrad.training.disk import packing as module
 from pgrad.training.disk.checkpoint import (
     checkpoints,
     is_intact,

@@ -16,6 +16,7 @@ from pgrad.data import Batch, Tokens
 from pgrad.errors import TrainingError, UsageError
 from pgrad.math.distributions import Categorical
 from pgrad.training.learner import Learner
+from pgrad.training.optimizers import clip
 
 
 class Net(nn.Module):
@@ -375,3 +376,15 @@ def test_no_tensor_of_a_step_outlives_it() -> None:
     told = mine.read({})
     assert math.isfinite(told["train/loss"])
     assert told["train/loss"] > 0
+
+
+@pytest.mark.parametrize("limit", [0.5, math.inf])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, 3e38])
+def test_a_gradient_that_is_not_finite_moves_nothing(wrong: float, limit: float) -> None:
+    """Nor one whose norm is not: 3e38 squared is no float32."""
+    grads = torch.tensor([1.0, wrong, 3e38])
+    assert not clip(grads, limit).isfinite()
+    assert grads.tolist() == [0.0, 0.0, 0.0]
+    grads = torch.tensor([3.0, 4.0])
+    assert clip(grads, limit) == 5.0
+    torch.testing.assert_close(grads, torch.tensor([3.0, 4.0]) * min(1.0, limit / 5.0))

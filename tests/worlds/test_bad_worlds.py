@@ -186,8 +186,13 @@ SEEN = {"eye": GOOD, "place": 2}
             (GOOD, GOOD),
             "observation is (array([1., 1.], dtype=float32),), the space declares a tuple of 2 (action 1)",
         ),
-        ((GOOD, 0.0, np.nan, False, {}), OBS, GOOD, "terminated is nan, not a bool (action 1)"),
-        ((GOOD, 0.0, {"a": 1}, False, {}), OBS, GOOD, "terminated is {'a': 1}, not a bool (action 1)"),
+        ((GOOD, 0.0, np.nan, False, {}), OBS, GOOD, "terminated is nan, a float, not a bool (action 1)"),
+        (
+            (GOOD, 0.0, {"a": 1}, False, {}),
+            OBS,
+            GOOD,
+            "terminated is {'a': 1}, a dict, not a bool (action 1)",
+        ),
         (
             (GOOD, 0.0, False, {}),
             OBS,

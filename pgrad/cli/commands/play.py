@@ -7,6 +7,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from pgrad.cli.names import require_positive
 from pgrad.cli.parse import parse
+from pgrad.cli.waiting import waiting
 from pgrad.errors import UsageError
 from pgrad.run import Run, load
 from pgrad.worlds.language.kind import is_language
@@ -48,9 +49,10 @@ def run(args: list[str]) -> int:
     loaded = load(given.run_dir, given.checkpoint)
     if is_language(loaded.config.world):
         return _show(given, loaded)
-    recording = loaded.record(
-        given.out, episodes=given.episodes, deterministic=not given.stochastic, seed=given.seed
-    )
+    with waiting(f"recording {_episodes(given)}"):
+        recording = loaded.record(
+            given.out, episodes=given.episodes, deterministic=not given.stochastic, seed=given.seed
+        )
     print(recording.path)
     for number, (total, length) in enumerate(zip(recording.returns, recording.lengths, strict=True), 1):
         cut = "" if recording.complete or number < len(recording.returns) else ", cut off there"
@@ -70,12 +72,18 @@ def _show(given: Play, loaded: Run) -> int:
     return 0
 
 
+def _episodes(given: Play) -> str:
+    return f"{given.episodes:,} episodes" if given.episodes > 1 else "an episode"
+
+
 def _record(given: Play, file: str) -> int:
     if given.out is not None:
         raise UsageError("--record writes no video: leave out --out, or play twice")
-    recording = load(given.run_dir, given.checkpoint).demonstrate(
-        file, episodes=given.episodes, deterministic=not given.stochastic, seed=given.seed
-    )
+    loaded = load(given.run_dir, given.checkpoint)
+    with waiting(f"recording {_episodes(given)}"):
+        recording = loaded.demonstrate(
+            file, episodes=given.episodes, deterministic=not given.stochastic, seed=given.seed
+        )
     returns, lengths = recording.info["returns"], recording.lengths
     print(file)
     print(

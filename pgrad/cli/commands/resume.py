@@ -32,6 +32,8 @@ class Resume:
     """train up to this many steps in all; none is what the run was started with"""
     checkpoint: str = "latest"
     """latest, best (by the return during training), or a checkpoint's name, such as 000000102400, or path"""
+    workers: int | None = None
+    """processes that step the environments from now on, which changes no number; none: as before"""
     output: OmitArgPrefixes[Output]
 
 
@@ -44,12 +46,15 @@ def run(args: list[str]) -> int:
     if holds_seeds(given.run_dir):
         if given.checkpoint != "latest":
             raise UsageError("a checkpoint is of one seed: resume that one, DIR/seed0")
+        if given.workers is not None:
+            raise UsageError("several seeds train in a process each: leave out --workers")
         found = resume_seeds(given.run_dir, given.total_timesteps, shown=shown_of(given.output))
         return finish_several(found, given.output)
     result = resume(
         given.run_dir,
         given.total_timesteps,
         checkpoint=given.checkpoint,
+        workers=given.workers,
         tensorboard=given.output.tensorboard,
         wandb=given.output.wandb,
         progress=not given.output.quiet,

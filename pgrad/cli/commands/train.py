@@ -88,6 +88,8 @@ def _train_several(order: Order) -> int:
 def read_order(command: str, args: list[str], own: Any) -> Order:
     """What `pgrad COMMAND ALGORITHM WORLD …` asks for; `own`: the command's own options, usual ones."""
     if not args or args[0].startswith("-"):
+        if later := next((arg for arg in args if arg in ALGORITHMS), ""):
+            raise UsageError(f"the algorithm comes first, then the world: pgrad {command} {later} WORLD …")
         example = f"pgrad {command} ppo CartPole-v1"
         raise UsageError(
             f"{command} which algorithm? For example: {example} (there are: {', '.join(ALGORITHMS)})"

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load
 from torch import Tensor
 
 from pgrad.errors import CheckpointError
 from pgrad.training.disk.files import force_to_disk, is_disk_full, reason, size, write_atomic
-from pgrad.training.disk.packing import for_disk, pack, unpack
+from pgrad.training.disk.packing import for_disk, pack, save_tensors, unpack
 
 FORMAT, VERSION = "pgrad checkpoint", 1
 TENSORS, MANIFEST = "tensors.safetensors", "manifest.json"
@@ -125,7 +125,7 @@ def is_intact(path: Path) -> bool:
 
 
 def _write(folder: Path, manifest: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    save_file(tensors, folder / TENSORS)
+    save_tensors(folder / TENSORS, tensors)
     force_to_disk(folder / TENSORS)
     with open(folder / TENSORS, "rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()

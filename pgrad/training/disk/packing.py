@@ -6,8 +6,11 @@ integers that some JSON readers would round {"$int": "0x..."}.
 """
 
 import math
+from pathlib import Path
+from stat import S_IMODE
 from typing import Any
 
+from safetensors.torch import save_file
 from torch import Tensor
 
 EXACT = 2**53  # up to here every JSON reader keeps an integer exactly
@@ -74,3 +77,11 @@ def for_disk(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _escape(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """As safetensors, to be read by whoever may read new files; its own are for their owner alone."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path)
+    path.chmod(S_IMODE(mode))

@@ -141,7 +141,8 @@ def _content(value: Any, number: int) -> Content:
         return value
     if not isinstance(value, list | tuple):
         what = "missing" if value is None or value != value else f"a {type(value).__name__}: {value!r}"
-        raise UsageError(f"the prompt of row {number} is {what}, not a text or a conversation")
+        hint = "; for environments give one factory, and n_envs" if callable(value) else ""
+        raise UsageError(f"the prompt of row {number} is {what}, not a text or a conversation{hint}")
     if not value:
         raise UsageError(f"the conversation of row {number} is empty")
     for message in value:
