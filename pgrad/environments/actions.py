@@ -13,7 +13,7 @@ from pgrad.environments.spaces import Array, MismatchError, describe, integer_ra
 
 
 def action_buffers(space: Space[Any], n: int) -> list[Array]:
-    """Zeros [n, ...] for each part of `space`, as `to_arrays` makes them."""
+    """Zeros [n, ...] for each part of `space`, as `Actions.arrays` makes them."""
     return [np.zeros((n, *(leaf.shape or ())), _dtype(leaf)) for _, leaf in space_leaves(space, "action")]
 
 

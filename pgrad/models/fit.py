@@ -17,7 +17,8 @@ def misfit(policy: Any, space: spaces.Space[Any], n: int) -> str:
     if not isinstance(action, Tensor):
         return f"actions are a {type(action).__name__}, {space} needs a tensor"
     shape, own = tuple(action.shape), space.shape or ()
-    if shape not in ((n, *own), (n, math.prod(own)))[: 1 + bool(own)]:
+    flat = not isinstance(space, spaces.Discrete) and shape == (n, math.prod(own))
+    if shape != (n, *own) and not flat:
         return f"actions have shape {shape} for a batch of {n}, {space} needs {(n, *own)}"
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and action.is_floating_point():
         return f"actions are of {action.dtype}, {space} needs whole numbers"
@@ -34,7 +35,7 @@ def _misfit_of_parts(policy: Any, space: spaces.Dict | spaces.Tuple, n: int) -> 
     own: dict[Any, Any]
     own = dict(space.spaces) if isinstance(space, spaces.Dict) else dict(enumerate(space.spaces))
     have = dict(parts if kind is dict else enumerate(parts)) if isinstance(parts, kind) else {}
-    if list(have) != list(own):
+    if have.keys() != own.keys():
         return f"{space} needs a Product of a {kind.__name__} with the keys {list(own)}"
     if not isinstance(policy, Product):  # a distribution of one's own
         return ""

@@ -408,6 +408,8 @@ GOOD = {"a": Categorical(logits(2)), "b": Gaussian(logits(4), logits(4))}
             "it chooses among 3 × 2, MultiDiscrete([2 3]) has 2 × 3",
         ),
         (Product(GOOD), BOTH, ""),
+        (Product(dict(reversed(GOOD.items()))), BOTH, ""),
+        (Gaussian(logits(1), logits(1)), spaces.Box(-1, 1, ()), ""),
         (Product({**GOOD, "a": Categorical(logits(3))}), BOTH, "it chooses among 3, Discrete(2) has 2"),
         (Product((GOOD["a"],)), BOTH, f"{BOTH} needs a Product of a dict with the keys ['a', 'b']"),
         (GOOD["a"], BOTH, f"{BOTH} needs a Product of a dict with the keys ['a', 'b']"),
