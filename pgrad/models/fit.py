@@ -6,6 +6,7 @@ from typing import Any
 from gymnasium import spaces
 from torch import Tensor
 
+from pgrad.environments.masks import choices
 from pgrad.math.distributions import Categorical, MultiCategorical, Product
 
 
@@ -23,9 +24,9 @@ def misfit(policy: Any, space: spaces.Space[Any], n: int) -> str:
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and action.is_floating_point():
         return f"actions are of {action.dtype}, {space} needs whole numbers"
     if isinstance(space, spaces.Discrete) and isinstance(policy, Categorical):
-        return _misfit_of_choices((policy.logits.shape[-1],), (int(space.n),), space)
+        return _misfit_of_choices((policy.logits.shape[-1],), space)
     if isinstance(space, spaces.MultiDiscrete) and isinstance(policy, MultiCategorical):
-        return _misfit_of_choices(policy.nvec, tuple(space.nvec.reshape(-1).tolist()), space)
+        return _misfit_of_choices(policy.nvec, space)
     return ""
 
 
@@ -42,7 +43,7 @@ def _misfit_of_parts(policy: Any, space: spaces.Dict | spaces.Tuple, n: int) -> 
     return next((text for key in own if (text := misfit(have[key], own[key], n))), "")
 
 
-def _misfit_of_choices(have: tuple[int, ...], needed: tuple[int, ...], space: spaces.Space[Any]) -> str:
-    if have == needed:
+def _misfit_of_choices(have: tuple[int, ...], space: spaces.Space[Any]) -> str:
+    if have == (needed := choices(space)):
         return ""
     return f"it chooses among {' × '.join(map(str, have))}, {space} has {' × '.join(map(str, needed))}"
