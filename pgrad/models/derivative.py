@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from pgrad.models.steps import kinds
+
 Gradients = tuple[Tensor | None, ...]
 
 
@@ -23,24 +25,24 @@ class Layer(Protocol):
     """What a layer knows of its own derivative."""
 
     @staticmethod
-    def slopes(state: Tensor, keep: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
+    def slopes(keep: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
         """What every step found in the memory [N, T, B, H], and its slopes."""
 
     @staticmethod
-    def pull(grad: Tensor, keep: Tensor, U: Tensor, *slopes: Tensor) -> tuple[Tensor, Tensor]:
-        """From the gradient of y to those of U·h + d and of W·x + b [N, T, B, G·H]."""
+    def pull(grad: Tensor, keep: Tensor, U: Tensor, spent: bool, *slopes: Tensor) -> Tensor:
+        """From the gradient of y to that of q [N, T, B, Q], written over slopes where they are `spent`."""
 
     @staticmethod
     def spread(W: Tensor, b: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights and biases [N, ·, ...] that say what of every step x decides: G·H numbers that U·h is added
-        to, and others.
-        """
+        """Weights and biases [N, Q, ...] that say what x decides of q."""
 
     @staticmethod
-    def push(own: Tensor, rest: Tensor, keep: Tensor, U: Tensor, *slopes: Tensor) -> Tensor:
-        """The change of y, from those of the G·H numbers (but for that of h) and of the others: `pull`
-        transposed.
-        """
+    def of_x(q: Tensor) -> Tensor:
+        """Of q [..., Q] what W·x + b is part of [..., G·H]; the first G·H have a part of U·h + d."""
+
+    @staticmethod
+    def push(dq: Tensor, keep: Tensor, U: Tensor, *slopes: Tensor) -> Tensor:
+        """The change of y from that of q, but for what follows from that of h: `pull` transposed."""
 
 
 def differentiate(ctx: Any, layer: type[Layer], plain: Callable[..., Tensor], grad: Tensor) -> Gradients:
@@ -48,14 +50,15 @@ def differentiate(ctx: Any, layer: type[Layer], plain: Callable[..., Tensor], gr
     x, keep, state, *rest = ctx.saved_tensors
     weights, (W, U, *kept) = rest[: 4 * len(state)], rest[4 * len(state) :]
     found = getattr(ctx, "slopes", None)
+    spent = found is None and not torch.is_grad_enabled()
     if found is None:
         with torch.no_grad():
-            found = layer.slopes(state, keep, *kept)
-    if torch.is_grad_enabled():  # they will be asked for again, by every product
+            found = layer.slopes(keep, *kept)
+    if not spent:  # they will be asked for again, by every product
         ctx.slopes = found
     h, *slopes = found
     wants_x = ctx.needs_input_grad[0]
-    fixed = layer, wants_x, x, h, keep, W, U, *slopes
+    fixed = layer, wants_x, spent, x, h, keep, W, U, *slopes
     if not torch.is_grad_enabled():
         gradients = pulled(grad, *fixed)
     else:
@@ -75,6 +78,7 @@ def pulled(
     grad: Tensor,
     layer: type[Layer],
     wants_x: bool,
+    spent: bool,
     x: Tensor,
     h: Tensor,
     keep: Tensor,
@@ -83,21 +87,24 @@ def pulled(
     *slopes: Tensor,
 ) -> list[Tensor]:
     """The gradients of x, if wanted, and of the weights."""
-    da, dp = (rows(part) for part in layer.pull(grad, keep, U, *slopes))
-    dW = (x.flatten(0, 1).mT @ dp).mT  # in this order few inputs are quick
-    dx = [(dp @ W).sum(0).view_as(x)] if wants_x else []
-    return dx + by_cell(dW, da.mT @ rows(h), dp.sum(1), da.sum(1))
+    dq = rows(layer.pull(grad, keep, U, spent, *slopes))
+    own, biases = dq.narrow(-1, 0, U.shape[1]), dq.sum(1)
+    dW = layer.of_x(x.flatten(0, 1).mT @ dq).mT  # in this order few inputs are quick
+    dx = [(layer.of_x(dq) @ W).sum(0).view_as(x)] if wants_x else []
+    return dx + by_cell(dW, own.mT @ rows(h), layer.of_x(biases), biases.narrow(-1, 0, U.shape[1]))
 
 
 class Pulled(Function):
     """`pulled`, whose derivative in the gradient of y is `push`; in the rest it has none."""
 
     @staticmethod
-    def forward(ctx: Any, grad: Tensor, layer: type[Layer], wants_x: bool, *fixed: Tensor) -> Gradients:
+    def forward(
+        ctx: Any, grad: Tensor, layer: type[Layer], wants_x: bool, spent: bool, *fixed: Tensor
+    ) -> Gradients:
         """Gradients of x, if wanted, and of the weights."""
         ctx.layer, ctx.wants_x = layer, wants_x
         ctx.save_for_backward(*fixed)
-        return tuple(pulled(grad, layer, wants_x, *fixed))
+        return tuple(pulled(grad, layer, wants_x, spent, *fixed))
 
     @staticmethod
     @once_differentiable
@@ -105,14 +112,14 @@ class Pulled(Function):
         """The change of y where x and the weights change."""
         x, h, keep, W, U, *slopes = ctx.saved_tensors
         V, Q, b, d = map(torch.stack, kinds(changes[ctx.wants_x :]))  # of W, U and their biases
-        begun = project(x, *ctx.layer.spread(V, b, d))
+        dq = project(x, *ctx.layer.spread(V, b, d))
         if ctx.wants_x:
             none = torch.zeros_like(b)
-            begun = begun + project(changes[0], *ctx.layer.spread(W, none, none))
-        gates, others = U.shape[1], begun.shape[-1] - U.shape[1]
-        own, rest = begun.split_with_sizes([gates, others], -1)
+            dq = dq + project(changes[0], *ctx.layer.spread(W, none, none))
+        own, rest = dq.split_with_sizes([U.shape[1], dq.shape[-1] - U.shape[1]], -1)
         own = torch.baddbmm(rows(own), rows(h), Q.mT).view(own.shape)
-        return ctx.layer.push(own, rest, keep, U, *slopes), *[None] * (2 + len(ctx.saved_tensors))
+        dy = ctx.layer.push(torch.cat([own, rest], -1), keep, U, *slopes)
+        return dy, *[None] * (3 + len(ctx.saved_tensors))
 
 
 class Bent(Function):
@@ -136,11 +143,6 @@ class Bent(Function):
         return None, None, *torch.autograd.grad(found, inputs, changes, materialize_grads=True)
 
 
-def kinds(weights: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
-    """All W, all U, all b and all d."""
-    return [weights[i::4] for i in range(4)]
-
-
 def by_cell(*kinds: Tensor) -> list[Tensor]:
     """The gradients of every cell's four weights, from those of all cells [N, ...] of each."""
     return [own for cell in zip(*(kind.unbind(0) for kind in kinds), strict=True) for own in cell]
@@ -155,21 +157,6 @@ def project(x: Tensor, W: Tensor, b: Tensor) -> Tensor:
 def rows(x: Tensor) -> Tensor:
     """[N, T, B, ·] as [N, T·B, ·]."""
     return x.reshape(len(x), -1, x.shape[-1])
-
-
-def slope(s: Tensor) -> Tensor:
-    """σ' where s = σ: s·(1 − s)."""
-    return torch.addcmul(s, s, s, value=-1.0)
-
-
-def each_of(n: int, x: Tensor) -> tuple[Tensor, ...]:
-    """What n gates have of x [..., n·H], [..., H] each. `chunk` would take twice as long."""
-    return x.split_with_sizes([x.shape[-1] // n] * n, -1)
-
-
-def before(state: Tensor, out: Tensor, keep: Tensor) -> Tensor:
-    """What every step found in the memory [N, T, B, H], from what the steps left there."""
-    return torch.cat([state.unsqueeze(1), out[:, :-1]], 1) * keep
 
 
 def after(keep: Tensor) -> Tensor:

@@ -10,10 +10,11 @@ from pgrad.data.sequence import Sequence
 from pgrad.data.tree import Tree
 from pgrad.errors import UsageError
 from pgrad.models.bodies import linear, mlp
-from pgrad.models.cells import CELLS, Weights
+from pgrad.models.cells import CELLS
 from pgrad.models.encoder import Encoder
 from pgrad.models.heads import make_head
 from pgrad.models.spec import AgentSpec
+from pgrad.models.steps import Weights
 
 
 class Recurrence(nn.Module):
@@ -35,7 +36,7 @@ class Recurrence(nn.Module):
 
     @property
     def weights(self) -> Weights:
-        """As `models/cells.py` takes them."""
+        """As `models/steps.py` takes them."""
         return self.weight_input, self.weight_hidden, self.bias_input, self.bias_hidden
 
     def _gates(self, n_in: int, generator: Generator) -> nn.Parameter:
@@ -46,13 +47,15 @@ class Recurrence(nn.Module):
 class Branch(nn.Module):
     """The actor or the critic: what the hidden layers and the head see is the features and the memory."""
 
-    def __init__(self, memory: Recurrence, output: nn.Module) -> None:
+    def __init__(self, memory: Recurrence, output: nn.Sequential) -> None:
         super().__init__()
         self.memory, self.output = memory, output
 
     def forward(self, features: Tensor, remembered: Tensor) -> Any:
         """The head's answer for features [..., n] and the memory's outputs [..., H]."""
-        return self.output(torch.cat([features, remembered], -1))
+        body, head = self.output
+        found = torch.cat([features, remembered], -1)
+        return head(body(found.flatten(0, -2)).unflatten(0, found.shape[:-1]))
 
 
 Branches = list[tuple[int, Branch]]

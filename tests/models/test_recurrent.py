@@ -13,8 +13,9 @@ from pgrad.data import Batch, Masked, Sequence, leaves, map_tree
 from pgrad.data.sequence import by_row
 from pgrad.errors import UsageError
 from pgrad.math.natural import pulled_back
-from pgrad.models import Agent, AgentSpec, build_agent, cells
-from pgrad.models.cells import CELLS, Cell, unroll
+from pgrad.models import Agent, AgentSpec, build_agent, gru, lstm
+from pgrad.models.cells import CELLS, Cell
+from pgrad.models.steps import unroll
 from pgrad.training.compiled.graph import trace
 from tests.models.spaces import ACTIONS, OBSERVATIONS, observations
 
@@ -153,7 +154,8 @@ def test_products_with_a_gauss_newton_matrix_take_no_plain_step(
     def never(*_: Any) -> Tensor:
         raise AssertionError("a plain step was taken")
 
-    monkeypatch.setattr(cells, "unroll", never)
+    for layer in (gru, lstm):
+        monkeypatch.setattr(layer, "unroll", never)
     product = pulled_back(lambda w: curve * w, [cell.sequence.apply(x, keep, state, *own)], moving)
     assert torch.allclose(product(v), theirs, rtol=1e-11, atol=1e-12)
     assert torch.allclose(product(2 * v), 2 * theirs, rtol=1e-11, atol=1e-12), "it may be asked again"
