@@ -85,11 +85,14 @@ def test_with_resets_it_is_one_step_after_another(kind: str) -> None:
     assert torch.autograd.gradcheck(fast, (x, *own))
     assert torch.autograd.gradgradcheck(fast, (x, *own))
     each = torch.eye(y.shape[2], dtype=torch.float64)
-    mine, theirs = (
-        torch.autograd.grad(out.sum((0, 1, 3)), (x, *own), each, is_grads_batched=True) for out in (y, z)
-    )
-    for a, b in zip(mine, theirs, strict=True):
-        assert torch.allclose(a, b, atol=1e-12)
+
+    def gradients(weight: Tensor, batched: bool = False) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(y.sum((0, 1, 3)), (x, *own), weight, True, is_grads_batched=batched)
+
+    one_by_one = map(torch.stack, zip(*map(gradients, each.unbind(0)), strict=True))
+    both_ways = gradients(each, True), torch.func.vmap(gradients)(each)
+    for theirs, *mine in zip(one_by_one, *both_ways, strict=True):
+        assert all(torch.allclose(a, theirs, atol=1e-12) for a in mine)
 
 
 @pytest.mark.parametrize("kind", KINDS)
