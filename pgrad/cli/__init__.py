@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from pgrad import HOMES
-from pgrad.cli.names import choose
+from pgrad.cli.names import choose, plain_name
 from pgrad.errors import PgradError
 
 COMMANDS = {
@@ -146,5 +146,4 @@ def _carry_out(args: list[str]) -> int:
 
 def _is_algorithm(name: str) -> bool:
     """Whether one of the algorithms is called so, found out before PyTorch is loaded."""
-    known = {one.lower() for one in HOMES["pgrad.algorithms"]}
-    return name.lower().replace("-", "").replace("_", "") in known
+    return plain_name(name) in map(plain_name, HOMES["pgrad.algorithms"])

@@ -68,9 +68,9 @@ def choose(name: str, allowed: Iterable[str], what: str, more: str = "") -> str:
 
     Raises UsageError with the nearest one and all that there are, or with `more` in their place.
     """
-    plain = {_plain(one): one for one in allowed}
-    if _plain(name) in plain:
-        return plain[_plain(name)]
+    plain = {plain_name(one): one for one in allowed}
+    if plain_name(name) in plain:
+        return plain[plain_name(name)]
     raise UsageError(f"unknown {what} {name!r}{did_you_mean(name, plain.values(), more)}")
 
 
@@ -114,7 +114,8 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Without case, hyphens, underscores and spaces, which nobody means."""
     return re.sub(r"[-_ ]", "", name).lower()
 
 

@@ -101,6 +101,10 @@ class RunConfig:
                 f"{name}()"
             )
 
+    def with_options(self, **changes: Any) -> "RunConfig":
+        """The same with some options changed. Raises UsageError as `RunOptions` does."""
+        return dataclasses.replace(self, options=dataclasses.replace(self.options, **changes))
+
     @property
     def algorithm_name(self) -> str:
         """The command line's name of the algorithm, or its class's where it has none."""

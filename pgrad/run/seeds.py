@@ -106,8 +106,7 @@ def resume_seeds(
     if not can_go_on(path) and any(checkpoints(seed_folder(path, seed) / "checkpoints") for seed in seeds):
         raise UsageError(f"{path}: the state of {config.world_name} cannot be saved: {NOT_CONTINUED}")
     if total_timesteps is not None:
-        options = dataclasses.replace(config.options, total_timesteps=total_timesteps)
-        config = dataclasses.replace(config, options=options)
+        config = config.with_options(total_timesteps=total_timesteps)
         write(path, config, seeds)
     return _run(path, config, seeds, total_timesteps, limit, shown or Shown())
 
@@ -182,14 +181,11 @@ def evaluated(run: Run, episodes: int) -> tuple[float | None, str]:
 
 def _tried(config: RunConfig) -> RunConfig:
     """The configuration, once it is known that it can begin; with one thread where all cores were usual."""
-    options = dataclasses.replace(config.options, workers=0)
-    training = make_training(dataclasses.replace(config, options=options))
+    options, training = config.options, make_training(config.with_options(workers=0))
     try:
         if options.init_from is not None:
             begin_with(training.agent, config.agent, options.init_from)
         large = threads_for(config, training.agent.observation_space) > 1
     finally:
         training.world.close()
-    if not large or options.threads:
-        return config
-    return dataclasses.replace(config, options=dataclasses.replace(config.options, threads=1))
+    return config.with_options(threads=1) if large and not options.threads else config

@@ -138,7 +138,7 @@ def resume(
         if total_timesteps is not None:
             config = _longer(config, total_timesteps, directory.path, state["timesteps"])
         if workers is not None:
-            config = dataclasses.replace(config, options=dataclasses.replace(config.options, workers=workers))
+            config = config.with_options(workers=workers)
         with made(config) as training:
             training.load_state_dict(state)
             return carry_out(config, training, directory, watching)
@@ -164,7 +164,7 @@ def load(
     saved = directory.config()
     call = f"pg.load({str(directory.path)!r}"
     config = RunConfig.from_json(saved, algorithm, world, agent, reward, call)
-    config = dataclasses.replace(config, options=dataclasses.replace(config.options, device=device))
+    config = config.with_options(device=device)
     if isinstance(config.agent, LanguageSpec):
         config = dataclasses.replace(config, agent=dataclasses.replace(config.agent, engine="own"))
     state = _state(config, directory, checkpoint)
@@ -231,10 +231,10 @@ def _untrained(config: RunConfig, saved: dict[str, Any]) -> Agent:
 
 def _longer(config: RunConfig, total_timesteps: int, path: Path, done: int) -> RunConfig:
     """The same with another budget. Raises UsageError where more than that is done."""
-    options = dataclasses.replace(config.options, total_timesteps=total_timesteps)
-    if options.total_timesteps < done:
+    longer = config.with_options(total_timesteps=total_timesteps)
+    if longer.options.total_timesteps < done:
         raise UsageError(
             f"{path} is at {done} timesteps already: total_timesteps must be at least that, got "
-            f"{options.total_timesteps}"
+            f"{longer.options.total_timesteps}"
         )
-    return dataclasses.replace(config, options=options)
+    return longer

@@ -12,22 +12,27 @@ from torch import Tensor
 from pgrad.data.shown import Numpy
 from pgrad.data.tree import Tree
 from pgrad.environments.spaces import Array, MismatchError, space_leaves
+from pgrad.errors import WorldError
 
 
 class Given:
     """Actions as sampled, a tree of tensors, as one array for each part of their space, in its order."""
 
-    def __init__(self, space: Space[Any]) -> None:
-        self._space = space
+    def __init__(self, space: Space[Any], world: str) -> None:
+        """world: its name, for messages."""
+        self._space, self._world = space, world
         self._is_whole = not isinstance(space, Dict | Tuple)
         self._numpy = [Numpy() for _ in space_leaves(space, "action")]
 
     def __call__(self, action: Tree) -> list[Array]:
-        """Views where that is possible. Raises MismatchError for another structure."""
+        """Views where that is possible. Raises WorldError for another structure."""
         # Right after a simulator whatever is called runs from cold caches: a call less is microseconds less.
         if self._is_whole and isinstance(action, Tensor):
             return [self._numpy[0](_known(action))]
-        tensors = _tensors(self._space, action, "action")
+        try:
+            tensors = list(_tensors(self._space, action, "action"))
+        except MismatchError as error:
+            raise WorldError(f"{self._world}: {error}") from None
         return [numpy(_known(x)) for numpy, x in zip(self._numpy, tensors, strict=True)]
 
 

@@ -10,8 +10,6 @@ from pgrad.data.masked import Masked
 from pgrad.data.tree import Tree, map_tree
 from pgrad.environments.batch import Environments
 from pgrad.environments.create import Recipe
-from pgrad.environments.spaces import MismatchError
-from pgrad.errors import WorldError
 from pgrad.worlds.buffers import on_device
 from pgrad.worlds.gym.between import Given, to_numpy, to_tensors
 from pgrad.worlds.protocol import Step
@@ -28,7 +26,7 @@ class GymnasiumWorld:
         self._envs = Environments(recipe, seeds)
         self.name = self._envs.name
         self.observation_space, self.action_space = self._envs.observation_space, self._envs.action_space
-        self._given = Given(self.action_space)
+        self._given = Given(self.action_space, self.name)
         obs = map_tree(torch.from_numpy, self._envs.shown)
         reward, flags = torch.from_numpy(self._envs.reward), torch.from_numpy(self._envs.flags)
         self._view = Step(obs, reward, flags[0], flags[1])
@@ -42,11 +40,7 @@ class GymnasiumWorld:
 
     def step(self, action: Tree, active: Tensor | None = None) -> Step:
         """Step every environment once; see `World.step`. Raises WorldError for what breaks the contract."""
-        try:
-            given = self._given(action)
-        except MismatchError as error:
-            raise WorldError(f"{self.name}: {error}") from None
-        self._envs.step(given, None if active is None else active.numpy(force=True))
+        self._envs.step(self._given(action), None if active is None else active.numpy(force=True))
         return self._shown()
 
     def state_dict(self) -> dict[str, Any]:

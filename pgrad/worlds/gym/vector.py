@@ -66,7 +66,7 @@ class VectorWorld:
         check_observation_space(self.observation_space, self.name)
         check_action_space(self.action_space, self.name)
         self._env, self._mode = env, autoreset_mode(env, self.name)
-        self._given, self._actions = Given(self.action_space), Actions(self.action_space)
+        self._given, self._actions = Given(self.action_space, self.name), Actions(self.action_space)
         self._seed: int | None = environment_seeds(seed, 1)[0]
         self._begun = False
         tensors = zeros(self.observation_space, self.n_envs)

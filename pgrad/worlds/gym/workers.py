@@ -13,7 +13,7 @@ from pgrad.environments.history import require_same_world
 from pgrad.environments.masks import choices
 from pgrad.environments.replay import merge, split
 from pgrad.environments.shared import STEP, STEP_ACTIVE, Form, board, board_forms, forms_of
-from pgrad.environments.spaces import Array, MismatchError, buffers, flat
+from pgrad.environments.spaces import Array, buffers, flat
 from pgrad.environments.team import Team
 from pgrad.errors import UsageError, WorldError
 from pgrad.worlds.buffers import on_device
@@ -53,7 +53,7 @@ class WorkerWorld:
             raise
         self._ended = torch.from_numpy(self._board.flags[2])
         self.ended = self._ended.to(self.device, copy=True)
-        self._given = Given(self.action_space)
+        self._given = Given(self.action_space, self.name)
         self._forms: list[Form] = []  # of the actions
         self._actions: list[Array] = []
 
@@ -86,10 +86,7 @@ class WorkerWorld:
 
     def _give(self, action: Tree) -> None:
         """Put the actions where the workers see them."""
-        try:
-            given = self._given(action)
-        except MismatchError as error:
-            raise WorldError(f"{self.name}: {error}") from None
+        given = self._given(action)
         if (forms := forms_of(given)) != self._forms:
             for shape, _ in forms:
                 if shape[:1] != (self.n_envs,):
