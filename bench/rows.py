@@ -38,6 +38,17 @@ def contrib(work: Work) -> Side:
     return peer("sb3-contrib", "sb3_contrib", work)
 
 
+WITHOUT = "without a memory"
+
+
+def remembering(title: str, work: Work, compiled: str = "no") -> Row:
+    """The same work without a memory and with one: at most 2.5 times as long."""
+    kinds = "gru", "lstm"
+    sides = [pgrad(work, f"pgrad {kind.upper()}", compiled, agent={"memory": kind}) for kind in kinds]
+    targets = [faster(side.name, 0.4, WITHOUT) for side in sides]
+    return Row(title, (pgrad(work, WITHOUT, compiled), *sides), tuple(targets))
+
+
 PPO = {"learning_rate": 3e-4, "gamma": 0.99, "gae_lambda": 0.95, "clip_range": 0.2, "ent_coef": 0.0}
 PPO_CARTPOLE = Work("ppo", "CartPole-v1", 8, 51_200, PPO | {"n_steps": 128, "n_epochs": 4, "batch_size": 256})
 PPO_TENSOR = Work("ppo", "cartpole", 1024, 491_520, PPO | {"n_steps": 16, "n_epochs": 4, "batch_size": 4096})
@@ -72,6 +83,9 @@ MEMORY_CARTPOLE = Work(
     PPO | {"n_steps": 128, "n_epochs": 4, "batch_size": 256},
     memory_size=64,
 )
+PPO_LONGER, PPO_LONGEST = (replace(PPO_CARTPOLE, total_timesteps=n) for n in (30_720, 102_400))
+A2C_LONGER = replace(A2C_CARTPOLE, settings=A2C_CARTPOLE.settings | {"n_steps": 16}, total_timesteps=30_720)
+TRPO_CARTPOLE = Work("trpo", "CartPole-v1", 8, 15_360, {"n_steps": 128})
 SOLVE = Work("ppo", "CartPole-v1", 8, 100_000, {})  # each by its own numbers
 
 ROWS = {
@@ -206,4 +220,8 @@ ROWS = {
         ),
         larger_by=0.02,
     ),
+    "J1": remembering("PPO as in row A with a GRU or an LSTM of 64, in sequences of 16", PPO_LONGER),
+    "J2": remembering("The same, compiled", PPO_LONGEST, "yes"),
+    "J3": remembering("A2C, CartPole-v1: 8 × 16, with a memory as in row J1", A2C_LONGER),
+    "J4": remembering("TRPO, CartPole-v1: 8 × 128, with a memory as in row J1", TRPO_CARTPOLE),
 }

@@ -35,7 +35,8 @@ class Side:
 
     @property
     def ours(self) -> bool:
-        return self.name.startswith("pgrad")
+        """Whether it runs where pgrad is."""
+        return self.program in ("on_pgrad", "shell")
 
 
 @dataclass(frozen=True)
