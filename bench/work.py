@@ -16,7 +16,8 @@ class Work:
     total_timesteps: int
     settings: dict[str, Any]
     normalize: bool = False  # observations and rewards, by running statistics
-    memory_size: int = 0  # units of an LSTM, of actor and critic each
+    memory_size: int = 0  # units of a memory, of actor and critic each
+    memory: Literal["gru", "lstm"] = "lstm"  # its kind, if it has units
     note_every: int = 1  # steps between looks at the clock; at most one an update
     settled: float = 0.2  # share of the steps after which the rate counts as steady
 

@@ -23,7 +23,7 @@ def main() -> None:
     if work["normalize"]:
         agent |= {"normalize_obs": True, "normalize_reward": True}
     if work["memory_size"]:
-        agent |= {"memory": "lstm", "memory_size": work["memory_size"]}
+        agent |= {"memory": work["memory"], "memory_size": work["memory_size"]}
     run = pg.train(
         ALGORITHMS[work["algorithm"]](**work["settings"]),
         work["world"],

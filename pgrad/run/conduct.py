@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pgrad.models.language.spec import LanguageSpec
 from pgrad.report.plots import learning_curve
@@ -111,16 +111,18 @@ def conduct(
             picture = directory.plots / "learning_curve.png"
             learning_curve(directory.metrics, picture, title=title, texts=is_language(config.world))
     if directory is not None and signals.requested is not None:
-        how = (
-            _continued(directory, training.world)
-            if training.begun
-            else "nothing was begun, and nothing is kept"
-        )
-        print(f"stopped at {training.timesteps:,} steps; {how}", file=sys.stderr)
-        if signals.requested == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SystemExit(signals.exit_code)
+        _end_as_asked(training, directory, signals)
     return telling.rows
+
+
+def _end_as_asked(training: Training, directory: RunDir, signals: StopOnSignal) -> NoReturn:
+    """Say where a run stands that a signal stopped, and end the program as the signal would have."""
+    on = _continued(directory, training.world)
+    how = on if training.begun else "nothing was begun, and nothing is kept"
+    print(f"stopped at {training.timesteps:,} steps; {how}", file=sys.stderr)
+    if signals.requested == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(signals.exit_code)
 
 
 @contextmanager

@@ -259,6 +259,7 @@ def test_the_old_api_below_a_wrapper() -> None:
         (None, ": reset must return (observation, info), it returned None"),
         ((GOOD, {}, 0), ": reset must return (observation, info), it returned 3 values (ndarray, dict, int)"),
         ((np.ones(3), {}), ": on reset, observation has shape (3,), the space declares (2,)"),
+        ((None, {}), f": on reset, observation is None, the space declares {OBS}"),
         (_raise(RuntimeError("no level 7")), ": reset raised RuntimeError: no level 7"),
     ],
 )

@@ -125,6 +125,7 @@ def test_fingerprints_tell_contents_and_orders_apart() -> None:
         ([{"prompt": "a", "completions": "b"}], "cannot be called 'completions'"),
         (3, "got a int"),
         ({"train": []}, "choose one of train"),
+        ([dict, dict], "for environments give one factory, and n_envs"),
     ],
 )
 def test_bad_prompts_are_named(source: Any, words: str) -> None:
