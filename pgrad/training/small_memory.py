@@ -38,7 +38,7 @@ def remembering(network: RecurrentNetwork) -> Remember:
 
 
 def gru(own: Numbers, past: Numbers, h: Numbers) -> Numbers:
-    """`cells.gru_step` of W·x + b, U·h + d and h, [B, N, ...]."""
+    """`steps.gru_step` of W·x + b, U·h + d and h, [B, N, ...]."""
     H = h.shape[-1]
     rz = _sigmoid(own[..., : 2 * H] + past[..., : 2 * H])
     n = rz[..., :H] * past[..., 2 * H :]
@@ -50,7 +50,7 @@ def gru(own: Numbers, past: Numbers, h: Numbers) -> Numbers:
 
 
 def lstm(own: Numbers, past: Numbers, state: Numbers) -> Numbers:
-    """`cells.lstm_step` of W·x + b, U·h + d and (h, c), [B, N, ...]."""
+    """`steps.lstm_step` of W·x + b, U·h + d and (h, c), [B, N, ...]."""
     H = state.shape[-1] // 2
     gates = np.add(own, past, out=past)
     g = np.tanh(gates[..., 2 * H : 3 * H])
