@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from pgrad.models.places import plus
 from pgrad.models.steps import kinds
 
 Gradients = tuple[Tensor | None, ...]
@@ -89,7 +90,8 @@ def pulled(
     """The gradients of x, if wanted, and of the weights."""
     dq = rows(layer.pull(grad, keep, U, spent, *slopes))
     own, biases = dq.narrow(-1, 0, U.shape[1]), dq.sum(1)
-    dW = layer.of_x(x.flatten(0, 1).mT @ dq).mT  # in this order few inputs are quick
+    seen = x.flatten(0, 1).mT.expand(len(dq), -1, -1)  # else `@` would copy dq, which is the larger one
+    dW = layer.of_x(torch.bmm(seen, dq)).mT  # in this order few inputs are quick
     dx = [(layer.of_x(dq) @ W).sum(0).view_as(x)] if wants_x else []
     return dx + by_cell(dW, own.mT @ rows(h), layer.of_x(biases), biases.narrow(-1, 0, U.shape[1]))
 
@@ -151,7 +153,7 @@ def by_cell(*kinds: Tensor) -> list[Tensor]:
 def project(x: Tensor, W: Tensor, b: Tensor) -> Tensor:
     """W·x + b for the whole sequence and every cell [N, T, B, G·H]."""
     flat = x.flatten(0, 1).expand(len(W), -1, -1)
-    return torch.baddbmm(b.unsqueeze(1), flat, W.mT).view(len(W), *x.shape[:2], -1)
+    return plus(torch.bmm(flat, W.mT), b.unsqueeze(1)).view(len(W), *x.shape[:2], -1)
 
 
 def rows(x: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ class GRUSequence(Function):
         """[N, T, B, H]."""
         W, U, b, d = map(torch.stack, kinds(weights))
         q, H = project(x, *GRUSequence.spread(W, b, d)), U.shape[-1]
-        rows = *q.split_with_sizes([3 * H, H], -1), keep.unsqueeze(0)
-        gates = place(q, *q.shape[:3], 3 * H)
+        own, x_n = q.split_with_sizes([3 * H, H], -1)
+        rows, gates = (own, x_n, keep.unsqueeze(0)), instead(own, q)
         opened = None if gates is None else gates.narrow(-1, 0, 2 * H)
         places = [*(place(q, *q.shape[:3], H) for _ in range(3)), gates, opened, *each_place(3, gates)]
         kept = loop(GRUSequence.step, (state,), rows, (U.mT.contiguous(),), places)

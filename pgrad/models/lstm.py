@@ -23,7 +23,7 @@ class LSTMSequence(Function):
         H, by_x = U.shape[-1], LSTMSequence.spread(W, b, d)
         A = to_sigmoids(torch.cat([U, by_x[0], by_x[1].unsqueeze(-1)], -1))
         own, fixed = project(x, A[..., H:-1], A[..., -1]), (A[..., :H].mT.contiguous(),)
-        gates = place(own, *own.shape)
+        gates = instead(own, own)
         places = [*(place(own, *own.shape[:3], H) for _ in range(4)), gates, *each_place(4, gates)]
         rows = own, keep.unsqueeze(0)
         kept = loop(LSTMSequence.step, each_of(2, state), rows, fixed, places)

@@ -17,17 +17,28 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 Place = Tensor | None
 
 
+def writable(*tensors: Tensor) -> bool:
+    """Whether what is computed from these can be written to a place."""
+    if get_proxy_mode() is not None:
+        return False
+    return not any(is_batchedtensor(x) or is_legacy_batchedtensor(x) for x in tensors)
+
+
 def place(like: Tensor, *shape: int) -> Place:
     """Room of that shape for what is computed from tensors such as `like`."""
-    if get_proxy_mode() is not None or is_batchedtensor(like) or is_legacy_batchedtensor(like):
-        return None
-    return like.new_empty(shape)
+    return like.new_empty(shape) if writable(like) else None
 
 
-def instead(x: Tensor, like: Tensor, spent: bool) -> Place:
+def instead(x: Tensor, like: Tensor, spent: bool = True) -> Place:
     """Room for what has the shape of x, that of x itself where nobody will ask for it any more."""
-    room = place(like, *(() if spent else x.shape))
-    return x if spent and room is not None else room
+    if not writable(like):
+        return None
+    return x if spent else torch.empty_like(x)
+
+
+def plus(x: Tensor, y: Tensor) -> Tensor:
+    """x + y, in the place of x, which nobody else knows."""
+    return torch.add(x, y, out=x if writable(x, y) else None)
 
 
 def each_place(n: int, room: Place) -> Sequence[Place]:
