@@ -14,7 +14,7 @@ from pgrad.models.cells import CELLS
 from pgrad.models.encoder import Encoder
 from pgrad.models.heads import make_head
 from pgrad.models.spec import AgentSpec
-from pgrad.models.steps import Weights
+from pgrad.models.cells.steps import Weights
 
 
 class Recurrence(nn.Module):
@@ -36,7 +36,7 @@ class Recurrence(nn.Module):
 
     @property
     def weights(self) -> Weights:
-        """As `models/steps.py` takes them."""
+        """As `pgrad.models.cells.steps` takes them."""
         return self.weight_input, self.weight_hidden, self.bias_input, self.bias_hidden
 
     def _gates(self, n_in: int, generator: Generator) -> nn.Parameter:

@@ -4,8 +4,9 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-from functools import cache
 from pathlib import Path
+
+from pgrad.processor import cpuinfo
 
 PACKAGES = (
     "pgrad",
@@ -91,13 +92,3 @@ def _installed(package: str) -> str | None:
 def _processor() -> str:
     named = cpuinfo("model name")
     return named[0].partition(":")[2].strip() if named else platform.processor() or platform.machine()
-
-
-@cache
-def cpuinfo(*fields: str) -> list[str]:
-    """What Linux tells of the processor: its different lines that begin with one of these; else nothing."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return []
-    return sorted({line for line in lines if line.startswith(fields)})

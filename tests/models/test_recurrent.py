@@ -13,9 +13,9 @@ from pgrad.data import Batch, Masked, Sequence, leaves, map_tree
 from pgrad.data.sequence import by_row
 from pgrad.errors import UsageError
 from pgrad.math.natural import pulled_back
-from pgrad.models import Agent, AgentSpec, build_agent, gru, lstm
-from pgrad.models.cells import CELLS, Cell
-from pgrad.models.steps import unroll
+from pgrad.models import Agent, AgentSpec, build_agent
+from pgrad.models.cells import CELLS, Cell, gru, lstm
+from pgrad.models.cells.steps import unroll
 from pgrad.training.compiled.graph import trace
 from tests.models.spaces import ACTIONS, OBSERVATIONS, observations
 

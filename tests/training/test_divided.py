@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from pgrad.algorithms.trpo import policy_and_divergence
-from pgrad.models.loop import loop
+from pgrad.models.cells.loop import loop
 from pgrad.training.compiled import package
 from pgrad.training.compiled.divided import divided, unshared
 from pgrad.training.compiled.graph import loops, trace

@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 from torch.func import functional_call
 from torch.fx import GraphModule
 
+from pgrad import cache
 from pgrad.data import Tree, leaves, map_tree
 from pgrad.training.compiled import launch, package
 from pgrad.training.compiled.call import Call
@@ -230,7 +231,7 @@ class Machine:
         """
         try:
             package.prepare()
-            kept = f"it is kept in {package.folder()}"
+            kept = f"it is kept in {cache.folder()}"
             self.tell(f"compiling {what}, half a minute or so, once for these shapes: {kept}")
             if len(keys) == 1:
                 return [package.build(module, inputs, keys[0], device)]

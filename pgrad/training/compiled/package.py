@@ -3,12 +3,10 @@
 import hashlib
 import json
 import os
-import platform
-import signal
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from functools import cache
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -17,9 +15,11 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from pgrad import cache, processor
+from pgrad.stopping import signals_later
 from pgrad.training.compiled import products
 from pgrad.training.compiled.graph import loops
-from pgrad.training.versions import cpuinfo, hash_of_sources
+from pgrad.training.versions import hash_of_sources
 
 Code = Callable[[list[Tensor]], list[Tensor]]
 """Machine code: tensors in, tensors out; some of those that go in may be written to."""
@@ -45,18 +45,8 @@ LOOPS = {"memory_planning": False}
 LINES = "aot_inductor.enable_line_tables"
 """What the compiler since torch 2.13 writes for profilers: three quarters of a package."""
 
-KEPT = 400
-"""Packages in the folder; the ones that were not used for longest make room."""
-
-
 class NoCompilerError(Exception):
     """Nothing can be compiled here, whatever it is."""
-
-
-def folder() -> Path:
-    """Where packages are kept: PGRAD_CACHE, or the user's cache folder."""
-    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pgrad"
-    return Path(os.environ.get("PGRAD_CACHE") or usual)
 
 
 def key_of(description: Any) -> str:
@@ -69,26 +59,19 @@ SOURCES = hash_of_sources(*COMPILED)
 """As they are when they are imported: files that change later are not what runs here."""
 
 
-@cache
+@lru_cache
 def _surroundings(threads: int) -> list[Any]:
     """What decides the machine code beside the function: versions, sources, processor, threads."""
     capability = torch.backends.cpu.get_cpu_capability()
-    processor = [platform.machine(), capability, *cpuinfo("flags", "Features", "model name")]
-    return [
-        SOURCES,
-        torch.__version__,
-        hashlib.sha256(str(processor).encode()).hexdigest(),
-        threads,
-    ]
+    return [SOURCES, torch.__version__, capability, processor.kind(), threads]
 
 
 def load(key: str, device: torch.device) -> Code | None:
     """The package of that name, or None where there is none, or one that is damaged."""
-    path = folder() / f"{key}.pt2"
+    path = cache.folder() / f"{key}.pt2"
     if not path.is_file():
         return None
-    with suppress(OSError):  # in a folder that may only be read
-        os.utime(path)  # used now
+    cache.used(path)
     try:
         return _open(path, device)
     except (OSError, RuntimeError, BadZipFile):
@@ -100,12 +83,12 @@ def prepare() -> None:
     from torch._inductor.cpp_builder import get_cpp_compiler
 
     try:
-        folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+        home = cache.made()
         get_cpp_compiler()
     except Exception as error:
         raise NoCompilerError(reason(error)) from error
-    if not os.access(folder(), os.W_OK):
-        raise NoCompilerError(f"{folder()} may not be written to")
+    if not os.access(home, os.W_OK):
+        raise NoCompilerError(f"{home} may not be written to")
 
 
 def reason(error: Exception) -> str:
@@ -121,7 +104,7 @@ def build(module: GraphModule, inputs: Sequence[Tensor], key: str, device: torch
     """
     import torch._inductor
 
-    home, on_processor = folder(), device.type == "cpu"
+    home, on_processor = cache.folder(), device.type == "cpu"
     choosing = products.chosen_by_size() if on_processor else nullcontext()
     with signals_later(), choosing, tempfile.TemporaryDirectory(dir=home) as scratch, torch.no_grad():
         program = torch.export.export(module, tuple(inputs))
@@ -131,7 +114,7 @@ def build(module: GraphModule, inputs: Sequence[Tensor], key: str, device: torch
             inductor_configs=_options(module) if on_processor else {},
         )
         os.replace(made, home / f"{key}.pt2")
-    _make_room(home)
+    cache.make_room()
     return _open(home / f"{key}.pt2", device)
 
 
@@ -140,19 +123,6 @@ def _options(module: GraphModule) -> dict[str, Any]:
     if loops(module):
         return OPTIONS | without | LOOPS
     return OPTIONS | without | (products.OPTIONS if products.own() else {})
-
-
-@contextmanager
-def signals_later() -> Iterator[None]:
-    """Keep signals that ask to stop from this thread, and from the programs that it starts, until the end."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _open(path: Path, device: torch.device) -> Code:
@@ -165,13 +135,3 @@ def _open(path: Path, device: torch.device) -> Code:
     loader = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", alone, 1, index)
     run: Code = loader.run
     return run
-
-
-def _make_room(home: Path) -> None:
-    ages = {}
-    for path in home.glob("*.pt2"):
-        with suppress(OSError):  # another process makes room too, or may not
-            ages[path] = path.stat().st_mtime
-    for path in sorted(ages, key=lambda path: ages[path], reverse=True)[KEPT:]:
-        with suppress(OSError):
-            path.unlink()

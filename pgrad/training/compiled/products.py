@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pgrad.training.versions import cpuinfo
+from pgrad.processor import cpuinfo
 
 OPTIONS = {
     "max_autotune_gemm": True,

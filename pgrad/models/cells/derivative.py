@@ -5,7 +5,7 @@ stands the change of y that follows from changes of x and the weights: a loop fo
 slopes. Products with a Gauss-Newton matrix (TRPO) take one of each. What second derivatives have beside
 that is computed from the plain steps, where somebody asks for it.
 
-Shapes are those of `models/cells.py`: T steps, B columns, N cells side by side, H units, G gates.
+Shapes are those of `pgrad.models.cells`: T steps, B columns, N cells side by side, H units, G gates.
 """
 
 from collections.abc import Callable
@@ -16,61 +16,50 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from pgrad.models.places import plus
-from pgrad.models.steps import kinds
+from pgrad.models.cells.steps import kinds
 
 Gradients = tuple[Tensor | None, ...]
 
 
 class Layer(Protocol):
-    """What a layer knows of its own derivative."""
+    """What a layer knows of its own derivative. `kept` is what the way forwards leaves: y, what every step
+    found in the memory [N, T, B, H], which is not passed on, and the rest.
+    """
 
     @staticmethod
-    def slopes(keep: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
-        """What every step found in the memory [N, T, B, H], and its slopes."""
+    def pull(grad: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> Tensor:
+        """From the gradient of y to that of q [N, T, B, Q]."""
 
     @staticmethod
-    def pull(grad: Tensor, keep: Tensor, U: Tensor, spent: bool, *slopes: Tensor) -> Tensor:
-        """From the gradient of y to that of q [N, T, B, Q], written over slopes where they are `spent`."""
-
-    @staticmethod
-    def spread(W: Tensor, b: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights and biases [N, Q, ...] that say what x decides of q."""
+    def spread(W: Tensor, b: Tensor, d: Tensor) -> Tensor:
+        """Weights and, last, biases [N, Q, n + 1] that say what x decides of q."""
 
     @staticmethod
     def of_x(q: Tensor) -> Tensor:
         """Of q [..., Q] what W·x + b is part of [..., G·H]; the first G·H have a part of U·h + d."""
 
     @staticmethod
-    def push(dq: Tensor, keep: Tensor, U: Tensor, *slopes: Tensor) -> Tensor:
+    def push(dq: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> Tensor:
         """The change of y from that of q, but for what follows from that of h: `pull` transposed."""
 
 
 def differentiate(ctx: Any, layer: type[Layer], plain: Callable[..., Tensor], grad: Tensor) -> Gradients:
     """Gradients of x and the weights. `plain` is the layer as a function that autograd knows."""
-    x, keep, state, *rest = ctx.saved_tensors
-    weights, (W, U, *kept) = rest[: 4 * len(state)], rest[4 * len(state) :]
-    found = getattr(ctx, "slopes", None)
-    spent = found is None and not torch.is_grad_enabled()
-    if found is None:
-        with torch.no_grad():
-            found = layer.slopes(keep, *kept)
-    if not spent:  # they will be asked for again, by every product
-        ctx.slopes = found
-    h, *slopes = found
+    x, seen, keep, state, *rest = ctx.saved_tensors
+    weights, fixed = rest[: 4 * len(state)], (keep, *rest[4 * len(state) :])
     wants_x = ctx.needs_input_grad[0]
-    fixed = layer, wants_x, spent, x, h, keep, W, U, *slopes
     if not torch.is_grad_enabled():
-        gradients = pulled(grad, *fixed)
+        gradients = pulled(grad, layer, wants_x, seen, *fixed)
     else:
 
         def plainly(*inputs: Tensor) -> Tensor:
-            seen, own = (inputs[0], inputs[1:]) if wants_x else (x, inputs)
-            return plain(seen, keep, state, *own)
+            of_x, own = (inputs[0], inputs[1:]) if wants_x else (x, inputs)
+            return plain(of_x, keep, state, *own)
 
         inputs = (x, *weights) if wants_x else weights
-        parts = Pulled.apply(grad, *fixed), Bent.apply(plainly, grad.detach(), *inputs)  # type: ignore
-        gradients = [linear + bent for linear, bent in zip(*parts, strict=True)]
+        linear = Pulled.apply(grad, layer, wants_x, seen, *fixed)
+        bent = Bent.apply(plainly, grad.detach(), *inputs)  # type: ignore
+        gradients = [a + b for a, b in zip(linear, bent, strict=True)]
     dx = gradients.pop(0) if wants_x else None
     return dx, None, None, *gradients
 
@@ -79,49 +68,48 @@ def pulled(
     grad: Tensor,
     layer: type[Layer],
     wants_x: bool,
-    spent: bool,
-    x: Tensor,
-    h: Tensor,
+    seen: Tensor,
     keep: Tensor,
     W: Tensor,
     U: Tensor,
-    *slopes: Tensor,
+    y: Tensor,
+    h: Tensor,
+    *kept: Tensor,
 ) -> list[Tensor]:
-    """The gradients of x, if wanted, and of the weights."""
-    dq = rows(layer.pull(grad, keep, U, spent, *slopes))
-    own, biases = dq.narrow(-1, 0, U.shape[1]), dq.sum(1)
-    seen = x.flatten(0, 1).mT.expand(len(dq), -1, -1)  # else `@` would copy dq, which is the larger one
-    dW = layer.of_x(torch.bmm(seen, dq)).mT  # in this order few inputs are quick
-    dx = [(layer.of_x(dq) @ W).sum(0).view_as(x)] if wants_x else []
-    return dx + by_cell(dW, own.mT @ rows(h), layer.of_x(biases), biases.narrow(-1, 0, U.shape[1]))
+    """The gradients of x, if wanted, and of the weights. seen: x, and a 1 for the biases."""
+    dq, G = rows(layer.pull(grad, keep, U, y, *kept)), U.shape[1]
+    every = seen.flatten(0, 1).mT.expand(len(dq), -1, -1)  # else `@` would copy dq, which is the larger one
+    of_x, of_1 = torch.bmm(every, dq).split_with_sizes([W.shape[-1], 1], 1)  # in this order few are quick
+    biases = of_1.squeeze(1)
+    dx = [(layer.of_x(dq) @ W).sum(0).view(*seen.shape[:2], -1)] if wants_x else []
+    dU = dq.narrow(-1, 0, G).mT @ rows(h)
+    return dx + by_cell(layer.of_x(of_x).mT, dU, layer.of_x(biases), biases.narrow(-1, 0, G))
 
 
 class Pulled(Function):
     """`pulled`, whose derivative in the gradient of y is `push`; in the rest it has none."""
 
     @staticmethod
-    def forward(
-        ctx: Any, grad: Tensor, layer: type[Layer], wants_x: bool, spent: bool, *fixed: Tensor
-    ) -> Gradients:
+    def forward(ctx: Any, grad: Tensor, layer: type[Layer], wants_x: bool, *fixed: Tensor) -> Gradients:
         """Gradients of x, if wanted, and of the weights."""
         ctx.layer, ctx.wants_x = layer, wants_x
         ctx.save_for_backward(*fixed)
-        return tuple(pulled(grad, layer, wants_x, spent, *fixed))
+        return tuple(pulled(grad, layer, wants_x, *fixed))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *changes: Tensor) -> Gradients:
         """The change of y where x and the weights change."""
-        x, h, keep, W, U, *slopes = ctx.saved_tensors
+        seen, keep, W, U, y, h, *kept = ctx.saved_tensors
         V, Q, b, d = map(torch.stack, kinds(changes[ctx.wants_x :]))  # of W, U and their biases
-        dq = project(x, *ctx.layer.spread(V, b, d))
+        dq, none = project(seen, ctx.layer.spread(V, b, d)), torch.zeros_like(b)
         if ctx.wants_x:
-            none = torch.zeros_like(b)
-            dq = dq + project(changes[0], *ctx.layer.spread(W, none, none))
+            dx = torch.cat([changes[0], torch.zeros_like(changes[0][..., :1])], -1)
+            dq = dq + project(dx, ctx.layer.spread(W, none, none))
         own, rest = dq.split_with_sizes([U.shape[1], dq.shape[-1] - U.shape[1]], -1)
         own = torch.baddbmm(rows(own), rows(h), Q.mT).view(own.shape)
-        dy = ctx.layer.push(torch.cat([own, rest], -1), keep, U, *slopes)
-        return dy, *[None] * (3 + len(ctx.saved_tensors))
+        dy = ctx.layer.push(torch.cat([own, rest], -1), keep, U, y, *kept)
+        return dy, *[None] * (2 + len(ctx.saved_tensors))
 
 
 class Bent(Function):
@@ -150,10 +138,15 @@ def by_cell(*kinds: Tensor) -> list[Tensor]:
     return [own for cell in zip(*(kind.unbind(0) for kind in kinds), strict=True) for own in cell]
 
 
-def project(x: Tensor, W: Tensor, b: Tensor) -> Tensor:
-    """W·x + b for the whole sequence and every cell [N, T, B, G·H]."""
-    flat = x.flatten(0, 1).expand(len(W), -1, -1)
-    return plus(torch.bmm(flat, W.mT), b.unsqueeze(1)).view(len(W), *x.shape[:2], -1)
+def with_one(x: Tensor) -> Tensor:
+    """Inputs [T, B, n + 1], the last of them 1 for the biases."""
+    return torch.cat([x, torch.ones_like(x[..., :1])], -1)
+
+
+def project(seen: Tensor, W: Tensor) -> Tensor:
+    """W·x + b for the whole sequence and every cell [N, T, B, Q]. W: with b as its last column."""
+    flat = seen.flatten(0, 1).expand(len(W), -1, -1)
+    return torch.bmm(flat, W.mT).view(len(W), *seen.shape[:2], -1)
 
 
 def rows(x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 torch's own layers cannot be reset in the middle of a sequence, and autograd through a loop over its cells
 takes several times as long: here the backward pass has one product per step, and all weights' gradients at
-once (`models/derivative.py`). Several cells that see the same inputs (an actor's and a critic's) take every
+once (`derivative.py`). Several cells that see the same inputs (an actor's and a critic's) take every
 step together.
 
 Shapes: T steps, B columns, N cells side by side, H units, G gates. `x` [T, B, n] is the input; `keep`
@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 from torch.autograd import Function
 
-from pgrad.models.gru import GRUSequence
-from pgrad.models.lstm import LSTMSequence
-from pgrad.models.steps import Step, gru_step, lstm_step
+from pgrad.models.cells.gru import GRUSequence
+from pgrad.models.cells.lstm import LSTMSequence
+from pgrad.models.cells.steps import Step, gru_step, lstm_step
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,136 @@
+"""An LSTM over whole sequences; shapes are those of `pgrad.models.cells`."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from pgrad.models.cells.derivative import Gradients, after, differentiate, project, with_one
+from pgrad.models.cells.loop import Taken, loop
+from pgrad.models.cells.native import Loop
+from pgrad.models.cells.steps import each_of, kinds, lstm_step, unroll
+
+
+class LSTMSequence(Function):
+    """`unroll` of `lstm_step`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, keep: Tensor, state: Tensor, *weights: Tensor) -> Tensor:
+        """[N, T, B, H]."""
+        W, U, b, d = map(torch.stack, kinds(weights))
+        seen, H, by_x = with_one(x), U.shape[-1], LSTMSequence.spread(W, b, d)
+        A = to_sigmoids(torch.cat([U, by_x], -1))
+        kept = forwards(project(seen, A[..., H:]), keep, state, A[..., :H].mT.contiguous())
+        ctx.save_for_backward(x, seen, keep, state, *weights, W, U, *kept)
+        return kept[0]
+
+    @staticmethod
+    def spread(W: Tensor, b: Tensor, d: Tensor) -> Tensor:
+        """Those of W·x + b + d."""
+        return torch.cat([W, (b + d).unsqueeze(-1)], -1)
+
+    @staticmethod
+    def of_x(q: Tensor) -> Tensor:
+        """All of q."""
+        return q
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Gradients:
+        """Those of x and the weights."""
+        return differentiate(ctx, LSTMSequence, partial(unroll, lstm_step), grads[0])
+
+    @staticmethod
+    def pull(grad: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> Tensor:
+        """That of q."""
+        return pulled(grad, keep, U, *kept)[0]
+
+    @staticmethod
+    def push(dq: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> Tensor:
+        """The change of y."""
+        return pushed(dq, keep, U.mT.contiguous(), *kept)[0]
+
+
+def to_sigmoids(x: Tensor) -> Tensor:
+    """Weights of four gates [N, 4·H, ...], those of the third times −2: tanh a = 1 − 2·σ(−2a), and one σ for
+    all gates takes a fraction of the time of a tanh.
+    """
+    H = x.shape[1] // 4
+    i_f, g, o = x.split_with_sizes([2 * H, H, H], 1)
+    return torch.cat([i_f, -2.0 * g, o], 1)
+
+
+def forward(own: Tensor, keep: Tensor, state: Tensor, Ut: Tensor) -> tuple[Tensor, ...]:
+    """Of inputs that are W·x + b + d, `to_sigmoids`: y, what every step found in the memory, c', tanh c' and
+    the gates.
+    """
+    rows = own, keep.unsqueeze(0)
+    return loop(step, each_of(2, state), rows, (Ut,))
+
+
+def step(h: Tensor, c: Tensor, x: Tensor, k: Tensor, Ut: Tensor) -> Taken:
+    """As `lstm_step` does it."""
+    m = h * k
+    gates = torch.baddbmm(x, m, Ut).sigmoid()
+    i, f, s, o = each_of(4, gates)
+    c = torch.addcmul(torch.addcmul(i, i, s, value=-2.0), f, c * k)
+    squashed = c.tanh()
+    h = o * squashed
+    return (h, c), (h, m, c, squashed, gates)
+
+
+def slopes(keep: Tensor, y: Tensor, c: Tensor, squashed: Tensor, gates: Tensor) -> tuple[Tensor, ...]:
+    """∂c'/∂q of three gates and ∂h'/∂q of the fourth, ∂h'/∂c' and ∂c'/∂c. They follow from i·g and f·c, the
+    two parts of c'.
+    """
+    i, f, s, o = each_of(4, gates)
+    new = torch.addcmul(i, i, s, value=-2.0)
+    old = c - new
+    found = [
+        torch.addcmul(new, new, i, value=-1.0),
+        torch.addcmul(old, old, f, value=-1.0),
+        torch.addcmul(i - new, new, s, value=2.0),
+        torch.addcmul(y, y, o, value=-1.0),
+    ]
+    return torch.cat(found, -1), torch.addcmul(o, y, squashed, value=-1.0), f * keep
+
+
+def pull(grad: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> tuple[Tensor]:
+    """From the gradient of y to that of q."""
+    none, rows = torch.zeros_like(grad[:, 0]), (grad, after(keep), *slopes(keep, *kept))
+    (dq,) = loop(back, (none, none), rows, (U,), backwards=True)
+    return (dq,)
+
+
+def back(
+    dh: Tensor, dc: Tensor, dy: Tensor, goes_on: Tensor, to: Tensor, by_c: Tensor, f: Tensor, U: Tensor
+) -> Taken:
+    """From the gradients of the next step's h and c to those of this one's, and those inside the step."""
+    dh = torch.addcmul(dy, dh, goes_on)
+    dc = torch.addcmul(dc, dh, by_c)
+    dq = torch.cat([dc, dc, dc, dh], -1) * to
+    return (torch.bmm(dq, U), dc * f), (dq,)
+
+
+def push(dq: Tensor, keep: Tensor, Ut: Tensor, *kept: Tensor) -> tuple[Tensor]:
+    """From the change of q to that of y."""
+    to, by_c, f = slopes(keep, *kept)
+    none, rows = torch.zeros_like(f[:, 0]), (dq, keep.unsqueeze(0), to, by_c, f)
+    (dy,) = loop(forth, (none, none), rows, (Ut,))
+    return (dy,)
+
+
+def forth(
+    dh: Tensor, dc: Tensor, dq: Tensor, k: Tensor, to: Tensor, by_c: Tensor, f: Tensor, Ut: Tensor
+) -> Taken:
+    """From the changes of the last step's h and c to those of this one's."""
+    of_i, of_f, of_g, of_o = each_of(4, torch.baddbmm(dq, dh * k, Ut) * to)
+    dc = torch.addcmul(of_i + of_f + of_g, dc, f)
+    dh = torch.addcmul(of_o, dc, by_c)
+    return (dh, dc), (dh,)
+
+
+forwards = Loop("lstm_forward", inputs=4, wide=4, answers=(1, 1, 1, 1, 4), written=forward)
+pulled = Loop("lstm_pull", inputs=7, wide=1, answers=(4,), written=pull)
+pushed = Loop("lstm_push", inputs=7, wide=4, answers=(1,), written=push)

@@ -1,0 +1,317 @@
+// The steps of recurrent cells over whole sequences, and of their derivatives: `native.py` calls them.
+//
+// T steps, B columns, N cells side by side, H units. Arrays are contiguous and of float32: keep [T, B] is 0
+// where an episode begins; memories before the first step, [N, B, H] or [N, B, 2·H]; rows [N, T, B, H]; gates
+// [N, T, B, 3·H or 4·H]; U [N, gates, H] or, as Ut, [N, H, gates]. Every column goes its own way, and its
+// results do not depend on how many others there are.
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#if defined(__AVX512F__)
+constexpr long LANES = 16, HIGH = 8; // of a vector; rows of a product that are computed together
+#elif defined(__AVX__)
+constexpr long LANES = 8, HIGH = 4;
+#else
+constexpr long LANES = 4, HIGH = 4;
+#endif
+constexpr long WIDE = 2; // vectors of a row that are computed together
+
+#define INLINE inline __attribute__((always_inline))
+
+typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4)));
+typedef int32_t Bits __attribute__((vector_size(LANES * 4), aligned(4)));
+
+// The first w numbers from p; w is a constant but at the end of a row.
+static INLINE Vector load(const float *p, long w)
+{
+    if (w == LANES) return *(const Vector *)p;
+    Vector v = {};
+    for (long i = 0; i < w; i++) v[i] = p[i];
+    return v;
+}
+
+static INLINE void store(float *p, Vector v, long w)
+{
+    if (w == LANES) *(Vector *)p = v;
+    else for (long i = 0; i < w; i++) p[i] = v[i];
+}
+
+// f(j, w) for every vector of a row of n numbers.
+template <class F> static INLINE void along(long n, F f)
+{
+    long j = 0;
+    for (; j + LANES <= n; j += LANES) f(j, LANES);
+    if (j < n) f(j, n - j);
+}
+
+// 2^(x/ln 2) = 2^n·2^(r/ln 2) with |r| ≤ ln 2/2 and a polynomial (Cephes' expf), to the last digit or two;
+// beyond ±87 that of ±87, NaN of NaN.
+static INLINE Vector exponential(Vector x)
+{
+    x = x > 87.0f ? x - x + 87.0f : x;
+    x = x < -87.0f ? x - x - 87.0f : x;
+    Vector shifted = x * 1.44269504f + 12582912.0f; // n is in its last bits
+    Vector n = shifted - 12582912.0f;
+    Vector r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    Vector p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    return p * (Vector)(((Bits)shifted << 23) + 0x3f800000);
+}
+
+static INLINE Vector sigmoid(Vector x) { return 1.0f / (1.0f + exponential(-x)); }
+
+static INLINE Vector tanh_of(Vector x) { return 1.0f - 2.0f * sigmoid(-2.0f * x); }
+
+// Part of c = start + a·b with a [R, k] and b [k, n]: R rows, C vectors, the last of them w numbers.
+template <int R, int C>
+static INLINE void block(long k, const float *a, long of_a, const float *b, long n, const float *start,
+                         long of_start, float *c, long of_c, long w)
+{
+    Vector sum[R][C];
+    for (int r = 0; r < R; r++)
+        for (int j = 0; j < C; j++)
+            sum[r][j] = load(start + r * of_start + j * LANES, j == C - 1 ? w : LANES);
+    for (long i = 0; i < k; i++) {
+        Vector row[C];
+        for (int j = 0; j < C; j++) row[j] = load(b + i * n + j * LANES, j == C - 1 ? w : LANES);
+        for (int r = 0; r < R; r++)
+            for (int j = 0; j < C; j++) sum[r][j] += a[r * of_a + i] * row[j];
+    }
+    for (int r = 0; r < R; r++)
+        for (int j = 0; j < C; j++) store(c + r * of_c + j * LANES, sum[r][j], j == C - 1 ? w : LANES);
+}
+
+// C vectors of every row of c = start + a·b with a [m, k], the last of them w numbers.
+template <int C>
+static INLINE void columns(long m, long k, const float *a, long of_a, const float *b, long n,
+                           const float *start, long of_start, float *c, long of_c, long w)
+{
+    long r = 0;
+    for (; r + HIGH <= m; r += HIGH)
+        block<HIGH, C>(k, a + r * of_a, of_a, b, n, start + r * of_start, of_start, c + r * of_c, of_c, w);
+    for (; r < m; r++)
+        block<1, C>(k, a + r * of_a, of_a, b, n, start + r * of_start, of_start, c + r * of_c, of_c, w);
+}
+
+// c = start + a·b with a [m, k] and b [k, n]; rows of a, start and c are of_a, of_start and of_c apart.
+static void product(long m, long k, long n, const float *a, long of_a, const float *b, const float *start,
+                    long of_start, float *c, long of_c)
+{
+    long j = 0;
+    for (; j + WIDE * LANES <= n; j += WIDE * LANES)
+        columns<WIDE>(m, k, a, of_a, b + j, n, start + j, of_start, c + j, of_c, LANES);
+    along(n - j, [&](long i, long w) __attribute__((always_inline)) {
+        columns<1>(m, k, a, of_a, b + j + i, n, start + j + i, of_start, c + j + i, of_c, w);
+    });
+}
+
+// to = from·keep, for B rows of H.
+static INLINE void kept(long B, long H, const float *from, long of_from, const float *keep, float *to)
+{
+    for (long b = 0; b < B; b++)
+        along(H, [&](long j, long w) __attribute__((always_inline)) {
+            store(to + b * H + j, load(from + b * of_from + j, w) * keep[b], w);
+        });
+}
+
+extern "C" {
+
+// own [N, T, B, 4·H] is W·x + b + d, that of g and the rows of U that belong to it times −2: tanh a is
+// 1 − 2·σ(−2a). Writes h' to y, the memory that every step found to m, c', tanh c' and the four gates, which
+// may be written over `own`.
+void lstm_forward(long N, long T, long B, long H, const float *own, const float *keep, const float *state,
+                  const float *Ut, float *y, float *m, float *c, float *squashed, float *gates)
+{
+    for (long n = 0; n < N; n++) {
+        const float *h = state + n * B * 2 * H, *old = h + H;
+        long apart = 2 * H; // rows of h and old
+        for (long t = 0; t < T; t++) {
+            long at = (n * T + t) * B * H;
+            const float *k = keep + t * B;
+            kept(B, H, h, apart, k, m + at);
+            product(B, H, 4 * H, m + at, H, Ut + n * 4 * H * H, own + 4 * at, 4 * H, gates + 4 * at, 4 * H);
+            for (long b = 0; b < B; b++) {
+                float *q = gates + 4 * (at + b * H);
+                long row = at + b * H;
+                along(H, [&](long j, long w) __attribute__((always_inline)) {
+                    Vector i = sigmoid(load(q + j, w)), f = sigmoid(load(q + H + j, w));
+                    Vector s = sigmoid(load(q + 2 * H + j, w)), o = sigmoid(load(q + 3 * H + j, w));
+                    Vector now = i - 2.0f * i * s + f * (load(old + b * apart + j, w) * k[b]);
+                    Vector out = tanh_of(now);
+                    store(q + j, i, w), store(q + H + j, f, w), store(q + 2 * H + j, s, w);
+                    store(q + 3 * H + j, o, w), store(c + row + j, now, w), store(squashed + row + j, out, w);
+                    store(y + row + j, o * out, w);
+                });
+            }
+            h = y + at, old = c + at, apart = H;
+        }
+    }
+}
+
+// What follows from a step of an LSTM for small changes: ∂c'/∂q of i, f and g, ∂h'/∂q of o, ∂h'/∂c', ∂c'/∂c.
+struct Slopes { Vector i, f, g, o, by_c, back; };
+
+static INLINE Slopes lstm_slopes(const float *q, const float *y, const float *c, const float *squashed, long H,
+                                 float keep, long j, long w)
+{
+    Vector i = load(q + j, w), f = load(q + H + j, w), s = load(q + 2 * H + j, w), o = load(q + 3 * H + j, w);
+    Vector out = load(y + j, w), added = i - 2.0f * i * s, old = load(c + j, w) - added; // c' = i·g + f·c
+    return {added - added * i, old - old * f, i - added + 2.0f * added * s, out - out * o,
+            o - out * load(squashed + j, w), f * keep};
+}
+
+// From the gradient of y to that of q [N, T, B, 4·H].
+void lstm_pull(long N, long T, long B, long H, const float *grad, const float *keep, const float *U,
+               const float *y, const float *c, const float *squashed, const float *gates, float *dq)
+{
+    std::vector<float> room(2 * B * H), none(B * H);
+    float *dm = room.data(), *dc = dm + B * H;
+    for (long n = 0; n < N; n++) {
+        std::memset(dm, 0, 2 * B * H * sizeof(float));
+        for (long t = T - 1; t >= 0; t--) {
+            long at = (n * T + t) * B * H;
+            for (long b = 0; b < B; b++) {
+                float goes_on = t + 1 < T ? keep[(t + 1) * B + b] : 0.0f, k = keep[t * B + b];
+                long row = at + b * H;
+                const float *q = gates + 4 * row;
+                float *to = dq + 4 * row, *of_m = dm + b * H, *of_c = dc + b * H;
+                along(H, [&](long j, long w) __attribute__((always_inline)) {
+                    Slopes by = lstm_slopes(q, y + row, c + row, squashed + row, H, k, j, w);
+                    Vector dh = load(grad + row + j, w) + load(of_m + j, w) * goes_on;
+                    Vector d = load(of_c + j, w) + dh * by.by_c;
+                    store(to + j, d * by.i, w), store(to + H + j, d * by.f, w);
+                    store(to + 2 * H + j, d * by.g, w), store(to + 3 * H + j, dh * by.o, w);
+                    store(of_c + j, d * by.back, w);
+                });
+            }
+            product(B, 4 * H, H, dq + 4 * at, 4 * H, U + n * 4 * H * H, none.data(), H, dm, H);
+        }
+    }
+}
+
+// From the change of q [N, T, B, 4·H] to that of y: lstm_pull transposed.
+void lstm_push(long N, long T, long B, long H, const float *dq, const float *keep, const float *Ut,
+               const float *y, const float *c, const float *squashed, const float *gates, float *dy)
+{
+    std::vector<float> room(6 * B * H);
+    float *dm = room.data(), *dc = dm + B * H, *changed = dc + B * H;
+    for (long n = 0; n < N; n++) {
+        std::memset(dm, 0, 2 * B * H * sizeof(float));
+        for (long t = 0; t < T; t++) {
+            long at = (n * T + t) * B * H;
+            if (t) kept(B, H, dy + at - B * H, H, keep + t * B, dm);
+            product(B, H, 4 * H, dm, H, Ut + n * 4 * H * H, dq + 4 * at, 4 * H, changed, 4 * H);
+            for (long b = 0; b < B; b++) {
+                long row = at + b * H;
+                const float *q = gates + 4 * row, *of_q = changed + 4 * b * H;
+                float *of_c = dc + b * H;
+                along(H, [&](long j, long w) __attribute__((always_inline)) {
+                    Slopes by = lstm_slopes(q, y + row, c + row, squashed + row, H, keep[t * B + b], j, w);
+                    Vector d = load(of_q + j, w) * by.i + load(of_q + H + j, w) * by.f +
+                               load(of_q + 2 * H + j, w) * by.g + load(of_c + j, w) * by.back;
+                    store(of_c + j, d, w);
+                    store(dy + row + j, load(of_q + 3 * H + j, w) * by.o + d * by.by_c, w);
+                });
+            }
+        }
+    }
+}
+
+// q [N, T, B, 4·H] is W·x + b + d of r and z, d of n, and W·x + b of n. Writes h' to y, the memory that every
+// step found to m, n, and to gates [N, T, B, 3·H] r, z and U·h + d of n.
+void gru_forward(long N, long T, long B, long H, const float *q, const float *keep, const float *state,
+                 const float *Ut, float *y, float *m, float *found, float *gates)
+{
+    for (long n = 0; n < N; n++) {
+        const float *h = state + n * B * H;
+        for (long t = 0; t < T; t++) {
+            long at = (n * T + t) * B * H;
+            kept(B, H, h, H, keep + t * B, m + at);
+            product(B, H, 3 * H, m + at, H, Ut + n * 3 * H * H, q + 4 * at, 4 * H, gates + 3 * at, 3 * H);
+            for (long b = 0; b < B; b++) {
+                long row = at + b * H;
+                const float *of_x = q + 4 * row + 3 * H;
+                float *g = gates + 3 * row;
+                along(H, [&](long j, long w) __attribute__((always_inline)) {
+                    Vector r = sigmoid(load(g + j, w)), z = sigmoid(load(g + H + j, w));
+                    Vector fresh = tanh_of(load(of_x + j, w) + r * load(g + 2 * H + j, w));
+                    store(g + j, r, w), store(g + H + j, z, w), store(found + row + j, fresh, w);
+                    store(y + row + j, fresh + z * (load(m + row + j, w) - fresh), w);
+                });
+            }
+            h = y + at;
+        }
+    }
+}
+
+// What follows from a step of a GRU for small changes: ∂h'/∂q of r, z, d of n and W·x + b of n, and ∂h'/∂h.
+struct Turns { Vector r, z, n, x, back; };
+
+static INLINE Turns gru_slopes(const float *g, const float *y, const float *found, long H, long j, long w)
+{
+    Vector r = load(g + j, w), z = load(g + H + j, w), a = load(g + 2 * H + j, w), n = load(found + j, w);
+    Vector gap = load(y + j, w) - n, bend = 1.0f - n * n; // gap = z·(h − n)
+    Vector by_x = bend - bend * z, by_n = by_x * r, of_r = by_n * a;
+    return {of_r - of_r * r, gap - gap * z, by_n, by_x, z};
+}
+
+// From the gradient of y to that of q [N, T, B, 4·H].
+void gru_pull(long N, long T, long B, long H, const float *grad, const float *keep, const float *U,
+              const float *y, const float *found, const float *gates, float *dq)
+{
+    std::vector<float> room(2 * B * H);
+    float *dm = room.data(), *past = dm + B * H;
+    for (long n = 0; n < N; n++) {
+        std::memset(dm, 0, B * H * sizeof(float));
+        for (long t = T - 1; t >= 0; t--) {
+            long at = (n * T + t) * B * H;
+            for (long b = 0; b < B; b++) {
+                float goes_on = t + 1 < T ? keep[(t + 1) * B + b] : 0.0f;
+                long row = at + b * H;
+                float *to = dq + 4 * row;
+                along(H, [&](long j, long w) __attribute__((always_inline)) {
+                    Turns by = gru_slopes(gates + 3 * row, y + row, found + row, H, j, w);
+                    Vector dh = load(grad + row + j, w) + load(dm + b * H + j, w) * goes_on;
+                    store(to + j, dh * by.r, w), store(to + H + j, dh * by.z, w);
+                    store(to + 2 * H + j, dh * by.n, w), store(to + 3 * H + j, dh * by.x, w);
+                    store(past + b * H + j, dh * by.back, w);
+                });
+            }
+            product(B, 3 * H, H, dq + 4 * at, 4 * H, U + n * 3 * H * H, past, H, dm, H);
+        }
+    }
+}
+
+// From the change of q [N, T, B, 4·H] to that of y: gru_pull transposed.
+void gru_push(long N, long T, long B, long H, const float *dq, const float *keep, const float *Ut,
+              const float *y, const float *found, const float *gates, float *dy)
+{
+    std::vector<float> room(4 * B * H);
+    float *dm = room.data(), *changed = dm + B * H;
+    for (long n = 0; n < N; n++) {
+        std::memset(dm, 0, B * H * sizeof(float));
+        for (long t = 0; t < T; t++) {
+            long at = (n * T + t) * B * H;
+            if (t) kept(B, H, dy + at - B * H, H, keep + t * B, dm);
+            product(B, H, 3 * H, dm, H, Ut + n * 3 * H * H, dq + 4 * at, 4 * H, changed, 3 * H);
+            for (long b = 0; b < B; b++) {
+                long row = at + b * H;
+                const float *g = changed + 3 * b * H;
+                along(H, [&](long j, long w) __attribute__((always_inline)) {
+                    Turns by = gru_slopes(gates + 3 * row, y + row, found + row, H, j, w);
+                    Vector d = load(g + j, w) * by.r + load(g + H + j, w) * by.z + load(g + 2 * H + j, w) * by.n;
+                    d += load(dq + 4 * row + 3 * H + j, w) * by.x + load(dm + b * H + j, w) * by.back;
+                    store(dy + row + j, d, w);
+                });
+            }
+        }
+    }
+}
+}
