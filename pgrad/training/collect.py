@@ -177,10 +177,10 @@ class Collector:
         return action, noted
 
     def _chosen_by(self, seen: Tree) -> Chooser:
-        """By numpy, or machine code, which is faster with a memory or for few steps, or else as written."""
+        """By numpy, or machine code, which is faster for few steps, or else as written."""
         if not self._looked:
             self._small, self._looked = small(self.agent, seen), True
-        if self._small is not None and not self.memory.state and self._steps >= FEW:
+        if self._small is not None and self._steps >= FEW:
             return self._small
         ready = self._machine.ready(self._function, seen, *self._noise)
         if ready is not None:

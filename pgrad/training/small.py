@@ -166,7 +166,7 @@ class Small:
             layer.take_in()
         self._policy.begin(steps)
         if isinstance(self._network, RecurrentNetwork):
-            self._remember = remembering(self._network)
+            self._remember = remembering(self._network, self._n)
 
     def __call__(self, seen: Any, *generator: Generator) -> Choice:
         """Actions, their logits or means, and the memories after them."""
@@ -179,8 +179,7 @@ class Small:
             if self._normalize is not None:
                 x = self._normalize(x)
             if remember is not None:
-                after, remembered = remember(x, seen.state["cells"].numpy(), seen.start.numpy())
-                state, x = {"cells": torch.from_numpy(after)}, np.concatenate([x, remembered], 1)
+                state["cells"], x = remember(x, seen)
             for layer, activation in self._hidden:
                 x = activation(layer(x), layer.room)
             action = self._policy.choose(self._output(x), *(generator or (None,)))

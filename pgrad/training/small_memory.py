@@ -1,38 +1,54 @@
-"""The memories of small networks by numpy; see `small.py`."""
+"""The memories of small networks by C++ or numpy; see `small.py`."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from pgrad.models.cells import CELLS
+from pgrad.data.sequence import Sequence
+from pgrad.models.cells import Cell
+from pgrad.models.cells.row import row
+from pgrad.models.cells.steps import Weights
 from pgrad.models.recurrent import RecurrentNetwork
 
 Numbers = NDArray[np.float32]
-Remember = Callable[[Numbers, Numbers, NDArray[np.bool_]], tuple[Numbers, Numbers]]
-"""From inputs [B, n], memories [B, N, K] and where episodes begin [B] to memories after a row and the first's
-outputs [B, H].
+Remember = Callable[[Numbers, Sequence], tuple[Tensor, Numbers]]
+"""From inputs [B, n] and what is seen to the memories after it [B, N, K], and the inputs with the first one's
+outputs [B, n + H].
 """
 
 
-def remembering(network: RecurrentNetwork) -> Remember:
-    """The memories of the actor and, where there is one, the critic, which take their step together."""
+def remembering(network: RecurrentNetwork, n: int) -> Remember:
+    """The memories of the actor and, where there is one, the critic, which take their step together: for n
+    rows, with the weights as they are now.
+    """
     memories = [branch.memory for branch in (network.actor, network.critic) if branch is not None]
-    own_weights = [[w.detach().numpy() for w in one.weights] for one in memories]
-    W, U, b, d = map(np.stack, zip(*own_weights, strict=True))
+    cell, weights = memories[0].cell, [one.weights for one in memories]
+    fast = row(cell, weights, n)
+    if fast is None:
+        return by_numpy(cell, weights)
+    both = fast.seen.numpy()
+    return lambda x, seen: (fast(x, seen.state["cells"], seen.start), both)
+
+
+def by_numpy(cell: Cell, weights: list[Weights]) -> Remember:
+    """The same where there is no C++."""
+    W, U, b, d = (np.stack([w.detach().numpy() for w in one]) for one in zip(*weights, strict=True))
     inputs = np.ascontiguousarray(W.reshape(-1, W.shape[-1]).T)
     hidden = np.ascontiguousarray(U.swapaxes(1, 2))  # [N, H, G·H]
-    step, H = STEPS[network.actor.memory.cell.step], network.actor.memory.size
+    step, H = STEPS[cell.name], U.shape[-1]
 
-    def after(x: Numbers, before: Numbers, start: NDArray[np.bool_]) -> tuple[Numbers, Numbers]:
+    def after(x: Numbers, seen: Sequence) -> tuple[Tensor, Numbers]:
+        before, start = seen.state["cells"].numpy(), seen.start.numpy()
         if start.any():
             before = np.where(start[:, None, None], np.float32(0.0), before)
         own = np.matmul(x, inputs).reshape(len(x), *b.shape)
         own += b
         past = np.matmul(before[..., :H].swapaxes(0, 1), hidden).swapaxes(0, 1)
         found = step(own, past + d, before)
-        return found, found[:, 0, :H]
+        return torch.from_numpy(found), np.concatenate([x, found[:, 0, :H]], 1)
 
     return after
 
@@ -71,7 +87,5 @@ def _sigmoid(x: Numbers) -> Numbers:
     return np.reciprocal(x, out=x)
 
 
-STEPS: dict[Any, Callable[[Numbers, Numbers, Numbers], Numbers]] = {
-    CELLS["gru"].step: gru,
-    CELLS["lstm"].step: lstm,
-}
+STEPS: dict[str, Callable[[Numbers, Numbers, Numbers], Numbers]] = {"gru": gru, "lstm": lstm}
+"""By the name of the cell."""

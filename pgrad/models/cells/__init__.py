@@ -15,8 +15,6 @@ state is data.
 
 from dataclasses import dataclass
 
-from torch.autograd import Function
-
 from pgrad.models.cells.gru import GRUSequence
 from pgrad.models.cells.lstm import LSTMSequence
 from pgrad.models.cells.steps import Step, gru_step, lstm_step
@@ -26,14 +24,15 @@ from pgrad.models.cells.steps import Step, gru_step, lstm_step
 class Cell:
     """What a recurrent layer needs to know of its cell."""
 
+    name: str
     gates: int
     parts: int  # of the state, H numbers each; the first is the output
     remembers: int  # the gate that keeps the state when it is open
     step: Step  # of one cell
-    sequence: type[Function]
+    sequence: type[GRUSequence] | type[LSTMSequence]
 
 
 CELLS = {
-    "gru": Cell(gates=3, parts=1, remembers=1, step=gru_step, sequence=GRUSequence),
-    "lstm": Cell(gates=4, parts=2, remembers=1, step=lstm_step, sequence=LSTMSequence),
+    "gru": Cell("gru", gates=3, parts=1, remembers=1, step=gru_step, sequence=GRUSequence),
+    "lstm": Cell("lstm", gates=4, parts=2, remembers=1, step=lstm_step, sequence=LSTMSequence),
 }

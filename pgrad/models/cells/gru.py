@@ -26,6 +26,12 @@ class GRUSequence(Function):
         return kept[0]
 
     @staticmethod
+    def together(W: Tensor, U: Tensor, b: Tensor, d: Tensor) -> Tensor:
+        """Weights of h, x and 1 for q [N, 4·H, H + n + 1]."""
+        of_x = GRUSequence.spread(W, b, d)
+        return torch.cat([torch.cat([U, torch.zeros_like(U[:, : U.shape[-1]])], 1), of_x], -1)
+
+    @staticmethod
     def spread(W: Tensor, b: Tensor, d: Tensor) -> Tensor:
         """Those of W·x + b + d of r and z, of d of n, and of W·x + b of n."""
         H = W.shape[1] // 3
@@ -48,12 +54,12 @@ class GRUSequence(Function):
     @staticmethod
     def pull(grad: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> Tensor:
         """That of q."""
-        return pulled(grad, keep, U, *kept)[0]
+        return pulled(grad, keep, U, *kept)
 
     @staticmethod
     def push(dq: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> Tensor:
         """The change of y."""
-        return pushed(dq, keep, U.mT.contiguous(), *kept)[0]
+        return pushed(dq, keep, U.mT.contiguous(), *kept)
 
 
 def forward(q: Tensor, keep: Tensor, state: Tensor, Ut: Tensor) -> tuple[Tensor, ...]:
@@ -83,11 +89,11 @@ def slopes(y: Tensor, n: Tensor, gates: Tensor) -> tuple[Tensor, Tensor, Tensor]
     return torch.cat([by_r, by_z, by_n], -1), by_x, z
 
 
-def pull(grad: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> tuple[Tensor]:
+def pull(grad: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> Tensor:
     """From the gradient of y to that of q."""
     none, rows = torch.zeros_like(grad[:, 0]), (grad, after(keep), *slopes(*kept))
     own, of_x = loop(back, (none,), rows, (U,), backwards=True)
-    return (torch.cat([own, of_x], -1),)
+    return torch.cat([own, of_x], -1)
 
 
 def back(dh: Tensor, dy: Tensor, goes_on: Tensor, to: Tensor, by_x: Tensor, z: Tensor, U: Tensor) -> Taken:
@@ -97,12 +103,12 @@ def back(dh: Tensor, dy: Tensor, goes_on: Tensor, to: Tensor, by_x: Tensor, z: T
     return (torch.baddbmm(dh * z, own, U),), (own, dh * by_x)
 
 
-def push(dq: Tensor, keep: Tensor, Ut: Tensor, *kept: Tensor) -> tuple[Tensor]:
+def push(dq: Tensor, keep: Tensor, Ut: Tensor, *kept: Tensor) -> Tensor:
     """From the change of q to that of y."""
     (own, of_x), (to, by_x, z) = _parted(dq), slopes(*kept)
     rows = own, by_x * of_x, keep.unsqueeze(0), to, z
     (dy,) = loop(forth, (torch.zeros_like(z[:, 0]),), rows, (Ut,))
-    return (dy,)
+    return dy
 
 
 def forth(dh: Tensor, own: Tensor, x_n: Tensor, k: Tensor, to: Tensor, z: Tensor, Ut: Tensor) -> Taken:

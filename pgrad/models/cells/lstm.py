@@ -20,11 +20,15 @@ class LSTMSequence(Function):
     def forward(ctx: Any, x: Tensor, keep: Tensor, state: Tensor, *weights: Tensor) -> Tensor:
         """[N, T, B, H]."""
         W, U, b, d = map(torch.stack, kinds(weights))
-        seen, H, by_x = with_one(x), U.shape[-1], LSTMSequence.spread(W, b, d)
-        A = to_sigmoids(torch.cat([U, by_x], -1))
+        seen, H, A = with_one(x), U.shape[-1], LSTMSequence.together(W, U, b, d)
         kept = forwards(project(seen, A[..., H:]), keep, state, A[..., :H].mT.contiguous())
         ctx.save_for_backward(x, seen, keep, state, *weights, W, U, *kept)
         return kept[0]
+
+    @staticmethod
+    def together(W: Tensor, U: Tensor, b: Tensor, d: Tensor) -> Tensor:
+        """Weights of h, x and 1 for what is under the gates [N, 4·H, H + n + 1], `to_sigmoids`."""
+        return to_sigmoids(torch.cat([U, LSTMSequence.spread(W, b, d)], -1))
 
     @staticmethod
     def spread(W: Tensor, b: Tensor, d: Tensor) -> Tensor:
@@ -44,12 +48,12 @@ class LSTMSequence(Function):
     @staticmethod
     def pull(grad: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> Tensor:
         """That of q."""
-        return pulled(grad, keep, U, *kept)[0]
+        return pulled(grad, keep, U, *kept)
 
     @staticmethod
     def push(dq: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> Tensor:
         """The change of y."""
-        return pushed(dq, keep, U.mT.contiguous(), *kept)[0]
+        return pushed(dq, keep, U.mT.contiguous(), *kept)
 
 
 def to_sigmoids(x: Tensor) -> Tensor:
@@ -96,11 +100,11 @@ def slopes(keep: Tensor, y: Tensor, c: Tensor, squashed: Tensor, gates: Tensor) 
     return torch.cat(found, -1), torch.addcmul(o, y, squashed, value=-1.0), f * keep
 
 
-def pull(grad: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> tuple[Tensor]:
+def pull(grad: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> Tensor:
     """From the gradient of y to that of q."""
     none, rows = torch.zeros_like(grad[:, 0]), (grad, after(keep), *slopes(keep, *kept))
     (dq,) = loop(back, (none, none), rows, (U,), backwards=True)
-    return (dq,)
+    return dq
 
 
 def back(
@@ -113,12 +117,12 @@ def back(
     return (torch.bmm(dq, U), dc * f), (dq,)
 
 
-def push(dq: Tensor, keep: Tensor, Ut: Tensor, *kept: Tensor) -> tuple[Tensor]:
+def push(dq: Tensor, keep: Tensor, Ut: Tensor, *kept: Tensor) -> Tensor:
     """From the change of q to that of y."""
     to, by_c, f = slopes(keep, *kept)
     none, rows = torch.zeros_like(f[:, 0]), (dq, keep.unsqueeze(0), to, by_c, f)
     (dy,) = loop(forth, (none, none), rows, (Ut,))
-    return (dy,)
+    return dy
 
 
 def forth(

@@ -21,45 +21,47 @@ SOURCE = Path(__file__).with_name("steps.cpp")
 OPERATIONS = torch.library.Library("pgrad", "DEF")
 """What graphs call them by."""
 
-Tensors = tuple[Tensor, ...]
+Answer = Tensor | tuple[Tensor, ...]
 
 
 class Loop:
     """One loop over time: its inputs are tensors, of which the first is [N, T, B, ·], and its answers are
-    [N, T, B, k·H] for each k in `answers`.
+    [N, T, B, k·H] for each k in `answers`: a tuple of them, or the only one.
 
     written: the same as a function of torch, which runs where C++ cannot.
     """
 
     def __init__(
-        self, name: str, inputs: int, wide: int, answers: Sequence[int], written: Callable[..., Tensors]
+        self, name: str, inputs: int, wide: int, answers: Sequence[int], written: Callable[..., Answer]
     ) -> None:
         self.name, self._wide, self._answers, self._written = name, wide, answers, written
-        taken = ", ".join(f"Tensor x{i}" for i in range(inputs))
-        OPERATIONS.define(f"{name}({taken}) -> ({', '.join(['Tensor'] * len(answers))})")
+        taken, found = [f"Tensor x{i}" for i in range(inputs)], ["Tensor"] * len(answers)
+        OPERATIONS.define(f"{name}({', '.join(taken)}) -> ({', '.join(found)})")
         OPERATIONS.impl(name, self._run, "CPU")
         torch.library.register_fake(f"pgrad::{name}", self._room, lib=OPERATIONS)
         self._in_graph: Any = getattr(torch.ops.pgrad, name).default
 
-    def __call__(self, *inputs: Tensor) -> Tensors:
-        """The answers."""
+    def __call__(self, *inputs: Tensor) -> Any:
+        """The answer."""
         if not all(map(_plain, inputs)):
             return self._written(*inputs)
         return self._run(*inputs) if get_proxy_mode() is None else self._in_graph(*inputs)
 
-    def _run(self, *inputs: Tensor) -> Tensors:
+    def _run(self, *inputs: Tensor) -> Answer:
         found = native.library(SOURCE)
         if found is None:
             return self._written(*inputs)
-        inputs, answers = tuple(x.contiguous() for x in inputs), self._room(*inputs)
+        inputs, answer = tuple(x.contiguous() for x in inputs), self._room(*inputs)
         sizes = (*inputs[0].shape[:3], inputs[0].shape[3] // self._wide)
-        addresses = [ctypes.c_void_p(x.data_ptr()) for x in (*inputs, *answers)]
+        tensors = *inputs, *((answer,) if isinstance(answer, Tensor) else answer)
+        addresses = [ctypes.c_void_p(x.data_ptr()) for x in tensors]
         found[self.name](*map(ctypes.c_long, sizes), *addresses)
-        return answers
+        return answer
 
-    def _room(self, *inputs: Tensor) -> Tensors:
+    def _room(self, *inputs: Tensor) -> Answer:
         *rows, n = inputs[0].shape
-        return tuple(inputs[0].new_empty((*rows, k * (n // self._wide))) for k in self._answers)
+        found = [inputs[0].new_empty((*rows, k * (n // self._wide))) for k in self._answers]
+        return tuple(found) if len(found) > 1 else found[0]
 
 
 def _plain(x: Tensor) -> bool:

@@ -121,6 +121,43 @@ static INLINE void kept(long B, long H, const float *from, long of_from, const f
         });
 }
 
+// Of every column 0 where an episode begins, else 1.
+static std::vector<float> going_on(long B, const uint8_t *start)
+{
+    std::vector<float> keep(B);
+    for (long b = 0; b < B; b++) keep[b] = start[b] ? 0.0f : 1.0f;
+    return keep;
+}
+
+// The first H numbers of rows that are `apart`, behind the first n of `seen`.
+static void shown(long B, long n, long H, const float *from, long apart, float *seen)
+{
+    for (long b = 0; b < B; b++) std::memcpy(seen + b * (n + H) + n, from + b * apart, H * sizeof(float));
+}
+
+// A step of an LSTM for one column, from what is under its gates, where these are written: see lstm_forward.
+static INLINE void lstm_cell(long H, float *q, const float *old, float keep, float *y, float *c, float *squashed)
+{
+    along(H, [&](long j, long w) __attribute__((always_inline)) {
+        Vector i = sigmoid(load(q + j, w)), f = sigmoid(load(q + H + j, w));
+        Vector s = sigmoid(load(q + 2 * H + j, w)), o = sigmoid(load(q + 3 * H + j, w));
+        Vector now = i - 2.0f * i * s + f * (load(old + j, w) * keep), out = tanh_of(now);
+        store(q + j, i, w), store(q + H + j, f, w), store(q + 2 * H + j, s, w), store(q + 3 * H + j, o, w);
+        store(c + j, now, w), store(squashed + j, out, w), store(y + j, o * out, w);
+    });
+}
+
+// A step of a GRU for one column, from what is under its gates, where these are written: see gru_forward.
+static INLINE void gru_cell(long H, float *g, const float *of_x, const float *m, float *y, float *found)
+{
+    along(H, [&](long j, long w) __attribute__((always_inline)) {
+        Vector r = sigmoid(load(g + j, w)), z = sigmoid(load(g + H + j, w));
+        Vector n = tanh_of(load(of_x + j, w) + r * load(g + 2 * H + j, w));
+        store(g + j, r, w), store(g + H + j, z, w), store(found + j, n, w);
+        store(y + j, n + z * (load(m + j, w) - n), w);
+    });
+}
+
 extern "C" {
 
 // own [N, T, B, 4·H] is W·x + b + d, that of g and the rows of U that belong to it times −2: tanh a is
@@ -138,17 +175,8 @@ void lstm_forward(long N, long T, long B, long H, const float *own, const float 
             kept(B, H, h, apart, k, m + at);
             product(B, H, 4 * H, m + at, H, Ut + n * 4 * H * H, own + 4 * at, 4 * H, gates + 4 * at, 4 * H);
             for (long b = 0; b < B; b++) {
-                float *q = gates + 4 * (at + b * H);
                 long row = at + b * H;
-                along(H, [&](long j, long w) __attribute__((always_inline)) {
-                    Vector i = sigmoid(load(q + j, w)), f = sigmoid(load(q + H + j, w));
-                    Vector s = sigmoid(load(q + 2 * H + j, w)), o = sigmoid(load(q + 3 * H + j, w));
-                    Vector now = i - 2.0f * i * s + f * (load(old + b * apart + j, w) * k[b]);
-                    Vector out = tanh_of(now);
-                    store(q + j, i, w), store(q + H + j, f, w), store(q + 2 * H + j, s, w);
-                    store(q + 3 * H + j, o, w), store(c + row + j, now, w), store(squashed + row + j, out, w);
-                    store(y + row + j, o * out, w);
-                });
+                lstm_cell(H, gates + 4 * row, old + b * apart, k[b], y + row, c + row, squashed + row);
             }
             h = y + at, old = c + at, apart = H;
         }
@@ -237,14 +265,7 @@ void gru_forward(long N, long T, long B, long H, const float *q, const float *ke
             product(B, H, 3 * H, m + at, H, Ut + n * 3 * H * H, q + 4 * at, 4 * H, gates + 3 * at, 3 * H);
             for (long b = 0; b < B; b++) {
                 long row = at + b * H;
-                const float *of_x = q + 4 * row + 3 * H;
-                float *g = gates + 3 * row;
-                along(H, [&](long j, long w) __attribute__((always_inline)) {
-                    Vector r = sigmoid(load(g + j, w)), z = sigmoid(load(g + H + j, w));
-                    Vector fresh = tanh_of(load(of_x + j, w) + r * load(g + 2 * H + j, w));
-                    store(g + j, r, w), store(g + H + j, z, w), store(found + row + j, fresh, w);
-                    store(y + row + j, fresh + z * (load(m + row + j, w) - fresh), w);
-                });
+                gru_cell(H, gates + 3 * row, q + 4 * row + 3 * H, m + row, y + row, found + row);
             }
             h = y + at;
         }
@@ -313,5 +334,41 @@ void gru_push(long N, long T, long B, long H, const float *dq, const float *keep
             }
         }
     }
+}
+
+// One step of B columns: of memories `before` [B, N, K], which count as 0 where `start` [B] is 1, and the first
+// n numbers of seen [B, n + H]; the others become the outputs of the first cell. A [N, H + n + 1, 4·H]: the
+// weights of h, x and 1 for q as above.
+void lstm_act(long N, long B, long n, long H, const float *before, const uint8_t *start, const float *A,
+              float *seen, float *after)
+{
+    std::vector<float> room(5 * B * H + H), keep = going_on(B, start);
+    float *m = room.data(), *q = m + B * H, *squashed = q + 4 * B * H;
+    for (long i = 0; i < N; i++, A += (H + n + 1) * 4 * H) {
+        const float *h = before + i * 2 * H;
+        kept(B, H, h, N * 2 * H, keep.data(), m);
+        product(B, n, 4 * H, seen, n + H, A + H * 4 * H, A + (H + n) * 4 * H, 0, q, 4 * H);
+        product(B, H, 4 * H, m, H, A, q, 4 * H, q, 4 * H);
+        for (long b = 0; b < B; b++) {
+            float *to = after + (b * N + i) * 2 * H;
+            lstm_cell(H, q + b * 4 * H, h + b * N * 2 * H + H, keep[b], to, to + H, squashed);
+        }
+    }
+    shown(B, n, H, after, N * 2 * H, seen);
+}
+
+void gru_act(long N, long B, long n, long H, const float *before, const uint8_t *start, const float *A,
+             float *seen, float *after)
+{
+    std::vector<float> room(5 * B * H + H), keep = going_on(B, start);
+    float *m = room.data(), *q = m + B * H, *found = q + 4 * B * H;
+    for (long i = 0; i < N; i++, A += (H + n + 1) * 4 * H) {
+        kept(B, H, before + i * H, N * H, keep.data(), m);
+        product(B, n, 4 * H, seen, n + H, A + H * 4 * H, A + (H + n) * 4 * H, 0, q, 4 * H);
+        product(B, H, 4 * H, m, H, A, q, 4 * H, q, 4 * H);
+        for (long b = 0; b < B; b++)
+            gru_cell(H, q + b * 4 * H, q + b * 4 * H + 3 * H, m + b * H, after + (b * N + i) * H, found);
+    }
+    shown(B, n, H, after, N * H, seen);
 }
 }

@@ -1,0 +1,54 @@
+"""One step of memories that act, by `steps.cpp`."""
+
+import ctypes
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pgrad import native
+from pgrad.models.cells import Cell
+from pgrad.models.cells.native import SOURCE
+from pgrad.models.cells.steps import Weights, kinds
+
+
+class Row:
+    """Steps of B columns with the weights as they are now: cells side by side that see the same inputs.
+
+    Answers are buffers, the memories one of two in turn.
+    """
+
+    def __init__(self, library: ctypes.CDLL, cell: Cell, weights: Sequence[Weights], B: int) -> None:
+        W, U, b, d = map(torch.stack, kinds(tuple(w.detach() for own in weights for w in own)))
+        self._A = cell.sequence.together(W, U, b, d).mT.contiguous()
+        (N, _, n), H = W.shape, U.shape[-1]
+        self.seen = torch.zeros(B, n + H)
+        self._inputs = self.seen.numpy()[:, :n]
+        self._after = [torch.zeros(B, N, cell.parts * H) for _ in range(2)]
+        self._function = library[f"{cell.name}_act"]
+        self._sizes = tuple(map(ctypes.c_long, (N, B, n, H)))
+        self._fixed = [_place(self._A), _place(self.seen)]
+        self._places = list(map(_place, self._after))
+
+    def __call__(self, x: NDArray[np.float32], before: Tensor, start: Tensor) -> Tensor:
+        """The memories [B, N, K] after those before, empty ones where an episode begins (`start` [B]); the
+        inputs x [B, n] and the first cell's outputs [B, H] are side by side in `seen`.
+        """
+        self._inputs[...] = x
+        before, start = before.contiguous(), start.contiguous()
+        self._after.reverse()
+        self._places.reverse()
+        self._function(*self._sizes, _place(before), _place(start), *self._fixed, self._places[0])
+        return self._after[0]
+
+
+def row(cell: Cell, weights: Sequence[Weights], B: int) -> Row | None:
+    """None where there is no C++."""
+    library = native.library(SOURCE)
+    return None if library is None else Row(library, cell, weights, B)
+
+
+def _place(x: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(x.data_ptr())
