@@ -18,6 +18,6 @@ def cpuinfo(*fields: str) -> list[str]:
 
 @cache
 def kind() -> str:
-    """A name for processors that run the same machine code, which may depend on every one of their abilities."""
+    """A name for processors with the same abilities, any of which machine code may use."""
     known = [platform.machine(), *cpuinfo("flags", "Features", "model name")]
     return hashlib.sha256(str(known).encode()).hexdigest()

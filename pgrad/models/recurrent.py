@@ -11,10 +11,10 @@ from pgrad.data.tree import Tree
 from pgrad.errors import UsageError
 from pgrad.models.bodies import linear, mlp
 from pgrad.models.cells import CELLS
+from pgrad.models.cells.steps import Weights
 from pgrad.models.encoder import Encoder
 from pgrad.models.heads import make_head
 from pgrad.models.spec import AgentSpec
-from pgrad.models.cells.steps import Weights
 
 
 class Recurrence(nn.Module):

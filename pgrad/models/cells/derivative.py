@@ -8,7 +8,7 @@ that is computed from the plain steps, where somebody asks for it.
 Shapes are those of `pgrad.models.cells`: T steps, B columns, N cells side by side, H units, G gates.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -22,94 +22,115 @@ Gradients = tuple[Tensor | None, ...]
 
 
 class Layer(Protocol):
-    """What a layer knows of its own derivative. `kept` is what the way forwards leaves: y, what every step
-    found in the memory [N, T, B, H], which is not passed on, and the rest.
+    """What a layer knows of its own derivative. `weights` are four for each cell; `kept` is what the way
+    forwards leaves: y, what every step found in the memory (h, which is not passed to `pull`), and the rest.
     """
 
     @staticmethod
-    def pull(grad: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> Tensor:
+    def pull(grad: Tensor, keep: Tensor, weights: Sequence[Tensor], *kept: Tensor) -> Tensor:
         """From the gradient of y to that of q [N, T, B, Q]."""
 
     @staticmethod
-    def spread(W: Tensor, b: Tensor, d: Tensor) -> Tensor:
-        """Weights and, last, biases [N, Q, n + 1] that say what x decides of q."""
+    def push(
+        x: Tensor,
+        keep: Tensor,
+        weights: Sequence[Tensor],
+        changes: Sequence[Tensor],
+        more: Tensor | None,
+        h: Tensor,
+        *kept: Tensor,
+    ) -> Tensor:
+        """From changes of the weights, and what there is `more` of q, to that of y: `pull` transposed."""
+
+    @staticmethod
+    def spread(W: Tensor, b: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights [N, Q, n] and biases [N, Q] that say what x decides of q."""
 
     @staticmethod
     def of_x(q: Tensor) -> Tensor:
         """Of q [..., Q] what W·x + b is part of [..., G·H]; the first G·H have a part of U·h + d."""
 
-    @staticmethod
-    def push(dq: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> Tensor:
-        """The change of y from that of q, but for what follows from that of h: `pull` transposed."""
-
 
 def differentiate(ctx: Any, layer: type[Layer], plain: Callable[..., Tensor], grad: Tensor) -> Gradients:
     """Gradients of x and the weights. `plain` is the layer as a function that autograd knows."""
-    x, seen, keep, state, *rest = ctx.saved_tensors
-    weights, fixed = rest[: 4 * len(state)], (keep, *rest[4 * len(state) :])
-    wants_x = ctx.needs_input_grad[0]
+    x, keep, state, *rest = ctx.saved_tensors
+    weights, wants_x = rest[: 4 * len(state)], ctx.needs_input_grad[0]
     if not torch.is_grad_enabled():
-        gradients = pulled(grad, layer, wants_x, seen, *fixed)
+        gradients = pulled(grad, layer, len(state), wants_x, x, keep, *rest)
     else:
 
         def plainly(*inputs: Tensor) -> Tensor:
-            of_x, own = (inputs[0], inputs[1:]) if wants_x else (x, inputs)
-            return plain(of_x, keep, state, *own)
+            seen, own = (inputs[0], inputs[1:]) if wants_x else (x, inputs)
+            return plain(seen, keep, state, *own)
 
         inputs = (x, *weights) if wants_x else weights
-        linear = Pulled.apply(grad, layer, wants_x, seen, *fixed)
-        bent = Bent.apply(plainly, grad.detach(), *inputs)  # type: ignore
-        gradients = [a + b for a, b in zip(linear, bent, strict=True)]
+        fixed = layer, len(state), wants_x, *(one.detach() for one in (x, keep, *rest))
+        parts = Pulled.apply(grad, *fixed), Bent.apply(plainly, grad.detach(), *inputs)  # type: ignore
+        gradients = [linear + bent for linear, bent in zip(*parts, strict=True)]
     dx = gradients.pop(0) if wants_x else None
     return dx, None, None, *gradients
 
 
 def pulled(
-    grad: Tensor,
-    layer: type[Layer],
-    wants_x: bool,
-    seen: Tensor,
-    keep: Tensor,
-    W: Tensor,
-    U: Tensor,
-    y: Tensor,
-    h: Tensor,
-    *kept: Tensor,
+    grad: Tensor, layer: type[Layer], n_cells: int, wants_x: bool, x: Tensor, keep: Tensor, *rest: Tensor
 ) -> list[Tensor]:
-    """The gradients of x, if wanted, and of the weights. seen: x, and a 1 for the biases."""
-    dq, G = rows(layer.pull(grad, keep, U, y, *kept)), U.shape[1]
-    every = seen.flatten(0, 1).mT.expand(len(dq), -1, -1)  # else `@` would copy dq, which is the larger one
-    of_x, of_1 = torch.bmm(every, dq).split_with_sizes([W.shape[-1], 1], 1)  # in this order few are quick
+    """The gradients of x, if wanted, and of the weights."""
+    weights, (y, h, *kept) = rest[: 4 * n_cells], rest[4 * n_cells :]
+    dq, G = rows(layer.pull(grad, keep, weights, y, *kept)), len(weights[0])
+    seen = with_one(x).flatten(0, 1).mT.expand(n_cells, -1, -1)  # else `@` would copy dq, which is larger
+    of_x, of_1 = torch.bmm(seen, dq).split_with_sizes([x.shape[-1], 1], 1)  # in this order few are quick
     biases = of_1.squeeze(1)
-    dx = [(layer.of_x(dq) @ W).sum(0).view(*seen.shape[:2], -1)] if wants_x else []
+    dx = [(layer.of_x(dq) @ torch.stack(kinds(weights)[0])).sum(0).view_as(x)] if wants_x else []
     dU = dq.narrow(-1, 0, G).mT @ rows(h)
     return dx + by_cell(layer.of_x(of_x).mT, dU, layer.of_x(biases), biases.narrow(-1, 0, G))
+
+
+def with_one(x: Tensor) -> Tensor:
+    """Inputs [T, B, n + 1], the last of them 1 for the biases."""
+    return torch.cat([x, torch.ones_like(x[..., :1])], -1)
 
 
 class Pulled(Function):
     """`pulled`, whose derivative in the gradient of y is `push`; in the rest it has none."""
 
     @staticmethod
-    def forward(ctx: Any, grad: Tensor, layer: type[Layer], wants_x: bool, *fixed: Tensor) -> Gradients:
+    def forward(
+        ctx: Any, grad: Tensor, layer: type[Layer], n_cells: int, wants_x: bool, *fixed: Tensor
+    ) -> Gradients:
         """Gradients of x, if wanted, and of the weights."""
-        ctx.layer, ctx.wants_x = layer, wants_x
+        ctx.layer, ctx.n_cells, ctx.wants_x = layer, n_cells, wants_x
         ctx.save_for_backward(*fixed)
-        return tuple(pulled(grad, layer, wants_x, *fixed))
+        return tuple(pulled(grad, layer, n_cells, wants_x, *fixed))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *changes: Tensor) -> Gradients:
         """The change of y where x and the weights change."""
-        seen, keep, W, U, y, h, *kept = ctx.saved_tensors
-        V, Q, b, d = map(torch.stack, kinds(changes[ctx.wants_x :]))  # of W, U and their biases
-        dq, none = project(seen, ctx.layer.spread(V, b, d)), torch.zeros_like(b)
+        (x, keep, *rest), more = ctx.saved_tensors, None
+        weights, (y, h, *kept) = rest[: 4 * ctx.n_cells], rest[4 * ctx.n_cells :]
         if ctx.wants_x:
-            dx = torch.cat([changes[0], torch.zeros_like(changes[0][..., :1])], -1)
-            dq = dq + project(dx, ctx.layer.spread(W, none, none))
-        own, rest = dq.split_with_sizes([U.shape[1], dq.shape[-1] - U.shape[1]], -1)
-        own = torch.baddbmm(rows(own), rows(h), Q.mT).view(own.shape)
-        dy = ctx.layer.push(torch.cat([own, rest], -1), keep, U, y, *kept)
-        return dy, *[None] * (2 + len(ctx.saved_tensors))
+            W, _, b, _ = map(torch.stack, kinds(weights))
+            none = torch.zeros_like(b)
+            more = project(changes[0], *ctx.layer.spread(W, none, none))
+        dy = ctx.layer.push(x, keep, weights, changes[ctx.wants_x :], more, h, y, *kept)
+        return dy, *[None] * (3 + len(ctx.saved_tensors))
+
+
+def change(
+    layer: type[Layer],
+    x: Tensor,
+    weights: Sequence[Tensor],
+    changes: Sequence[Tensor],
+    more: Tensor | None,
+    h: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The change of q [N, T, B, Q] but for what follows from that of h, and what that is multiplied by."""
+    V, D, b, d = map(torch.stack, kinds(changes))
+    dq = project(x, *layer.spread(V, b, d))
+    dq = dq if more is None else dq + more
+    own, rest = dq.split_with_sizes([D.shape[1], dq.shape[-1] - D.shape[1]], -1)
+    own = torch.baddbmm(rows(own), rows(h), D.mT).view(own.shape)
+    return torch.cat([own, rest], -1), torch.stack(kinds(weights)[1]).mT.contiguous()
 
 
 class Bent(Function):
@@ -138,15 +159,10 @@ def by_cell(*kinds: Tensor) -> list[Tensor]:
     return [own for cell in zip(*(kind.unbind(0) for kind in kinds), strict=True) for own in cell]
 
 
-def with_one(x: Tensor) -> Tensor:
-    """Inputs [T, B, n + 1], the last of them 1 for the biases."""
-    return torch.cat([x, torch.ones_like(x[..., :1])], -1)
-
-
-def project(seen: Tensor, W: Tensor) -> Tensor:
-    """W·x + b for the whole sequence and every cell [N, T, B, Q]. W: with b as its last column."""
-    flat = seen.flatten(0, 1).expand(len(W), -1, -1)
-    return torch.bmm(flat, W.mT).view(len(W), *seen.shape[:2], -1)
+def project(x: Tensor, W: Tensor, b: Tensor) -> Tensor:
+    """W·x + b for the whole sequence and every cell [N, T, B, Q]."""
+    flat = x.flatten(0, 1).expand(len(W), -1, -1)
+    return (torch.bmm(flat, W.mT) + b.unsqueeze(1)).view(len(W), *x.shape[:2], -1)
 
 
 def rows(x: Tensor) -> Tensor:

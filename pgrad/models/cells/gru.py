@@ -1,5 +1,6 @@
 """A GRU over whole sequences; shapes are those of `pgrad.models.cells`."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from pgrad.models.cells.derivative import Gradients, after, differentiate, project, with_one
+from pgrad.models.cells.derivative import Gradients, after, change, differentiate, project
 from pgrad.models.cells.loop import Taken, loop
 from pgrad.models.cells.native import Loop
 from pgrad.models.cells.steps import each_of, gru_step, kinds, unroll
@@ -19,25 +20,31 @@ class GRUSequence(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, keep: Tensor, state: Tensor, *weights: Tensor) -> Tensor:
         """[N, T, B, H]."""
-        W, U, b, d = map(torch.stack, kinds(weights))
-        seen = with_one(x)
-        kept = forwards(project(seen, GRUSequence.spread(W, b, d)), keep, state, U.mT.contiguous())
-        ctx.save_for_backward(x, seen, keep, state, *weights, W, U, *kept)
+        kept = forwards(x, keep, weights, state)
+        ctx.save_for_backward(x, keep, state, *weights, *kept)
         return kept[0]
 
     @staticmethod
-    def together(W: Tensor, U: Tensor, b: Tensor, d: Tensor) -> Tensor:
-        """Weights of h, x and 1 for q [N, 4·H, H + n + 1]."""
-        of_x = GRUSequence.spread(W, b, d)
-        return torch.cat([torch.cat([U, torch.zeros_like(U[:, : U.shape[-1]])], 1), of_x], -1)
+    def backward(ctx: Any, *grads: Tensor) -> Gradients:
+        """Those of x and the weights."""
+        return differentiate(ctx, GRUSequence, partial(unroll, gru_step), grads[0])
 
     @staticmethod
-    def spread(W: Tensor, b: Tensor, d: Tensor) -> Tensor:
+    def pull(grad: Tensor, keep: Tensor, weights: Sequence[Tensor], *kept: Tensor) -> Tensor:
+        """From the gradient of y to that of q."""
+        return pulled(grad, keep, weights, *kept)
+
+    @staticmethod
+    def push(x: Tensor, keep: Tensor, weights: Sequence[Tensor], *change: Any) -> Tensor:
+        """From the changes of the weights, and of q, to that of y."""
+        return pushed(x, keep, weights, *change)
+
+    @staticmethod
+    def spread(W: Tensor, b: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
         """Those of W·x + b + d of r and z, of d of n, and of W·x + b of n."""
         H = W.shape[1] // 3
         (W_rz, W_n), (b_rz, b_n), (d_rz, d_n) = (x.split_with_sizes([2 * H, H], 1) for x in (W, b, d))
-        biases = torch.cat([b_rz + d_rz, d_n, b_n], 1).unsqueeze(-1)
-        return torch.cat([torch.cat([W_rz, torch.zeros_like(W_n), W_n], 1), biases], -1)
+        return torch.cat([W_rz, torch.zeros_like(W_n), W_n], 1), torch.cat([b_rz + d_rz, d_n, b_n], 1)
 
     @staticmethod
     def of_x(q: Tensor) -> Tensor:
@@ -46,26 +53,12 @@ class GRUSequence(Function):
         r_z, _, n = q.split_with_sizes([2 * H, H, H], -1)
         return torch.cat([r_z, n], -1)
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Gradients:
-        """Those of x and the weights."""
-        return differentiate(ctx, GRUSequence, partial(unroll, gru_step), grads[0])
 
-    @staticmethod
-    def pull(grad: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> Tensor:
-        """That of q."""
-        return pulled(grad, keep, U, *kept)
-
-    @staticmethod
-    def push(dq: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> Tensor:
-        """The change of y."""
-        return pushed(dq, keep, U.mT.contiguous(), *kept)
-
-
-def forward(q: Tensor, keep: Tensor, state: Tensor, Ut: Tensor) -> tuple[Tensor, ...]:
-    """y, what every step found in the memory, n, and of the gates r, z and U·h + d of n."""
-    own, x_n = _parted(q)
-    return loop(step, (state,), (own, x_n, keep.unsqueeze(0)), (Ut,))
+def forward(x: Tensor, keep: Tensor, weights: Sequence[Tensor], state: Tensor) -> tuple[Tensor, ...]:
+    """y, what every step found in the memory, n, and r, z, U·h + d of n and W·x + b of n."""
+    W, U, b, d = map(torch.stack, kinds(weights))
+    own, x_n = _parted(project(x, *GRUSequence.spread(W, b, d)))
+    return loop(step, (state,), (own, x_n, keep.unsqueeze(0)), (U.mT.contiguous(),))
 
 
 def step(h: Tensor, own: Tensor, x_n: Tensor, k: Tensor, Ut: Tensor) -> Taken:
@@ -75,12 +68,12 @@ def step(h: Tensor, own: Tensor, x_n: Tensor, k: Tensor, Ut: Tensor) -> Taken:
     r, z = r.sigmoid(), z.sigmoid()
     n = torch.addcmul(x_n, r, a_n).tanh()
     h = torch.lerp(n, m, z)
-    return (h,), (h, m, n, torch.cat([r, z, a_n], -1))
+    return (h,), (h, m, n, torch.cat([r, z, a_n, x_n], -1))
 
 
 def slopes(y: Tensor, n: Tensor, gates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """∂h'/∂q of r, z and d of n, that of W·x + b of n, and z."""
-    r, z, a_n = each_of(3, gates)
+    r, z, a_n, _ = each_of(4, gates)
     gap, bend = y - n, 1.0 - n * n
     by_x = torch.addcmul(bend, bend, z, value=-1.0)
     by_n = by_x * r
@@ -89,10 +82,10 @@ def slopes(y: Tensor, n: Tensor, gates: Tensor) -> tuple[Tensor, Tensor, Tensor]
     return torch.cat([by_r, by_z, by_n], -1), by_x, z
 
 
-def pull(grad: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> Tensor:
+def pull(grad: Tensor, keep: Tensor, weights: Sequence[Tensor], *kept: Tensor) -> Tensor:
     """From the gradient of y to that of q."""
     none, rows = torch.zeros_like(grad[:, 0]), (grad, after(keep), *slopes(*kept))
-    own, of_x = loop(back, (none,), rows, (U,), backwards=True)
+    own, of_x = loop(back, (none,), rows, (torch.stack(kinds(weights)[1]),), backwards=True)
     return torch.cat([own, of_x], -1)
 
 
@@ -103,8 +96,17 @@ def back(dh: Tensor, dy: Tensor, goes_on: Tensor, to: Tensor, by_x: Tensor, z: T
     return (torch.baddbmm(dh * z, own, U),), (own, dh * by_x)
 
 
-def push(dq: Tensor, keep: Tensor, Ut: Tensor, *kept: Tensor) -> Tensor:
-    """From the change of q to that of y."""
+def push(
+    x: Tensor,
+    keep: Tensor,
+    weights: Sequence[Tensor],
+    changes: Sequence[Tensor],
+    more: Tensor | None,
+    h: Tensor,
+    *kept: Tensor,
+) -> Tensor:
+    """From the changes of the weights, and `more` of q, to that of y."""
+    dq, Ut = change(GRUSequence, x, weights, changes, more, h)
     (own, of_x), (to, by_x, z) = _parted(dq), slopes(*kept)
     rows = own, by_x * of_x, keep.unsqueeze(0), to, z
     (dy,) = loop(forth, (torch.zeros_like(z[:, 0]),), rows, (Ut,))
@@ -126,6 +128,8 @@ def _parted(q: Tensor) -> tuple[Tensor, Tensor]:
     return own, of_x
 
 
-forwards = Loop("gru_forward", inputs=4, wide=4, answers=(1, 1, 1, 3), written=forward)
-pulled = Loop("gru_pull", inputs=6, wide=1, answers=(4,), written=pull)
-pushed = Loop("gru_push", inputs=6, wide=4, answers=(1,), written=push)
+SEEN = "Tensor x, Tensor keep, Tensor[] weights, "
+KEPT = "Tensor y, Tensor n, Tensor gates"
+forwards = Loop("gru_forward", SEEN + "Tensor state", (1, 1, 1, 4), forward)
+pulled = Loop("gru_pull", "Tensor grad, Tensor keep, Tensor[] weights, " + KEPT, (4,), pull)
+pushed = Loop("gru_push", SEEN + "Tensor[] changes, Tensor? more, Tensor h, " + KEPT, (1,), push)

@@ -1,5 +1,6 @@
 """An LSTM over whole sequences; shapes are those of `pgrad.models.cells`."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from pgrad.models.cells.derivative import Gradients, after, differentiate, project, with_one
+from pgrad.models.cells.derivative import Gradients, after, change, differentiate, project
 from pgrad.models.cells.loop import Taken, loop
 from pgrad.models.cells.native import Loop
 from pgrad.models.cells.steps import each_of, kinds, lstm_step, unroll
@@ -19,26 +20,9 @@ class LSTMSequence(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, keep: Tensor, state: Tensor, *weights: Tensor) -> Tensor:
         """[N, T, B, H]."""
-        W, U, b, d = map(torch.stack, kinds(weights))
-        seen, H, A = with_one(x), U.shape[-1], LSTMSequence.together(W, U, b, d)
-        kept = forwards(project(seen, A[..., H:]), keep, state, A[..., :H].mT.contiguous())
-        ctx.save_for_backward(x, seen, keep, state, *weights, W, U, *kept)
+        kept = forwards(x, keep, weights, state)
+        ctx.save_for_backward(x, keep, state, *weights, *kept)
         return kept[0]
-
-    @staticmethod
-    def together(W: Tensor, U: Tensor, b: Tensor, d: Tensor) -> Tensor:
-        """Weights of h, x and 1 for what is under the gates [N, 4·H, H + n + 1], `to_sigmoids`."""
-        return to_sigmoids(torch.cat([U, LSTMSequence.spread(W, b, d)], -1))
-
-    @staticmethod
-    def spread(W: Tensor, b: Tensor, d: Tensor) -> Tensor:
-        """Those of W·x + b + d."""
-        return torch.cat([W, (b + d).unsqueeze(-1)], -1)
-
-    @staticmethod
-    def of_x(q: Tensor) -> Tensor:
-        """All of q."""
-        return q
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Gradients:
@@ -46,31 +30,41 @@ class LSTMSequence(Function):
         return differentiate(ctx, LSTMSequence, partial(unroll, lstm_step), grads[0])
 
     @staticmethod
-    def pull(grad: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> Tensor:
-        """That of q."""
-        return pulled(grad, keep, U, *kept)
+    def pull(grad: Tensor, keep: Tensor, weights: Sequence[Tensor], *kept: Tensor) -> Tensor:
+        """From the gradient of y to that of q."""
+        return pulled(grad, keep, weights, *kept)
 
     @staticmethod
-    def push(dq: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> Tensor:
-        """The change of y."""
-        return pushed(dq, keep, U.mT.contiguous(), *kept)
+    def push(x: Tensor, keep: Tensor, weights: Sequence[Tensor], *change: Any) -> Tensor:
+        """From the changes of the weights, and of q, to that of y."""
+        return pushed(x, keep, weights, *change)
+
+    @staticmethod
+    def spread(W: Tensor, b: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of W·x + b + d."""
+        return W, b + d
+
+    @staticmethod
+    def of_x(q: Tensor) -> Tensor:
+        """All of q."""
+        return q
+
+
+def forward(x: Tensor, keep: Tensor, weights: Sequence[Tensor], state: Tensor) -> tuple[Tensor, ...]:
+    """y, what every step found in the memory, c', tanh c' and the gates.
+
+    tanh a = 1 − 2·σ(−2a): one σ for all gates takes a fraction of the time of a tanh.
+    """
+    W, U, b, d = map(torch.stack, kinds(weights))
+    own = project(x, to_sigmoids(W), to_sigmoids((b + d).unsqueeze(-1)).squeeze(-1))
+    return loop(step, each_of(2, state), (own, keep.unsqueeze(0)), (to_sigmoids(U).mT.contiguous(),))
 
 
 def to_sigmoids(x: Tensor) -> Tensor:
-    """Weights of four gates [N, 4·H, ...], those of the third times −2: tanh a = 1 − 2·σ(−2a), and one σ for
-    all gates takes a fraction of the time of a tanh.
-    """
+    """Weights of four gates [N, 4·H, ·], those of the third times −2."""
     H = x.shape[1] // 4
     i_f, g, o = x.split_with_sizes([2 * H, H, H], 1)
     return torch.cat([i_f, -2.0 * g, o], 1)
-
-
-def forward(own: Tensor, keep: Tensor, state: Tensor, Ut: Tensor) -> tuple[Tensor, ...]:
-    """Of inputs that are W·x + b + d, `to_sigmoids`: y, what every step found in the memory, c', tanh c' and
-    the gates.
-    """
-    rows = own, keep.unsqueeze(0)
-    return loop(step, each_of(2, state), rows, (Ut,))
 
 
 def step(h: Tensor, c: Tensor, x: Tensor, k: Tensor, Ut: Tensor) -> Taken:
@@ -100,10 +94,10 @@ def slopes(keep: Tensor, y: Tensor, c: Tensor, squashed: Tensor, gates: Tensor) 
     return torch.cat(found, -1), torch.addcmul(o, y, squashed, value=-1.0), f * keep
 
 
-def pull(grad: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> Tensor:
+def pull(grad: Tensor, keep: Tensor, weights: Sequence[Tensor], *kept: Tensor) -> Tensor:
     """From the gradient of y to that of q."""
     none, rows = torch.zeros_like(grad[:, 0]), (grad, after(keep), *slopes(keep, *kept))
-    (dq,) = loop(back, (none, none), rows, (U,), backwards=True)
+    (dq,) = loop(back, (none, none), rows, (torch.stack(kinds(weights)[1]),), backwards=True)
     return dq
 
 
@@ -117,8 +111,17 @@ def back(
     return (torch.bmm(dq, U), dc * f), (dq,)
 
 
-def push(dq: Tensor, keep: Tensor, Ut: Tensor, *kept: Tensor) -> Tensor:
-    """From the change of q to that of y."""
+def push(
+    x: Tensor,
+    keep: Tensor,
+    weights: Sequence[Tensor],
+    changes: Sequence[Tensor],
+    more: Tensor | None,
+    h: Tensor,
+    *kept: Tensor,
+) -> Tensor:
+    """From the changes of the weights, and `more` of q, to that of y."""
+    dq, Ut = change(LSTMSequence, x, weights, changes, more, h)
     to, by_c, f = slopes(keep, *kept)
     none, rows = torch.zeros_like(f[:, 0]), (dq, keep.unsqueeze(0), to, by_c, f)
     (dy,) = loop(forth, (none, none), rows, (Ut,))
@@ -135,6 +138,8 @@ def forth(
     return (dh, dc), (dh,)
 
 
-forwards = Loop("lstm_forward", inputs=4, wide=4, answers=(1, 1, 1, 1, 4), written=forward)
-pulled = Loop("lstm_pull", inputs=7, wide=1, answers=(4,), written=pull)
-pushed = Loop("lstm_push", inputs=7, wide=4, answers=(1,), written=push)
+SEEN = "Tensor x, Tensor keep, Tensor[] weights, "
+KEPT = "Tensor y, Tensor c, Tensor squashed, Tensor gates"
+forwards = Loop("lstm_forward", SEEN + "Tensor state", (1, 1, 1, 1, 4), forward)
+pulled = Loop("lstm_pull", "Tensor grad, Tensor keep, Tensor[] weights, " + KEPT, (4,), pull)
+pushed = Loop("lstm_push", SEEN + "Tensor[] changes, Tensor? more, Tensor h, " + KEPT, (1,), push)

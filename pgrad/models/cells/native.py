@@ -5,7 +5,7 @@ loop is one function of C++, and one operation of the graphs that machine code i
 """
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,54 +18,92 @@ from pgrad import native
 
 SOURCE = Path(__file__).with_name("steps.cpp")
 
-OPERATIONS = torch.library.Library("pgrad", "DEF")
+OPERATIONS: Any = torch.library.Library("pgrad", "DEF")  # type: ignore[no-untyped-call]
 """What graphs call them by."""
+
+Given = Any
+"""A tensor, some tensors, or None."""
 
 Answer = Tensor | tuple[Tensor, ...]
 
 
 class Loop:
-    """One loop over time: its inputs are tensors, of which the first is [N, T, B, ·], and its answers are
-    [N, T, B, k·H] for each k in `answers`: a tuple of them, or the only one.
+    """One loop over time of the cells whose weights are its third argument: `takes` says what its arguments
+    are. The first two are [T, B, ·] or [N, T, B, ·], and keep [T, B, 1]; its answers are [N, T, B, k·H] for
+    each k in `answers`: a tuple, or the only one.
 
     written: the same as a function of torch, which runs where C++ cannot.
     """
 
-    def __init__(
-        self, name: str, inputs: int, wide: int, answers: Sequence[int], written: Callable[..., Answer]
-    ) -> None:
-        self.name, self._wide, self._answers, self._written = name, wide, answers, written
-        taken, found = [f"Tensor x{i}" for i in range(inputs)], ["Tensor"] * len(answers)
-        OPERATIONS.define(f"{name}({', '.join(taken)}) -> ({', '.join(found)})")
+    def __init__(self, name: str, takes: str, answers: Sequence[int], written: Callable[..., Answer]) -> None:
+        self.name, self._answers, self._written = name, answers, written
+        self._library: ctypes.CDLL | None = None
+        self._found: Any = None
+        OPERATIONS.define(f"{name}({takes}) -> ({', '.join(['Tensor'] * len(answers))})")
         OPERATIONS.impl(name, self._run, "CPU")
         torch.library.register_fake(f"pgrad::{name}", self._room, lib=OPERATIONS)
         self._in_graph: Any = getattr(torch.ops.pgrad, name).default
 
-    def __call__(self, *inputs: Tensor) -> Any:
+    def __call__(self, *given: Given) -> Any:
         """The answer."""
-        if not all(map(_plain, inputs)):
-            return self._written(*inputs)
-        return self._run(*inputs) if get_proxy_mode() is None else self._in_graph(*inputs)
+        if not all(map(_plain, _tensors(given))):
+            return self._written(*given)
+        return self._run(*given) if get_proxy_mode() is None else self._in_graph(*given)
 
-    def _run(self, *inputs: Tensor) -> Answer:
-        found = native.library(SOURCE)
-        if found is None:
-            return self._written(*inputs)
-        inputs, answer = tuple(x.contiguous() for x in inputs), self._room(*inputs)
-        sizes = (*inputs[0].shape[:3], inputs[0].shape[3] // self._wide)
-        tensors = *inputs, *((answer,) if isinstance(answer, Tensor) else answer)
-        addresses = [ctypes.c_void_p(x.data_ptr()) for x in tensors]
-        found[self.name](*map(ctypes.c_long, sizes), *addresses)
+    def _run(self, *given: Given) -> Answer:
+        function = self._function()
+        if function is None:
+            return self._written(*given)
+        sizes, given = _sizes(*given), tuple(map(_contiguous, given))
+        answer = self._made(given[0], sizes)
+        answers = (answer,) if isinstance(answer, Tensor) else answer
+        function(*map(ctypes.c_long, sizes), *map(address, given), *map(address, answers))
         return answer
 
-    def _room(self, *inputs: Tensor) -> Answer:
-        *rows, n = inputs[0].shape
-        found = [inputs[0].new_empty((*rows, k * (n // self._wide))) for k in self._answers]
+    def _function(self) -> Any:
+        library = native.library(SOURCE)
+        if library is not self._library:
+            self._library, self._found = library, None if library is None else library[self.name]
+        return self._found
+
+    def _room(self, *given: Given) -> Answer:
+        return self._made(given[0], _sizes(*given))
+
+    def _made(self, like: Tensor, sizes: Sequence[int]) -> Answer:
+        N, T, B, H, _ = sizes
+        found = [like.new_empty((N, T, B, k * H)) for k in self._answers]
         return tuple(found) if len(found) > 1 else found[0]
+
+
+def address(given: Given) -> Any:
+    """Where numbers are, for C++: of a contiguous tensor, or of each of some."""
+    if given is None:
+        return None
+    if isinstance(given, Tensor):
+        return ctypes.c_void_p(given.data_ptr())
+    return (ctypes.c_void_p * len(given))(*(x.data_ptr() for x in given))
+
+
+def _sizes(first: Tensor, keep: Tensor, weights: Sequence[Tensor], *rest: Given) -> tuple[int, ...]:
+    """N, T, B, H and n."""
+    T, B = keep.shape[:2]
+    return len(weights) // 4, T, B, weights[1].shape[1], weights[0].shape[1]
+
+
+def _tensors(given: Sequence[Given]) -> Iterator[Tensor]:
+    for one in given:
+        if one is not None:
+            yield from (one,) if isinstance(one, Tensor) else one
+
+
+def _contiguous(given: Given) -> Given:
+    if given is None:
+        return None
+    return given.contiguous() if isinstance(given, Tensor) else [x.contiguous() for x in given]
 
 
 def _plain(x: Tensor) -> bool:
     """Whether C++ may look at its numbers: those that are differentiated in batches have more dimensions."""
-    if x.device.type != "cpu" or x.dtype is not torch.float32:
+    if not x.is_cpu or x.dtype is not torch.float32:
         return False
     return not (is_batchedtensor(x) or is_legacy_batchedtensor(x))

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pgrad import native
 from pgrad.models.cells import Cell
-from pgrad.models.cells.native import SOURCE
-from pgrad.models.cells.steps import Weights, kinds
+from pgrad.models.cells.native import SOURCE, address
+from pgrad.models.cells.steps import Weights
 
 
 class Row:
@@ -21,16 +21,18 @@ class Row:
     """
 
     def __init__(self, library: ctypes.CDLL, cell: Cell, weights: Sequence[Weights], B: int) -> None:
-        W, U, b, d = map(torch.stack, kinds(tuple(w.detach() for own in weights for w in own)))
-        self._A = cell.sequence.together(W, U, b, d).mT.contiguous()
-        (N, _, n), H = W.shape, U.shape[-1]
+        given = [w.detach().contiguous() for own in weights for w in own]
+        N, H, n = len(weights), given[1].shape[-1], given[0].shape[-1]
         self.seen = torch.zeros(B, n + H)
         self._inputs = self.seen.numpy()[:, :n]
         self._after = [torch.zeros(B, N, cell.parts * H) for _ in range(2)]
+        self._arranged = torch.empty(N, H + n + 1, 4 * H)
         self._function = library[f"{cell.name}_act"]
-        self._sizes = tuple(map(ctypes.c_long, (N, B, n, H)))
-        self._fixed = [_place(self._A), _place(self.seen)]
-        self._places = list(map(_place, self._after))
+        self._sizes = [ctypes.c_long(size) for size in (N, B, H, n)]
+        self._fixed = address(self._arranged), address(self.seen)
+        self._places = list(map(address, self._after))
+        sizes = (ctypes.c_long(size) for size in (N, H, n))
+        library[f"{cell.name}_weights"](*sizes, address(given), address(self._arranged))
 
     def __call__(self, x: NDArray[np.float32], before: Tensor, start: Tensor) -> Tensor:
         """The memories [B, N, K] after those before, empty ones where an episode begins (`start` [B]); the
@@ -40,7 +42,7 @@ class Row:
         before, start = before.contiguous(), start.contiguous()
         self._after.reverse()
         self._places.reverse()
-        self._function(*self._sizes, _place(before), _place(start), *self._fixed, self._places[0])
+        self._function(*self._sizes, address(before), address(start), *self._fixed, self._places[0])
         return self._after[0]
 
 
@@ -48,7 +50,3 @@ def row(cell: Cell, weights: Sequence[Weights], B: int) -> Row | None:
     """None where there is no C++."""
     library = native.library(SOURCE)
     return None if library is None else Row(library, cell, weights, B)
-
-
-def _place(x: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(x.data_ptr())

@@ -1,9 +1,9 @@
 // The steps of recurrent cells over whole sequences, and of their derivatives: `native.py` calls them.
 //
-// T steps, B columns, N cells side by side, H units. Arrays are contiguous and of float32: keep [T, B] is 0
-// where an episode begins; memories before the first step, [N, B, H] or [N, B, 2·H]; rows [N, T, B, H]; gates
-// [N, T, B, 3·H or 4·H]; U [N, gates, H] or, as Ut, [N, H, gates]. Every column goes its own way, and its
-// results do not depend on how many others there are.
+// T steps, B columns, N cells side by side, H units, n inputs. Arrays are contiguous and of float32: x [T, B, n];
+// keep [T, B] is 0 where an episode begins; rows [N, T, B, H]; what is under the gates, q [N, T, B, 4·H]. Weights
+// are four for each cell, those of torch: W [G·H, n], U [G·H, H], b and d [G·H]. Every column goes its own way,
+// and its results do not depend on how many others there are.
 
 #include <cstddef>
 #include <cstdint>
@@ -71,7 +71,7 @@ static INLINE Vector tanh_of(Vector x) { return 1.0f - 2.0f * sigmoid(-2.0f * x)
 
 // Part of c = start + a·b with a [R, k] and b [k, n]: R rows, C vectors, the last of them w numbers.
 template <int R, int C>
-static INLINE void block(long k, const float *a, long of_a, const float *b, long n, const float *start,
+static INLINE void block(long k, const float *a, long of_a, const float *b, long of_b, const float *start,
                          long of_start, float *c, long of_c, long w)
 {
     Vector sum[R][C];
@@ -80,7 +80,7 @@ static INLINE void block(long k, const float *a, long of_a, const float *b, long
             sum[r][j] = load(start + r * of_start + j * LANES, j == C - 1 ? w : LANES);
     for (long i = 0; i < k; i++) {
         Vector row[C];
-        for (int j = 0; j < C; j++) row[j] = load(b + i * n + j * LANES, j == C - 1 ? w : LANES);
+        for (int j = 0; j < C; j++) row[j] = load(b + i * of_b + j * LANES, j == C - 1 ? w : LANES);
         for (int r = 0; r < R; r++)
             for (int j = 0; j < C; j++) sum[r][j] += a[r * of_a + i] * row[j];
     }
@@ -90,26 +90,34 @@ static INLINE void block(long k, const float *a, long of_a, const float *b, long
 
 // C vectors of every row of c = start + a·b with a [m, k], the last of them w numbers.
 template <int C>
-static INLINE void columns(long m, long k, const float *a, long of_a, const float *b, long n,
+static INLINE void columns(long m, long k, const float *a, long of_a, const float *b, long of_b,
                            const float *start, long of_start, float *c, long of_c, long w)
 {
     long r = 0;
     for (; r + HIGH <= m; r += HIGH)
-        block<HIGH, C>(k, a + r * of_a, of_a, b, n, start + r * of_start, of_start, c + r * of_c, of_c, w);
+        block<HIGH, C>(k, a + r * of_a, of_a, b, of_b, start + r * of_start, of_start, c + r * of_c, of_c, w);
     for (; r < m; r++)
-        block<1, C>(k, a + r * of_a, of_a, b, n, start + r * of_start, of_start, c + r * of_c, of_c, w);
+        block<1, C>(k, a + r * of_a, of_a, b, of_b, start + r * of_start, of_start, c + r * of_c, of_c, w);
 }
 
-// c = start + a·b with a [m, k] and b [k, n]; rows of a, start and c are of_a, of_start and of_c apart.
-static void product(long m, long k, long n, const float *a, long of_a, const float *b, const float *start,
-                    long of_start, float *c, long of_c)
+// c = start + a·b with a [m, k] and b [k, n], whose rows are of_a, of_b, of_start and of_c apart.
+static void product(long m, long k, long n, const float *a, long of_a, const float *b, long of_b,
+                    const float *start, long of_start, float *c, long of_c)
 {
     long j = 0;
     for (; j + WIDE * LANES <= n; j += WIDE * LANES)
-        columns<WIDE>(m, k, a, of_a, b + j, n, start + j, of_start, c + j, of_c, LANES);
+        columns<WIDE>(m, k, a, of_a, b + j, of_b, start + j, of_start, c + j, of_c, LANES);
     along(n - j, [&](long i, long w) __attribute__((always_inline)) {
-        columns<1>(m, k, a, of_a, b + j + i, n, start + j + i, of_start, c + j + i, of_c, w);
+        columns<1>(m, k, a, of_a, b + j + i, of_b, start + j + i, of_start, c + j + i, of_c, w);
     });
+}
+
+// to [n, ·] = factor·from [m, n] transposed; rows of `to` are of_to apart.
+static void turn(long m, long n, const float *from, float factor, float *to, long of_to)
+{
+    for (long block = 0; block < m; block += 16)
+        for (long j = 0; j < n; j++)
+            for (long i = block; i < m && i < block + 16; i++) to[j * of_to + i] = factor * from[i * n + j];
 }
 
 // to = from·keep, for B rows of H.
@@ -148,32 +156,89 @@ static INLINE void lstm_cell(long H, float *q, const float *old, float keep, flo
 }
 
 // A step of a GRU for one column, from what is under its gates, where these are written: see gru_forward.
-static INLINE void gru_cell(long H, float *g, const float *of_x, const float *m, float *y, float *found)
+static INLINE void gru_cell(long H, float *g, const float *m, float *y, float *found)
 {
     along(H, [&](long j, long w) __attribute__((always_inline)) {
         Vector r = sigmoid(load(g + j, w)), z = sigmoid(load(g + H + j, w));
-        Vector n = tanh_of(load(of_x + j, w) + r * load(g + 2 * H + j, w));
+        Vector n = tanh_of(load(g + 3 * H + j, w) + r * load(g + 2 * H + j, w));
         store(g + j, r, w), store(g + H + j, z, w), store(found + j, n, w);
         store(y + j, n + z * (load(m + j, w) - n), w);
     });
 }
 
+// The weights of a cell as steps take them: those of h, x and 1 for q [H + n + 1, 4·H].
+typedef std::vector<float> Arranged;
+typedef const float *const *Weights;
+
+static Arranged arranged_lstm(long H, long n, Weights own, float of_g)
+{
+    Arranged A((H + n + 1) * 4 * H);
+    for (long gate = 0; gate < 4; gate++) {
+        float factor = gate == 2 ? of_g : 1.0f, *to = A.data() + gate * H;
+        turn(H, n, own[0] + gate * H * n, factor, to + H * 4 * H, 4 * H);
+        turn(H, H, own[1] + gate * H * H, factor, to, 4 * H);
+        for (long j = 0; j < H; j++)
+            to[(H + n) * 4 * H + j] = factor * (own[2][gate * H + j] + own[3][gate * H + j]);
+    }
+    return A;
+}
+
+static Arranged arranged_gru(long H, long n, Weights own)
+{
+    Arranged A((H + n + 1) * 4 * H);
+    float *of_1 = A.data() + (H + n) * 4 * H;
+    for (long gate = 0; gate < 3; gate++) {
+        long place = gate == 2 ? 3 : gate; // W·x + b of n stands alone
+        turn(H, n, own[0] + gate * H * n, 1.0f, A.data() + H * 4 * H + place * H, 4 * H);
+        turn(H, H, own[1] + gate * H * H, 1.0f, A.data() + gate * H, 4 * H);
+        for (long j = 0; j < H; j++) of_1[place * H + j] += own[2][gate * H + j];
+        for (long j = 0; j < H; j++) of_1[gate * H + j] += own[3][gate * H + j];
+    }
+    return A;
+}
+
+// What x and 1 make of q, for B rows.
+static void from_x(long B, long H, long n, const float *x, long of_x, const float *A, float *q)
+{
+    product(B, n, 4 * H, x, of_x, A + H * 4 * H, 4 * H, A + (H + n) * 4 * H, 0, q, 4 * H);
+}
+
+// The change of q for B rows where the weights change by D, and h by dm; h is part of its first G·H.
+static void changed(long B, long H, long G, long n, const float *x, const float *m, const float *dm,
+                    const Arranged &A, const Arranged &D, const float *more, float *dq)
+{
+    from_x(B, H, n, x, n, D.data(), dq);
+    product(B, H, G * H, m, H, D.data(), 4 * H, dq, 4 * H, dq, 4 * H);
+    product(B, H, G * H, dm, H, A.data(), 4 * H, dq, 4 * H, dq, 4 * H);
+    for (long i = 0; more && i < 4 * B * H; i++) dq[i] += more[i];
+}
+
 extern "C" {
 
-// own [N, T, B, 4·H] is W·x + b + d, that of g and the rows of U that belong to it times −2: tanh a is
-// 1 − 2·σ(−2a). Writes h' to y, the memory that every step found to m, c', tanh c' and the four gates, which
-// may be written over `own`.
-void lstm_forward(long N, long T, long B, long H, const float *own, const float *keep, const float *state,
-                  const float *Ut, float *y, float *m, float *c, float *squashed, float *gates)
+void lstm_weights(long N, long H, long n, Weights weights, float *A)
 {
-    for (long n = 0; n < N; n++) {
-        const float *h = state + n * B * 2 * H, *old = h + H;
+    for (long i = 0; i < N; i++, A += (H + n + 1) * 4 * H) {
+        Arranged own = arranged_lstm(H, n, weights + 4 * i, -2.0f);
+        std::memcpy(A, own.data(), own.size() * sizeof(float));
+    }
+}
+
+// From memories before the first step [N, B, 2·H]: writes h' to y, the memory that every step found to m, c',
+// tanh c' and the four gates, of g in place of tanh a the σ(−2a) that it is 1 − 2 times.
+void lstm_forward(long N, long T, long B, long H, long n, const float *x, const float *keep, Weights weights,
+                  const float *state, float *y, float *m, float *c, float *squashed, float *gates)
+{
+    for (long i = 0; i < N; i++) {
+        Arranged A = arranged_lstm(H, n, weights + 4 * i, -2.0f);
+        const float *h = state + i * B * 2 * H, *old = h + H;
         long apart = 2 * H; // rows of h and old
         for (long t = 0; t < T; t++) {
-            long at = (n * T + t) * B * H;
+            long at = (i * T + t) * B * H;
             const float *k = keep + t * B;
+            float *q = gates + 4 * at;
             kept(B, H, h, apart, k, m + at);
-            product(B, H, 4 * H, m + at, H, Ut + n * 4 * H * H, own + 4 * at, 4 * H, gates + 4 * at, 4 * H);
+            from_x(B, H, n, x + t * B * n, n, A.data(), q);
+            product(B, H, 4 * H, m + at, H, A.data(), 4 * H, q, 4 * H, q, 4 * H);
             for (long b = 0; b < B; b++) {
                 long row = at + b * H;
                 lstm_cell(H, gates + 4 * row, old + b * apart, k[b], y + row, c + row, squashed + row);
@@ -195,16 +260,16 @@ static INLINE Slopes lstm_slopes(const float *q, const float *y, const float *c,
             o - out * load(squashed + j, w), f * keep};
 }
 
-// From the gradient of y to that of q [N, T, B, 4·H].
-void lstm_pull(long N, long T, long B, long H, const float *grad, const float *keep, const float *U,
+// From the gradient of y to that of q.
+void lstm_pull(long N, long T, long B, long H, long, const float *grad, const float *keep, Weights weights,
                const float *y, const float *c, const float *squashed, const float *gates, float *dq)
 {
     std::vector<float> room(2 * B * H), none(B * H);
     float *dm = room.data(), *dc = dm + B * H;
-    for (long n = 0; n < N; n++) {
+    for (long i = 0; i < N; i++) {
         std::memset(dm, 0, 2 * B * H * sizeof(float));
         for (long t = T - 1; t >= 0; t--) {
-            long at = (n * T + t) * B * H;
+            long at = (i * T + t) * B * H;
             for (long b = 0; b < B; b++) {
                 float goes_on = t + 1 < T ? keep[(t + 1) * B + b] : 0.0f, k = keep[t * B + b];
                 long row = at + b * H;
@@ -219,26 +284,28 @@ void lstm_pull(long N, long T, long B, long H, const float *grad, const float *k
                     store(of_c + j, d * by.back, w);
                 });
             }
-            product(B, 4 * H, H, dq + 4 * at, 4 * H, U + n * 4 * H * H, none.data(), H, dm, H);
+            product(B, 4 * H, H, dq + 4 * at, 4 * H, weights[4 * i + 1], H, none.data(), H, dm, H);
         }
     }
 }
 
-// From the change of q [N, T, B, 4·H] to that of y: lstm_pull transposed.
-void lstm_push(long N, long T, long B, long H, const float *dq, const float *keep, const float *Ut,
-               const float *y, const float *c, const float *squashed, const float *gates, float *dy)
+// From changes of the weights, and `more` [N, T, B, 4·H] of q if there is any, to that of y: lstm_pull transposed.
+void lstm_push(long N, long T, long B, long H, long n, const float *x, const float *keep, Weights weights,
+               Weights changes, const float *more, const float *m, const float *y, const float *c,
+               const float *squashed, const float *gates, float *dy)
 {
     std::vector<float> room(6 * B * H);
-    float *dm = room.data(), *dc = dm + B * H, *changed = dc + B * H;
-    for (long n = 0; n < N; n++) {
+    float *dm = room.data(), *dc = dm + B * H, *dq = dc + B * H;
+    for (long i = 0; i < N; i++) {
+        Arranged A = arranged_lstm(H, n, weights + 4 * i, 1.0f), D = arranged_lstm(H, n, changes + 4 * i, 1.0f);
         std::memset(dm, 0, 2 * B * H * sizeof(float));
         for (long t = 0; t < T; t++) {
-            long at = (n * T + t) * B * H;
+            long at = (i * T + t) * B * H;
             if (t) kept(B, H, dy + at - B * H, H, keep + t * B, dm);
-            product(B, H, 4 * H, dm, H, Ut + n * 4 * H * H, dq + 4 * at, 4 * H, changed, 4 * H);
+            changed(B, H, 4, n, x + t * B * n, m + at, dm, A, D, more ? more + 4 * at : nullptr, dq);
             for (long b = 0; b < B; b++) {
                 long row = at + b * H;
-                const float *q = gates + 4 * row, *of_q = changed + 4 * b * H;
+                const float *q = gates + 4 * row, *of_q = dq + 4 * b * H;
                 float *of_c = dc + b * H;
                 along(H, [&](long j, long w) __attribute__((always_inline)) {
                     Slopes by = lstm_slopes(q, y + row, c + row, squashed + row, H, keep[t * B + b], j, w);
@@ -252,20 +319,31 @@ void lstm_push(long N, long T, long B, long H, const float *dq, const float *kee
     }
 }
 
-// q [N, T, B, 4·H] is W·x + b + d of r and z, d of n, and W·x + b of n. Writes h' to y, the memory that every
-// step found to m, n, and to gates [N, T, B, 3·H] r, z and U·h + d of n.
-void gru_forward(long N, long T, long B, long H, const float *q, const float *keep, const float *state,
-                 const float *Ut, float *y, float *m, float *found, float *gates)
+void gru_weights(long N, long H, long n, Weights weights, float *A)
 {
-    for (long n = 0; n < N; n++) {
-        const float *h = state + n * B * H;
+    for (long i = 0; i < N; i++, A += (H + n + 1) * 4 * H) {
+        Arranged own = arranged_gru(H, n, weights + 4 * i);
+        std::memcpy(A, own.data(), own.size() * sizeof(float));
+    }
+}
+
+// From memories before the first step [N, B, H]: writes h' to y, the memory that every step found to m, n to
+// `found`, and r, z, U·h + d of n and W·x + b of n to gates [N, T, B, 4·H].
+void gru_forward(long N, long T, long B, long H, long n, const float *x, const float *keep, Weights weights,
+                 const float *state, float *y, float *m, float *found, float *gates)
+{
+    for (long i = 0; i < N; i++) {
+        Arranged A = arranged_gru(H, n, weights + 4 * i);
+        const float *h = state + i * B * H;
         for (long t = 0; t < T; t++) {
-            long at = (n * T + t) * B * H;
+            long at = (i * T + t) * B * H;
+            float *q = gates + 4 * at;
             kept(B, H, h, H, keep + t * B, m + at);
-            product(B, H, 3 * H, m + at, H, Ut + n * 3 * H * H, q + 4 * at, 4 * H, gates + 3 * at, 3 * H);
+            from_x(B, H, n, x + t * B * n, n, A.data(), q);
+            product(B, H, 3 * H, m + at, H, A.data(), 4 * H, q, 4 * H, q, 4 * H);
             for (long b = 0; b < B; b++) {
                 long row = at + b * H;
-                gru_cell(H, gates + 3 * row, q + 4 * row + 3 * H, m + row, y + row, found + row);
+                gru_cell(H, gates + 4 * row, m + row, y + row, found + row);
             }
             h = y + at;
         }
@@ -283,53 +361,55 @@ static INLINE Turns gru_slopes(const float *g, const float *y, const float *foun
     return {of_r - of_r * r, gap - gap * z, by_n, by_x, z};
 }
 
-// From the gradient of y to that of q [N, T, B, 4·H].
-void gru_pull(long N, long T, long B, long H, const float *grad, const float *keep, const float *U,
+// From the gradient of y to that of q.
+void gru_pull(long N, long T, long B, long H, long, const float *grad, const float *keep, Weights weights,
               const float *y, const float *found, const float *gates, float *dq)
 {
     std::vector<float> room(2 * B * H);
     float *dm = room.data(), *past = dm + B * H;
-    for (long n = 0; n < N; n++) {
+    for (long i = 0; i < N; i++) {
         std::memset(dm, 0, B * H * sizeof(float));
         for (long t = T - 1; t >= 0; t--) {
-            long at = (n * T + t) * B * H;
+            long at = (i * T + t) * B * H;
             for (long b = 0; b < B; b++) {
                 float goes_on = t + 1 < T ? keep[(t + 1) * B + b] : 0.0f;
                 long row = at + b * H;
                 float *to = dq + 4 * row;
                 along(H, [&](long j, long w) __attribute__((always_inline)) {
-                    Turns by = gru_slopes(gates + 3 * row, y + row, found + row, H, j, w);
+                    Turns by = gru_slopes(gates + 4 * row, y + row, found + row, H, j, w);
                     Vector dh = load(grad + row + j, w) + load(dm + b * H + j, w) * goes_on;
                     store(to + j, dh * by.r, w), store(to + H + j, dh * by.z, w);
                     store(to + 2 * H + j, dh * by.n, w), store(to + 3 * H + j, dh * by.x, w);
                     store(past + b * H + j, dh * by.back, w);
                 });
             }
-            product(B, 3 * H, H, dq + 4 * at, 4 * H, U + n * 3 * H * H, past, H, dm, H);
+            product(B, 3 * H, H, dq + 4 * at, 4 * H, weights[4 * i + 1], H, past, H, dm, H);
         }
     }
 }
 
-// From the change of q [N, T, B, 4·H] to that of y: gru_pull transposed.
-void gru_push(long N, long T, long B, long H, const float *dq, const float *keep, const float *Ut,
-              const float *y, const float *found, const float *gates, float *dy)
+// From changes of the weights, and `more` [N, T, B, 4·H] of q if there is any, to that of y: gru_pull transposed.
+void gru_push(long N, long T, long B, long H, long n, const float *x, const float *keep, Weights weights,
+              Weights changes, const float *more, const float *m, const float *y, const float *found,
+              const float *gates, float *dy)
 {
-    std::vector<float> room(4 * B * H);
-    float *dm = room.data(), *changed = dm + B * H;
-    for (long n = 0; n < N; n++) {
+    std::vector<float> room(5 * B * H);
+    float *dm = room.data(), *dq = dm + B * H;
+    for (long i = 0; i < N; i++) {
+        Arranged A = arranged_gru(H, n, weights + 4 * i), D = arranged_gru(H, n, changes + 4 * i);
         std::memset(dm, 0, B * H * sizeof(float));
         for (long t = 0; t < T; t++) {
-            long at = (n * T + t) * B * H;
+            long at = (i * T + t) * B * H;
             if (t) kept(B, H, dy + at - B * H, H, keep + t * B, dm);
-            product(B, H, 3 * H, dm, H, Ut + n * 3 * H * H, dq + 4 * at, 4 * H, changed, 3 * H);
+            changed(B, H, 3, n, x + t * B * n, m + at, dm, A, D, more ? more + 4 * at : nullptr, dq);
             for (long b = 0; b < B; b++) {
                 long row = at + b * H;
-                const float *g = changed + 3 * b * H;
+                const float *of_q = dq + 4 * b * H;
                 along(H, [&](long j, long w) __attribute__((always_inline)) {
-                    Turns by = gru_slopes(gates + 3 * row, y + row, found + row, H, j, w);
-                    Vector d = load(g + j, w) * by.r + load(g + H + j, w) * by.z + load(g + 2 * H + j, w) * by.n;
-                    d += load(dq + 4 * row + 3 * H + j, w) * by.x + load(dm + b * H + j, w) * by.back;
-                    store(dy + row + j, d, w);
+                    Turns by = gru_slopes(gates + 4 * row, y + row, found + row, H, j, w);
+                    Vector d = load(of_q + j, w) * by.r + load(of_q + H + j, w) * by.z +
+                               load(of_q + 2 * H + j, w) * by.n + load(of_q + 3 * H + j, w) * by.x;
+                    store(dy + row + j, d + load(dm + b * H + j, w) * by.back, w);
                 });
             }
         }
@@ -337,9 +417,8 @@ void gru_push(long N, long T, long B, long H, const float *dq, const float *keep
 }
 
 // One step of B columns: of memories `before` [B, N, K], which count as 0 where `start` [B] is 1, and the first
-// n numbers of seen [B, n + H]; the others become the outputs of the first cell. A [N, H + n + 1, 4·H]: the
-// weights of h, x and 1 for q as above.
-void lstm_act(long N, long B, long n, long H, const float *before, const uint8_t *start, const float *A,
+// n numbers of seen [B, n + H]; the others become the outputs of the first cell. A is of lstm_weights.
+void lstm_act(long N, long B, long H, long n, const float *before, const uint8_t *start, const float *A,
               float *seen, float *after)
 {
     std::vector<float> room(5 * B * H + H), keep = going_on(B, start);
@@ -347,8 +426,8 @@ void lstm_act(long N, long B, long n, long H, const float *before, const uint8_t
     for (long i = 0; i < N; i++, A += (H + n + 1) * 4 * H) {
         const float *h = before + i * 2 * H;
         kept(B, H, h, N * 2 * H, keep.data(), m);
-        product(B, n, 4 * H, seen, n + H, A + H * 4 * H, A + (H + n) * 4 * H, 0, q, 4 * H);
-        product(B, H, 4 * H, m, H, A, q, 4 * H, q, 4 * H);
+        from_x(B, H, n, seen, n + H, A, q);
+        product(B, H, 4 * H, m, H, A, 4 * H, q, 4 * H, q, 4 * H);
         for (long b = 0; b < B; b++) {
             float *to = after + (b * N + i) * 2 * H;
             lstm_cell(H, q + b * 4 * H, h + b * N * 2 * H + H, keep[b], to, to + H, squashed);
@@ -357,17 +436,17 @@ void lstm_act(long N, long B, long n, long H, const float *before, const uint8_t
     shown(B, n, H, after, N * 2 * H, seen);
 }
 
-void gru_act(long N, long B, long n, long H, const float *before, const uint8_t *start, const float *A,
+void gru_act(long N, long B, long H, long n, const float *before, const uint8_t *start, const float *A,
              float *seen, float *after)
 {
     std::vector<float> room(5 * B * H + H), keep = going_on(B, start);
     float *m = room.data(), *q = m + B * H, *found = q + 4 * B * H;
     for (long i = 0; i < N; i++, A += (H + n + 1) * 4 * H) {
         kept(B, H, before + i * H, N * H, keep.data(), m);
-        product(B, n, 4 * H, seen, n + H, A + H * 4 * H, A + (H + n) * 4 * H, 0, q, 4 * H);
-        product(B, H, 4 * H, m, H, A, q, 4 * H, q, 4 * H);
+        from_x(B, H, n, seen, n + H, A, q);
+        product(B, H, 3 * H, m, H, A, 4 * H, q, 4 * H, q, 4 * H);
         for (long b = 0; b < B; b++)
-            gru_cell(H, q + b * 4 * H, q + b * 4 * H + 3 * H, m + b * H, after + (b * N + i) * H, found);
+            gru_cell(H, q + b * 4 * H, m + b * H, after + (b * N + i) * H, found);
     }
     shown(B, n, H, after, N * H, seen);
 }

@@ -4,7 +4,7 @@ Shapes: x [B, n] is the input, H units, G gates. Weights are those of torch's ce
 W [G·H, n], U [G·H, H] and their biases b, d [G·H].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -31,9 +31,9 @@ def lstm_step(x: Tensor, state: Tensor, *weights: Tensor) -> Tensor:
     return torch.cat(torch.lstm_cell(x, (h, c), *weights), -1)
 
 
-def kinds(weights: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
+def kinds(weights: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
     """All W, all U, all b and all d of cells side by side."""
-    return [weights[i::4] for i in range(4)]
+    return [tuple(weights[i::4]) for i in range(4)]
 
 
 def each_of(n: int, x: Tensor) -> tuple[Tensor, ...]:

@@ -45,6 +45,7 @@ LOOPS = {"memory_planning": False}
 LINES = "aot_inductor.enable_line_tables"
 """What the compiler since torch 2.13 writes for profilers: three quarters of a package."""
 
+
 class NoCompilerError(Exception):
     """Nothing can be compiled here, whatever it is."""
 
