@@ -29,12 +29,29 @@ class Adam:
         self.values, self.grads, self.eps = values, grads, eps
         self.step_count = 0
         self.moments = (torch.zeros_like(values), torch.zeros_like(values))
+        self._taken = torch.zeros((), device=values.device)
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
-        """One step down the gradient."""
+        """One step down the gradient: `advance` in one pass over the numbers."""
         self.count()
-        self.advance(self.values, self.grads, *self.moments, *self.numbers(learning_rate))
+        self._taken.fill_(self.step_count)
+        mean, square = self.moments
+        torch._fused_adam_(
+            [self.values],
+            [self.grads],
+            [mean],
+            [square],
+            [],
+            [self._taken],
+            lr=learning_rate,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            weight_decay=0.0,
+            eps=self.eps,
+            amsgrad=False,
+            maximize=False,
+        )
 
     def count(self) -> None:
         """One step more was taken."""

@@ -21,6 +21,9 @@ SOURCE = Path(__file__).with_name("steps.cpp")
 OPERATIONS: Any = torch.library.Library("pgrad", "DEF")  # type: ignore[no-untyped-call]
 """What graphs call them by."""
 
+LARGEST = 256
+"""Units up to which weights fit a processor's second cache, and C++ is faster than the library's products."""
+
 Given = Any
 """A tensor, some tensors, or None."""
 
@@ -46,7 +49,7 @@ class Loop:
 
     def __call__(self, *given: Given) -> Any:
         """The answer."""
-        if not all(map(_plain, _tensors(given))):
+        if given[2][1].shape[1] > LARGEST or not all(map(_plain, _tensors(given))):
             return self._written(*given)
         return self._run(*given) if get_proxy_mode() is None else self._in_graph(*given)
 
