@@ -71,14 +71,13 @@ def test_every_loop_is_the_one_in_torch(kind: str, shape: tuple[int, ...]) -> No
     x, keep, state, weights = problem(cell, shape)
     kept = module.forward(x, keep, weights, state)
     close(module.forwards(*map(as_float, (x, keep, weights, state))), kept)
-    y, h, *rest = kept
-    grad = torch.randn_like(y)
-    given = grad, keep, weights, y, *rest
-    dq = module.pull(*given)
-    close(module.pulled(*map(as_float, given)), dq)
+    grad = torch.randn_like(kept[0])
+    given = grad, keep, weights, x, *kept
+    theirs = module.pull(*given)
+    close(module.pulled(*map(as_float, given)), theirs)
     changes = [torch.randn_like(w) for w in weights]
-    for more in (None, torch.randn_like(dq)):
-        given = x, keep, weights, changes, more, h, y, *rest
+    for more in (None, torch.randn_like(theirs[0])):
+        given = x, keep, weights, changes, more, *kept
         close(module.pushed(*map(as_float, given)), module.push(*given))
 
 

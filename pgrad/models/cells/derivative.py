@@ -23,12 +23,12 @@ Gradients = tuple[Tensor | None, ...]
 
 class Layer(Protocol):
     """What a layer knows of its own derivative. `weights` are four for each cell; `kept` is what the way
-    forwards leaves: y, what every step found in the memory (h, which is not passed to `pull`), and the rest.
+    forwards leaves: y, what every step found in the memory, h [N, T, B, H], and the rest.
     """
 
     @staticmethod
-    def pull(grad: Tensor, keep: Tensor, weights: Sequence[Tensor], *kept: Tensor) -> Tensor:
-        """From the gradient of y to that of q [N, T, B, Q]."""
+    def pull(grad: Tensor, keep: Tensor, weights: Sequence[Tensor], *rest: Tensor) -> tuple[Tensor, ...]:
+        """From the gradient of y to those of q [N, T, B, Q] and of all W, U, b and d; rest: x and `kept`."""
 
     @staticmethod
     def push(
@@ -37,7 +37,6 @@ class Layer(Protocol):
         weights: Sequence[Tensor],
         changes: Sequence[Tensor],
         more: Tensor | None,
-        h: Tensor,
         *kept: Tensor,
     ) -> Tensor:
         """From changes of the weights, and what there is `more` of q, to that of y: `pull` transposed."""
@@ -75,19 +74,23 @@ def pulled(
     grad: Tensor, layer: type[Layer], n_cells: int, wants_x: bool, x: Tensor, keep: Tensor, *rest: Tensor
 ) -> list[Tensor]:
     """The gradients of x, if wanted, and of the weights."""
-    weights, (y, h, *kept) = rest[: 4 * n_cells], rest[4 * n_cells :]
-    dq, G = rows(layer.pull(grad, keep, weights, y, *kept)), len(weights[0])
-    seen = with_one(x).flatten(0, 1).mT.expand(n_cells, -1, -1)  # else `@` would copy dq, which is larger
-    of_x, of_1 = torch.bmm(seen, dq).split_with_sizes([x.shape[-1], 1], 1)  # in this order few are quick
-    biases = of_1.squeeze(1)
-    dx = [(layer.of_x(dq) @ torch.stack(kinds(weights)[0])).sum(0).view_as(x)] if wants_x else []
-    dU = dq.narrow(-1, 0, G).mT @ rows(h)
-    return dx + by_cell(layer.of_x(of_x).mT, dU, layer.of_x(biases), biases.narrow(-1, 0, G))
+    weights, kept = rest[: 4 * n_cells], rest[4 * n_cells :]
+    dq, *found = layer.pull(grad, keep, weights, x, *kept)
+    own = [one for cell in zip(*(kind.unbind(0) for kind in found), strict=True) for one in cell]
+    if not wants_x:
+        return own
+    return [(layer.of_x(rows(dq)) @ torch.stack(kinds(weights)[0])).sum(0).view_as(x), *own]
 
 
-def with_one(x: Tensor) -> Tensor:
-    """Inputs [T, B, n + 1], the last of them 1 for the biases."""
-    return torch.cat([x, torch.ones_like(x[..., :1])], -1)
+def gradients(
+    layer: type[Layer], weights: Sequence[Tensor], x: Tensor, h: Tensor, dq: Tensor
+) -> tuple[Tensor, ...]:
+    """Those of all W, U, b and d [N, ...] from that of q."""
+    dq, G = rows(dq), len(weights[0])
+    seen = x.flatten(0, 1).mT.expand(len(dq), -1, -1)  # else `@` would copy dq, which is the larger one
+    dW = layer.of_x(torch.bmm(seen, dq)).mT  # in this order few inputs are quick
+    own, sums = dq.narrow(-1, 0, G), dq.sum(1)
+    return dW, own.mT @ rows(h), layer.of_x(sums), sums.narrow(-1, 0, G)
 
 
 class Pulled(Function):
@@ -107,12 +110,12 @@ class Pulled(Function):
     def backward(ctx: Any, *changes: Tensor) -> Gradients:
         """The change of y where x and the weights change."""
         (x, keep, *rest), more = ctx.saved_tensors, None
-        weights, (y, h, *kept) = rest[: 4 * ctx.n_cells], rest[4 * ctx.n_cells :]
+        weights, kept = rest[: 4 * ctx.n_cells], rest[4 * ctx.n_cells :]
         if ctx.wants_x:
             W, _, b, _ = map(torch.stack, kinds(weights))
             none = torch.zeros_like(b)
             more = project(changes[0], *ctx.layer.spread(W, none, none))
-        dy = ctx.layer.push(x, keep, weights, changes[ctx.wants_x :], more, h, y, *kept)
+        dy = ctx.layer.push(x, keep, weights, changes[ctx.wants_x :], more, *kept)
         return dy, *[None] * (3 + len(ctx.saved_tensors))
 
 
@@ -152,11 +155,6 @@ class Bent(Function):
             inputs = [part.detach().requires_grad_() for part in inputs]
             found = torch.autograd.grad(ctx.plainly(*inputs), inputs, grad, create_graph=True)
         return None, None, *torch.autograd.grad(found, inputs, changes, materialize_grads=True)
-
-
-def by_cell(*kinds: Tensor) -> list[Tensor]:
-    """The gradients of every cell's four weights, from those of all cells [N, ...] of each."""
-    return [own for cell in zip(*(kind.unbind(0) for kind in kinds), strict=True) for own in cell]
 
 
 def project(x: Tensor, W: Tensor, b: Tensor) -> Tensor:

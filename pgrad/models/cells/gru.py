@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from pgrad.models.cells.derivative import Gradients, after, change, differentiate, project
+from pgrad.models.cells.derivative import Gradients, after, change, differentiate, gradients, project
 from pgrad.models.cells.loop import Taken, loop
 from pgrad.models.cells.native import Loop
 from pgrad.models.cells.steps import each_of, gru_step, kinds, unroll
@@ -30,9 +30,9 @@ class GRUSequence(Function):
         return differentiate(ctx, GRUSequence, partial(unroll, gru_step), grads[0])
 
     @staticmethod
-    def pull(grad: Tensor, keep: Tensor, weights: Sequence[Tensor], *kept: Tensor) -> Tensor:
-        """From the gradient of y to that of q."""
-        return pulled(grad, keep, weights, *kept)
+    def pull(grad: Tensor, keep: Tensor, weights: Sequence[Tensor], *rest: Tensor) -> tuple[Tensor, ...]:
+        """From the gradient of y to those of q and the weights."""
+        return pulled(grad, keep, weights, *rest)
 
     @staticmethod
     def push(x: Tensor, keep: Tensor, weights: Sequence[Tensor], *change: Any) -> Tensor:
@@ -82,11 +82,14 @@ def slopes(y: Tensor, n: Tensor, gates: Tensor) -> tuple[Tensor, Tensor, Tensor]
     return torch.cat([by_r, by_z, by_n], -1), by_x, z
 
 
-def pull(grad: Tensor, keep: Tensor, weights: Sequence[Tensor], *kept: Tensor) -> Tensor:
-    """From the gradient of y to that of q."""
-    none, rows = torch.zeros_like(grad[:, 0]), (grad, after(keep), *slopes(*kept))
-    own, of_x = loop(back, (none,), rows, (torch.stack(kinds(weights)[1]),), backwards=True)
-    return torch.cat([own, of_x], -1)
+def pull(
+    grad: Tensor, keep: Tensor, weights: Sequence[Tensor], x: Tensor, y: Tensor, h: Tensor, *kept: Tensor
+) -> tuple[Tensor, ...]:
+    """From the gradient of y to those of q and the weights."""
+    none, columns = torch.zeros_like(grad[:, 0]), (grad, after(keep), *slopes(y, *kept))
+    own, of_x = loop(back, (none,), columns, (torch.stack(kinds(weights)[1]),), backwards=True)
+    dq = torch.cat([own, of_x], -1)
+    return dq, *gradients(GRUSequence, weights, x, h, dq)
 
 
 def back(dh: Tensor, dy: Tensor, goes_on: Tensor, to: Tensor, by_x: Tensor, z: Tensor, U: Tensor) -> Taken:
@@ -102,14 +105,15 @@ def push(
     weights: Sequence[Tensor],
     changes: Sequence[Tensor],
     more: Tensor | None,
+    y: Tensor,
     h: Tensor,
     *kept: Tensor,
 ) -> Tensor:
     """From the changes of the weights, and `more` of q, to that of y."""
     dq, Ut = change(GRUSequence, x, weights, changes, more, h)
-    (own, of_x), (to, by_x, z) = _parted(dq), slopes(*kept)
-    rows = own, by_x * of_x, keep.unsqueeze(0), to, z
-    (dy,) = loop(forth, (torch.zeros_like(z[:, 0]),), rows, (Ut,))
+    (own, of_x), (to, by_x, z) = _parted(dq), slopes(y, *kept)
+    columns = own, by_x * of_x, keep.unsqueeze(0), to, z
+    (dy,) = loop(forth, (torch.zeros_like(z[:, 0]),), columns, (Ut,))
     return dy
 
 
@@ -129,7 +133,9 @@ def _parted(q: Tensor) -> tuple[Tensor, Tensor]:
 
 
 SEEN = "Tensor x, Tensor keep, Tensor[] weights, "
-KEPT = "Tensor y, Tensor n, Tensor gates"
-forwards = Loop("gru_forward", SEEN + "Tensor state", (1, 1, 1, 4), forward)
-pulled = Loop("gru_pull", "Tensor grad, Tensor keep, Tensor[] weights, " + KEPT, (4,), pull)
-pushed = Loop("gru_push", SEEN + "Tensor[] changes, Tensor? more, Tensor h, " + KEPT, (1,), push)
+GRAD = "Tensor grad, Tensor keep, Tensor[] weights, Tensor x, "
+KEPT = "Tensor y, Tensor h, Tensor n, Tensor gates"
+GRADIENTS = ["N T B 4H", "N 3H n", "N 3H H", "N 3H", "N 3H"]
+forwards = Loop("gru_forward", SEEN + "Tensor state", [*["N T B H"] * 3, "N T B 4H"], forward)
+pulled = Loop("gru_pull", GRAD + KEPT, GRADIENTS, pull)
+pushed = Loop("gru_push", SEEN + "Tensor[] changes, Tensor? more, " + KEPT, ["N T B H"], push)

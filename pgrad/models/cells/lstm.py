@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from pgrad.models.cells.derivative import Gradients, after, change, differentiate, project
+from pgrad.models.cells.derivative import Gradients, after, change, differentiate, gradients, project
 from pgrad.models.cells.loop import Taken, loop
 from pgrad.models.cells.native import Loop
 from pgrad.models.cells.steps import each_of, kinds, lstm_step, unroll
@@ -30,9 +30,9 @@ class LSTMSequence(Function):
         return differentiate(ctx, LSTMSequence, partial(unroll, lstm_step), grads[0])
 
     @staticmethod
-    def pull(grad: Tensor, keep: Tensor, weights: Sequence[Tensor], *kept: Tensor) -> Tensor:
-        """From the gradient of y to that of q."""
-        return pulled(grad, keep, weights, *kept)
+    def pull(grad: Tensor, keep: Tensor, weights: Sequence[Tensor], *rest: Tensor) -> tuple[Tensor, ...]:
+        """From the gradient of y to those of q and the weights."""
+        return pulled(grad, keep, weights, *rest)
 
     @staticmethod
     def push(x: Tensor, keep: Tensor, weights: Sequence[Tensor], *change: Any) -> Tensor:
@@ -94,11 +94,13 @@ def slopes(keep: Tensor, y: Tensor, c: Tensor, squashed: Tensor, gates: Tensor) 
     return torch.cat(found, -1), torch.addcmul(o, y, squashed, value=-1.0), f * keep
 
 
-def pull(grad: Tensor, keep: Tensor, weights: Sequence[Tensor], *kept: Tensor) -> Tensor:
-    """From the gradient of y to that of q."""
-    none, rows = torch.zeros_like(grad[:, 0]), (grad, after(keep), *slopes(keep, *kept))
-    (dq,) = loop(back, (none, none), rows, (torch.stack(kinds(weights)[1]),), backwards=True)
-    return dq
+def pull(
+    grad: Tensor, keep: Tensor, weights: Sequence[Tensor], x: Tensor, y: Tensor, h: Tensor, *kept: Tensor
+) -> tuple[Tensor, ...]:
+    """From the gradient of y to those of q and the weights."""
+    none, columns = torch.zeros_like(grad[:, 0]), (grad, after(keep), *slopes(keep, y, *kept))
+    (dq,) = loop(back, (none, none), columns, (torch.stack(kinds(weights)[1]),), backwards=True)
+    return dq, *gradients(LSTMSequence, weights, x, h, dq)
 
 
 def back(
@@ -117,14 +119,15 @@ def push(
     weights: Sequence[Tensor],
     changes: Sequence[Tensor],
     more: Tensor | None,
+    y: Tensor,
     h: Tensor,
     *kept: Tensor,
 ) -> Tensor:
     """From the changes of the weights, and `more` of q, to that of y."""
     dq, Ut = change(LSTMSequence, x, weights, changes, more, h)
-    to, by_c, f = slopes(keep, *kept)
-    none, rows = torch.zeros_like(f[:, 0]), (dq, keep.unsqueeze(0), to, by_c, f)
-    (dy,) = loop(forth, (none, none), rows, (Ut,))
+    to, by_c, f = slopes(keep, y, *kept)
+    none, columns = torch.zeros_like(f[:, 0]), (dq, keep.unsqueeze(0), to, by_c, f)
+    (dy,) = loop(forth, (none, none), columns, (Ut,))
     return dy
 
 
@@ -139,7 +142,9 @@ def forth(
 
 
 SEEN = "Tensor x, Tensor keep, Tensor[] weights, "
-KEPT = "Tensor y, Tensor c, Tensor squashed, Tensor gates"
-forwards = Loop("lstm_forward", SEEN + "Tensor state", (1, 1, 1, 1, 4), forward)
-pulled = Loop("lstm_pull", "Tensor grad, Tensor keep, Tensor[] weights, " + KEPT, (4,), pull)
-pushed = Loop("lstm_push", SEEN + "Tensor[] changes, Tensor? more, Tensor h, " + KEPT, (1,), push)
+GRAD = "Tensor grad, Tensor keep, Tensor[] weights, Tensor x, "
+KEPT = "Tensor y, Tensor h, Tensor c, Tensor squashed, Tensor gates"
+GRADIENTS = ["N T B 4H", "N 4H n", "N 4H H", "N 4H", "N 4H"]
+forwards = Loop("lstm_forward", SEEN + "Tensor state", [*["N T B H"] * 4, "N T B 4H"], forward)
+pulled = Loop("lstm_pull", GRAD + KEPT, GRADIENTS, pull)
+pushed = Loop("lstm_push", SEEN + "Tensor[] changes, Tensor? more, " + KEPT, ["N T B H"], push)

@@ -31,15 +31,18 @@ Answer = Tensor | tuple[Tensor, ...]
 
 
 class Loop:
-    """One loop over time of the cells whose weights are its third argument: `takes` says what its arguments
-    are. The first two are [T, B, ·] or [N, T, B, ·], and keep [T, B, 1]; its answers are [N, T, B, k·H] for
-    each k in `answers`: a tuple, or the only one.
+    """One loop over time of the cells whose weights are its third argument; the second is `keep` [T, B, 1].
+
+    takes: its arguments, as torch writes them; answers: the shapes of its answers, such as "N T B 4H", which
+    are a tuple, or the only one.
 
     written: the same as a function of torch, which runs where C++ cannot.
     """
 
-    def __init__(self, name: str, takes: str, answers: Sequence[int], written: Callable[..., Answer]) -> None:
-        self.name, self._answers, self._written = name, answers, written
+    def __init__(self, name: str, takes: str, answers: Sequence[str], written: Callable[..., Answer]) -> None:
+        self.name, self._written = name, written
+        parts = [one.split() for one in answers]
+        self._answers = [[(int(size[:-1] or 1), "NTBHn".index(size[-1])) for size in one] for one in parts]
         self._library: ctypes.CDLL | None = None
         self._found: Any = None
         OPERATIONS.define(f"{name}({takes}) -> ({', '.join(['Tensor'] * len(answers))})")
@@ -73,8 +76,7 @@ class Loop:
         return self._made(given[0], _sizes(*given))
 
     def _made(self, like: Tensor, sizes: Sequence[int]) -> Answer:
-        N, T, B, H, _ = sizes
-        found = [like.new_empty((N, T, B, k * H)) for k in self._answers]
+        found = [like.new_empty([k * sizes[i] for k, i in shape]) for shape in self._answers]
         return tuple(found) if len(found) > 1 else found[0]
 
 

@@ -69,9 +69,10 @@ static INLINE Vector sigmoid(Vector x) { return 1.0f / (1.0f + exponential(-x));
 
 static INLINE Vector tanh_of(Vector x) { return 1.0f - 2.0f * sigmoid(-2.0f * x); }
 
-// Part of c = start + a·b with a [R, k] and b [k, n]: R rows, C vectors, the last of them w numbers.
+// Part of c = start + a·b with a [R, k] and b [k, n]: R rows, C vectors, the last of them w numbers. Rows of a,
+// b, start and c are of_a, of_b, of_start and of_c apart, the numbers in a row of a by_a.
 template <int R, int C>
-static INLINE void block(long k, const float *a, long of_a, const float *b, long of_b, const float *start,
+static INLINE void block(long k, const float *a, long of_a, long by_a, const float *b, long of_b, const float *start,
                          long of_start, float *c, long of_c, long w)
 {
     Vector sum[R][C];
@@ -82,7 +83,7 @@ static INLINE void block(long k, const float *a, long of_a, const float *b, long
         Vector row[C];
         for (int j = 0; j < C; j++) row[j] = load(b + i * of_b + j * LANES, j == C - 1 ? w : LANES);
         for (int r = 0; r < R; r++)
-            for (int j = 0; j < C; j++) sum[r][j] += a[r * of_a + i] * row[j];
+            for (int j = 0; j < C; j++) sum[r][j] += a[r * of_a + i * by_a] * row[j];
     }
     for (int r = 0; r < R; r++)
         for (int j = 0; j < C; j++) store(c + r * of_c + j * LANES, sum[r][j], j == C - 1 ? w : LANES);
@@ -90,26 +91,44 @@ static INLINE void block(long k, const float *a, long of_a, const float *b, long
 
 // C vectors of every row of c = start + a·b with a [m, k], the last of them w numbers.
 template <int C>
-static INLINE void columns(long m, long k, const float *a, long of_a, const float *b, long of_b,
+static INLINE void columns(long m, long k, const float *a, long of_a, long by_a, const float *b, long of_b,
                            const float *start, long of_start, float *c, long of_c, long w)
 {
     long r = 0;
     for (; r + HIGH <= m; r += HIGH)
-        block<HIGH, C>(k, a + r * of_a, of_a, b, of_b, start + r * of_start, of_start, c + r * of_c, of_c, w);
+        block<HIGH, C>(k, a + r * of_a, of_a, by_a, b, of_b, start + r * of_start, of_start, c + r * of_c,
+                       of_c, w);
     for (; r < m; r++)
-        block<1, C>(k, a + r * of_a, of_a, b, of_b, start + r * of_start, of_start, c + r * of_c, of_c, w);
+        block<1, C>(k, a + r * of_a, of_a, by_a, b, of_b, start + r * of_start, of_start, c + r * of_c, of_c,
+                    w);
 }
 
-// c = start + a·b with a [m, k] and b [k, n], whose rows are of_a, of_b, of_start and of_c apart.
-static void product(long m, long k, long n, const float *a, long of_a, const float *b, long of_b,
-                    const float *start, long of_start, float *c, long of_c)
+static INLINE void multiply(long m, long k, long n, const float *a, long of_a, long by_a, const float *b,
+                            long of_b, const float *start, long of_start, float *c, long of_c)
 {
     long j = 0;
     for (; j + WIDE * LANES <= n; j += WIDE * LANES)
-        columns<WIDE>(m, k, a, of_a, b + j, of_b, start + j, of_start, c + j, of_c, LANES);
+        columns<WIDE>(m, k, a, of_a, by_a, b + j, of_b, start + j, of_start, c + j, of_c, LANES);
     along(n - j, [&](long i, long w) __attribute__((always_inline)) {
-        columns<1>(m, k, a, of_a, b + j + i, of_b, start + j + i, of_start, c + j + i, of_c, w);
+        columns<1>(m, k, a, of_a, by_a, b + j + i, of_b, start + j + i, of_start, c + j + i, of_c, w);
     });
+}
+
+// c = start + a·b with a [m, k] and b [k, n].
+static void product(long m, long k, long n, const float *a, long of_a, const float *b, long of_b,
+                    const float *start, long of_start, float *c, long of_c)
+{
+    multiply(m, k, n, a, of_a, 1, b, of_b, start, of_start, c, of_c);
+}
+
+// c [m, n] = aᵀ·b with a [k, m] and b [k, n], a part of the rows at a time, so that they are still at hand.
+static void sum_of_products(long k, long m, long n, const float *a, long of_a, const float *b, long of_b, float *c)
+{
+    std::memset(c, 0, m * n * sizeof(float));
+    for (long i = 0; i < k; i += 128) {
+        long part = k - i < 128 ? k - i : 128;
+        multiply(m, part, n, a + i * of_a, 1, of_a, b + i * of_b, of_b, c, n, c, n);
+    }
 }
 
 // to [n, ·] = factor·from [m, n] transposed; rows of `to` are of_to apart.
@@ -213,6 +232,25 @@ static void changed(long B, long H, long G, long n, const float *x, const float 
     for (long i = 0; more && i < 4 * B * H; i++) dq[i] += more[i];
 }
 
+// The gradients of a cell's weights from that of q, for `rows` rows of x and m: G blocks of it are of U·h + d,
+// and of W·x + b the first G − 1 and the last.
+static void gradients(long rows, long H, long G, long n, const float *x, const float *m, const float *dq,
+                      float *dW, float *dU, float *db, float *dd)
+{
+    sum_of_products(rows, G * H, H, dq, 4 * H, m, H, dU);
+    std::vector<float> turned(n * 4 * H), sums(4 * H), one(rows, 1.0f);
+    sum_of_products(rows, n, 4 * H, x, n, dq, 4 * H, turned.data());
+    sum_of_products(rows, 1, 4 * H, one.data(), 1, dq, 4 * H, sums.data());
+    for (long gate = 0; gate < G; gate++) {
+        long of_x = gate < G - 1 ? gate : 3;
+        for (long j = 0; j < H; j++) {
+            for (long i = 0; i < n; i++) dW[(gate * H + j) * n + i] = turned[i * 4 * H + of_x * H + j];
+            db[gate * H + j] = sums[of_x * H + j];
+            dd[gate * H + j] = sums[gate * H + j];
+        }
+    }
+}
+
 extern "C" {
 
 void lstm_weights(long N, long H, long n, Weights weights, float *A)
@@ -260,9 +298,9 @@ static INLINE Slopes lstm_slopes(const float *q, const float *y, const float *c,
             o - out * load(squashed + j, w), f * keep};
 }
 
-// From the gradient of y to that of q.
-void lstm_pull(long N, long T, long B, long H, long, const float *grad, const float *keep, Weights weights,
-               const float *y, const float *c, const float *squashed, const float *gates, float *dq)
+// From the gradient of y to those of q and the weights.
+void lstm_pull(long N, long T, long B, long H, long n, const float *grad, const float *keep, Weights weights,
+               const float *x, const float *y, const float *m, const float *c, const float *squashed, const float *gates, float *dq, float *dW, float *dU, float *db, float *dd)
 {
     std::vector<float> room(2 * B * H), none(B * H);
     float *dm = room.data(), *dc = dm + B * H;
@@ -286,12 +324,14 @@ void lstm_pull(long N, long T, long B, long H, long, const float *grad, const fl
             }
             product(B, 4 * H, H, dq + 4 * at, 4 * H, weights[4 * i + 1], H, none.data(), H, dm, H);
         }
+        gradients(T * B, H, 4, n, x, m + i * T * B * H, dq + i * T * B * 4 * H, dW + i * 4 * H * n,
+                  dU + i * 4 * H * H, db + i * 4 * H, dd + i * 4 * H);
     }
 }
 
 // From changes of the weights, and `more` [N, T, B, 4·H] of q if there is any, to that of y: lstm_pull transposed.
 void lstm_push(long N, long T, long B, long H, long n, const float *x, const float *keep, Weights weights,
-               Weights changes, const float *more, const float *m, const float *y, const float *c,
+               Weights changes, const float *more, const float *y, const float *m, const float *c,
                const float *squashed, const float *gates, float *dy)
 {
     std::vector<float> room(6 * B * H);
@@ -361,9 +401,9 @@ static INLINE Turns gru_slopes(const float *g, const float *y, const float *foun
     return {of_r - of_r * r, gap - gap * z, by_n, by_x, z};
 }
 
-// From the gradient of y to that of q.
-void gru_pull(long N, long T, long B, long H, long, const float *grad, const float *keep, Weights weights,
-              const float *y, const float *found, const float *gates, float *dq)
+// From the gradient of y to those of q and the weights.
+void gru_pull(long N, long T, long B, long H, long n, const float *grad, const float *keep, Weights weights,
+               const float *x, const float *y, const float *m, const float *found, const float *gates, float *dq, float *dW, float *dU, float *db, float *dd)
 {
     std::vector<float> room(2 * B * H);
     float *dm = room.data(), *past = dm + B * H;
@@ -385,12 +425,14 @@ void gru_pull(long N, long T, long B, long H, long, const float *grad, const flo
             }
             product(B, 3 * H, H, dq + 4 * at, 4 * H, weights[4 * i + 1], H, past, H, dm, H);
         }
+        gradients(T * B, H, 3, n, x, m + i * T * B * H, dq + i * T * B * 4 * H, dW + i * 3 * H * n,
+                  dU + i * 3 * H * H, db + i * 3 * H, dd + i * 3 * H);
     }
 }
 
 // From changes of the weights, and `more` [N, T, B, 4·H] of q if there is any, to that of y: gru_pull transposed.
 void gru_push(long N, long T, long B, long H, long n, const float *x, const float *keep, Weights weights,
-              Weights changes, const float *more, const float *m, const float *y, const float *found,
+              Weights changes, const float *more, const float *y, const float *m, const float *found,
               const float *gates, float *dy)
 {
     std::vector<float> room(5 * B * H);
