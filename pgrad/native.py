@@ -22,15 +22,16 @@ FLAGS = (
 
 @cache
 def library(source: Path) -> ctypes.CDLL | None:
-    """The functions of a file, or None where there is no compiler, or nowhere to keep what it makes.
+    """The functions of a file, which may include the headers beside it; None where there is no compiler.
 
-    A compiler that fails is told of in a warning, and is as none.
+    A compiler that fails, or nowhere to keep what it makes, is told of in a warning, and is as none.
     """
     compiler = _compiler()
     if compiler is None:
         return None
     state = os.stat(compiler)
-    made_with = [source.read_text(), compiler, state.st_size, state.st_mtime, FLAGS, processor.kind()]
+    sources = [path.read_text() for path in (source, *sorted(source.parent.glob("*.h")))]
+    made_with = [sources, compiler, state.st_size, state.st_mtime, FLAGS, processor.kind()]
     name = f"{source.stem}-{hashlib.sha256(repr(made_with).encode()).hexdigest()[:32]}"
     try:
         found = _kept(name)

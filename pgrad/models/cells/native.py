@@ -1,4 +1,4 @@
-"""The loops over time by `steps.cpp`, where processor and tensors allow it; by torch elsewhere.
+"""The loops over time in C++, where processor and tensors allow it; by torch elsewhere.
 
 A step of a small memory is a dozen operations that take torch longer to be called than to compute. Each
 loop is one function of C++, and one operation of the graphs that machine code is made of.
@@ -16,8 +16,6 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from pgrad import native
 
-SOURCE = Path(__file__).with_name("steps.cpp")
-
 OPERATIONS: Any = torch.library.Library("pgrad", "DEF")  # type: ignore[no-untyped-call]
 """What graphs call them by."""
 
@@ -33,22 +31,24 @@ Answer = Tensor | tuple[Tensor, ...]
 class Loop:
     """One loop over time of the cells whose weights are its third argument; the second is `keep` [T, B, 1].
 
+    kind: which cells, by name; name: of the function in C++;
     takes: its arguments, as torch writes them; answers: the shapes of its answers, such as "N T B 4H", which
-    are a tuple, or the only one.
-
-    written: the same as a function of torch, which runs where C++ cannot.
+    are a tuple, or the only one; written: the same as a function of torch, which runs where C++ cannot.
     """
 
-    def __init__(self, name: str, takes: str, answers: Sequence[str], written: Callable[..., Answer]) -> None:
-        self.name, self._written = name, written
+    def __init__(
+        self, kind: str, name: str, takes: str, answers: Sequence[str], written: Callable[..., Answer]
+    ) -> None:
+        self._kind, self._name, self._written = kind, name, written
         parts = [one.split() for one in answers]
         self._answers = [[(int(size[:-1] or 1), "NTBHn".index(size[-1])) for size in one] for one in parts]
         self._library: ctypes.CDLL | None = None
         self._found: Any = None
-        OPERATIONS.define(f"{name}({takes}) -> ({', '.join(['Tensor'] * len(answers))})")
-        OPERATIONS.impl(name, self._run, "CPU")
-        torch.library.register_fake(f"pgrad::{name}", self._room, lib=OPERATIONS)
-        self._in_graph: Any = getattr(torch.ops.pgrad, name).default
+        self.operation = f"{kind}_{name}"
+        OPERATIONS.define(f"{self.operation}({takes}) -> ({', '.join(['Tensor'] * len(answers))})")
+        OPERATIONS.impl(self.operation, self._run, "CPU")
+        torch.library.register_fake(f"pgrad::{self.operation}", self._room, lib=OPERATIONS)
+        self._in_graph: Any = getattr(torch.ops.pgrad, self.operation).default
 
     def __call__(self, *given: Given) -> Any:
         """The answer."""
@@ -67,9 +67,9 @@ class Loop:
         return answer
 
     def _function(self) -> Any:
-        library = native.library(SOURCE)
+        library = library_of(self._kind)
         if library is not self._library:
-            self._library, self._found = library, None if library is None else library[self.name]
+            self._library, self._found = library, None if library is None else library[self._name]
         return self._found
 
     def _room(self, *given: Given) -> Answer:
@@ -78,6 +78,11 @@ class Loop:
     def _made(self, like: Tensor, sizes: Sequence[int]) -> Answer:
         found = [like.new_empty([k * sizes[i] for k, i in shape]) for shape in self._answers]
         return tuple(found) if len(found) > 1 else found[0]
+
+
+def library_of(kind: str) -> ctypes.CDLL | None:
+    """The functions of a cell in C++; None where there are none."""
+    return native.library(Path(__file__).with_name(f"{kind}.cpp"))
 
 
 def address(given: Given) -> Any:

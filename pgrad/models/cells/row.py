@@ -1,4 +1,4 @@
-"""One step of memories that act, by `steps.cpp`."""
+"""One step of memories that act, in C++."""
 
 import ctypes
 from collections.abc import Sequence
@@ -8,9 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgrad import native
 from pgrad.models.cells import Cell
-from pgrad.models.cells.native import SOURCE, address
+from pgrad.models.cells.native import address, library_of
 from pgrad.models.cells.steps import Weights
 
 
@@ -27,12 +26,12 @@ class Row:
         self._inputs = self.seen.numpy()[:, :n]
         self._after = [torch.zeros(B, N, cell.parts * H) for _ in range(2)]
         self._arranged = torch.empty(N, H + n + 1, 4 * H)
-        self._function = library[f"{cell.name}_act"]
+        self._function = library["act"]
         self._sizes = [ctypes.c_long(size) for size in (N, B, H, n)]
         self._fixed = address(self._arranged), address(self.seen)
         self._places = list(map(address, self._after))
         sizes = (ctypes.c_long(size) for size in (N, H, n))
-        library[f"{cell.name}_weights"](*sizes, address(given), address(self._arranged))
+        library["weights"](*sizes, address(given), address(self._arranged))
 
     def __call__(self, x: NDArray[np.float32], before: Tensor, start: Tensor) -> Tensor:
         """The memories [B, N, K] after those before, empty ones where an episode begins (`start` [B]); the
@@ -48,5 +47,5 @@ class Row:
 
 def row(cell: Cell, weights: Sequence[Weights], B: int) -> Row | None:
     """None where there is no C++."""
-    library = native.library(SOURCE)
+    library = library_of(cell.name)
     return None if library is None else Row(library, cell, weights, B)
