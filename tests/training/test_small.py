@@ -8,7 +8,7 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
 from torch import Generator, Tensor, nn
 
-from pgrad import PPO, AgentSpec
+from pgrad import PPO, AgentSpec, native
 from pgrad.data import Episodes, Steps
 from pgrad.data.masked import Masked
 from pgrad.errors import TrainingError
@@ -109,8 +109,13 @@ def test_numbers_drawn_together_are_those_of_each_step(
 @pytest.mark.parametrize("critic", ["none", "value"])
 @pytest.mark.parametrize("action", [Discrete(3), Box(-1.0, 1.0, (2,))])
 @pytest.mark.parametrize("net_arch", [(), (9,)])
-def test_same_as_the_module_with_a_memory(memory: Any, critic: Any, action: Any, net_arch: Any) -> None:
+@pytest.mark.parametrize("compiler", [True, False])
+def test_same_as_the_module_with_a_memory(
+    memory: Any, critic: Any, action: Any, net_arch: Any, compiler: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Over steps, of which some begin episodes; the memory is what a sequence goes on from."""
+    if not compiler:
+        monkeypatch.setattr(native, "library", lambda _: None)
     spec = AgentSpec(memory=memory, memory_size=6, net_arch=net_arch, normalize_obs=True)
     agent, n = built(VECTOR, action, spec, critic=critic), 5
     memories = agent.memory(n), agent.memory(n)
