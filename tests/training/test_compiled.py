@@ -593,6 +593,7 @@ def test_agents_with_a_memory_learn_by_machine_code(kind: Any, algorithm: Any) -
         assert other == pytest.approx(one, rel=1e-3, abs=1e-4)
     name = type(algorithm).__name__
     parts = (
+        "numbers between gradient steps (foreseen)",
         f"numbers between gradient steps ({name}.credit)",
         f"a gradient step ({name}.loss)",
     )
