@@ -81,6 +81,19 @@ def test_every_loop_is_the_one_in_torch(kind: str, shape: tuple[int, ...]) -> No
         close(module.pushed(*map(as_float, given)), module.push(*given))
 
 
+def test_gates_are_exact_to_the_last_digits() -> None:
+    """σ from one end to the other, and tanh."""
+    x = torch.linspace(-40.0, 40.0, 10_000).view(1, -1, 1)
+    n, H = x.shape[1], 16
+    weights = [torch.ones(4 * H, 1), torch.zeros(4 * H, H), torch.zeros(4 * H), torch.zeros(4 * H)]
+    _, _, c, squashed, gates = lstm.forwards(x, torch.ones(1, n, 1), weights, torch.zeros(1, n, 2 * H))
+    i, _, s, _ = gates.double().chunk(4, -1)
+    exactly = x.double().expand_as(i)
+    assert float((i - exactly.sigmoid()).abs().max()) < 1.5e-7
+    assert float((1 - 2 * s - exactly.tanh()).abs().max()) < 3e-7
+    assert float((squashed - c.double().tanh()).abs().max()) < 3e-7
+
+
 @pytest.mark.parametrize("kind", CELLS)
 def test_a_layer_in_single_precision_is_the_plain_steps(kind: str) -> None:
     """Outputs, gradients of weights and inputs, and products with a Gauss-Newton matrix."""
