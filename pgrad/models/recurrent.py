@@ -134,13 +134,13 @@ class RecurrentNetwork(nn.Module):
             state, keep = seen.state["cells"], (~seen.start).to(features.dtype).unsqueeze(-1)
             first = torch.stack([state[0, :, i] for i, _ in branches])
             weights = [weight for _, branch in branches for weight in branch.memory.weights]
-            remembered = memory.cell.sequence.apply(features, keep, first, *weights).unbind(0)  # type: ignore
+            remembered = memory.cell.sequence.apply(features, keep, first, *weights).unbind(0)
         return [branch(features, own) for (_, branch), own in zip(branches, remembered, strict=True)]
 
     def _after(self, features: Tensor, seen: Sequence, branches: Branches) -> list[Tensor]:
         """The memories after one row [B, K] each; their first H numbers are their outputs."""
         kept = seen.state["cells"].masked_fill(seen.start[:, None, None], 0.0)
-        before, step = kept.unbind(1), self.actor.memory.cell.step
+        before, step = kept.unbind(1), self.actor.memory.cell.sequence.step
         return [step(features, before[i], *branch.memory.weights) for i, branch in branches]
 
     def _branches(self) -> Branches:

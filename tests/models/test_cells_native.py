@@ -70,15 +70,15 @@ def test_every_loop_is_the_one_in_torch(kind: str, shape: tuple[int, ...]) -> No
     cell, module = CELLS[kind], MODULES[kind]
     x, keep, state, weights = problem(cell, shape)
     kept = module.forward(x, keep, weights, state)
-    close(module.forwards(*map(as_float, (x, keep, weights, state))), kept)
+    close(module.LAYER.forward(*map(as_float, (x, keep, weights, state))), kept)
     grad = torch.randn_like(kept[0])
     given = grad, keep, weights, x, *kept
     theirs = module.pull(*given)
-    close(module.pulled(*map(as_float, given)), theirs)
+    close(module.LAYER.pull(*map(as_float, given)), theirs)
     changes = [torch.randn_like(w) for w in weights]
     for more in (None, torch.randn_like(theirs[0])):
         given = x, keep, weights, changes, more, *kept
-        close(module.pushed(*map(as_float, given)), module.push(*given))
+        close(module.LAYER.push(*map(as_float, given)), module.push(*given))
 
 
 def test_gates_are_exact_to_the_last_digits() -> None:
@@ -86,7 +86,7 @@ def test_gates_are_exact_to_the_last_digits() -> None:
     x = torch.linspace(-40.0, 40.0, 10_000).view(1, -1, 1)
     n, H = x.shape[1], 16
     weights = [torch.ones(4 * H, 1), torch.zeros(4 * H, H), torch.zeros(4 * H), torch.zeros(4 * H)]
-    _, _, c, squashed, gates = lstm.forwards(x, torch.ones(1, n, 1), weights, torch.zeros(1, n, 2 * H))
+    _, _, c, squashed, gates = lstm.LAYER.forward(x, torch.ones(1, n, 1), weights, torch.zeros(1, n, 2 * H))
     i, _, s, _ = gates.double().chunk(4, -1)
     exactly = x.double().expand_as(i)
     assert float((i - exactly.sigmoid()).abs().max()) < 1.5e-7
@@ -110,7 +110,7 @@ def test_a_layer_in_single_precision_is_the_plain_steps(kind: str) -> None:
         (push,) = torch.autograd.grad(first, weight, turns)
         return [y.detach(), *(g.detach() for g in first), push]
 
-    theirs = both(lambda *given: unroll(cell.step, *given), torch.float64)
+    theirs = both(lambda *given: unroll(cell.sequence.step, *given), torch.float64)
     close(both(cell.sequence.apply, torch.float32), theirs)
 
 
@@ -119,9 +119,9 @@ def test_columns_do_not_depend_on_their_neighbours(kind: str) -> None:
     """To the last bit, however many there are: minibatches of other sizes give the same numbers."""
     cell, module = CELLS[kind], MODULES[kind]
     x, keep, state, weights = map(as_float, problem(cell, (2, 6, 21, 4, 24)))
-    whole = module.forwards(x, keep, weights, state)  # type: ignore
+    whole = module.LAYER.forward(x, keep, weights, state)  # type: ignore
     part = slice(3, 8)
-    alone = module.forwards(x[:, part], keep[:, part], weights, state[:, part])  # type: ignore
+    alone = module.LAYER.forward(x[:, part], keep[:, part], weights, state[:, part])  # type: ignore
     for a, b in zip(whole, alone, strict=True):
         assert torch.equal(a[:, :, part], b)
 
@@ -133,7 +133,7 @@ def test_what_is_not_finite_stays_so(kind: str) -> None:
     x, keep, state, weights = map(as_float, problem(cell, (1, 4, 3, 2, 16)))
     keep = torch.ones_like(keep)  # type: ignore
     x[1, 2, 0] = float("nan")  # type: ignore
-    y = module.forwards(x, keep, weights, state)[0]  # type: ignore
+    y = module.LAYER.forward(x, keep, weights, state)[0]  # type: ignore
     assert y[:, :, :2].isfinite().all()
     assert y[:, :1].isfinite().all()
     assert y[:, 1:, 2].isnan().all()
@@ -141,7 +141,7 @@ def test_what_is_not_finite_stays_so(kind: str) -> None:
     huge[2][:] = float("inf")
     x[1, 2, 0] = 0.0  # type: ignore
     given = x, keep, huge, state
-    mine = module.forwards(*given)
+    mine = module.LAYER.forward(*given)
     assert mine[0].isfinite().all()
     double = [[w.double() for w in one] if isinstance(one, list) else one.double() for one in given]  # type: ignore
     assert torch.allclose(mine[0].double(), module.forward(*double)[0], atol=1e-5)
@@ -159,7 +159,7 @@ def test_acting_is_a_row_of_the_sequence(kind: str, shape: tuple[int, ...]) -> N
     before = state.transpose(0, 1)
     found = one(x[0].float().numpy(), before.float(), keep[0, :, 0] == 0)
     theirs = torch.stack(
-        [cell.step(x[0], part * keep[0], *own) for part, own in zip(state, weights, strict=True)], 1
+        [cell.sequence.step(x[0], part * keep[0], *own) for part, own in zip(state, weights, strict=True)], 1
     )
     close(found, theirs)
     H = shape[-1]
@@ -227,7 +227,7 @@ def test_without_it_torch_takes_the_steps(
             given = tuple(map(as_float, problem(cell, SHAPES[1])))
             x, keep, state, weights = given
             mine, theirs = (
-                f(x, keep, weights, state) for f in (MODULES[kind].forwards, MODULES[kind].forward)
+                f(x, keep, weights, state) for f in (MODULES[kind].LAYER.forward, MODULES[kind].forward)
             )
             assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
             assert row(cell, [tuple(weights[:4])], 3) is None  # type: ignore
@@ -252,8 +252,9 @@ def test_operations_know_the_shapes_of_their_answers() -> None:
     """What graphs are traced with."""
     for kind, module in MODULES.items():
         x, keep, state, weights = map(as_float, problem(CELLS[kind], SHAPES[1]))
-        assert isinstance(module.forwards, Loop)
-        operation = getattr(torch.ops.pgrad, module.forwards.operation)
+        loop = module.LAYER.forward
+        assert isinstance(loop, Loop)
+        operation = getattr(torch.ops.pgrad, loop.operation)
         torch.library.opcheck(
             operation, (x, keep, weights, state), test_utils=("test_schema", "test_faketensor")
         )

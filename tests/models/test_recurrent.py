@@ -14,7 +14,7 @@ from pgrad.data.sequence import by_row
 from pgrad.errors import UsageError
 from pgrad.math.natural import pulled_back
 from pgrad.models import Agent, AgentSpec, build_agent
-from pgrad.models.cells import CELLS, Cell, gru, lstm
+from pgrad.models.cells import CELLS, Cell, derivative
 from pgrad.models.cells.steps import unroll
 from pgrad.training.compiled.graph import trace
 from tests.models.spaces import ACTIONS, OBSERVATIONS, observations
@@ -80,7 +80,7 @@ def test_with_resets_it_is_one_step_after_another(kind: str) -> None:
     def fast(x: Tensor, *own: Tensor) -> Tensor:
         return cell.sequence.apply(x, keep, state, *own)
 
-    y, z = fast(x, *own), unroll(cell.step, x, keep, state, *own)
+    y, z = fast(x, *own), unroll(cell.sequence.step, x, keep, state, *own)
     assert torch.allclose(y, z, atol=1e-14)
     assert torch.autograd.gradcheck(fast, (x, *own))
     assert torch.autograd.gradgradcheck(fast, (x, *own))
@@ -150,15 +150,14 @@ def test_products_with_a_gauss_newton_matrix_take_no_plain_step(
     moving = own if given else [x, *own]
     x = x.detach() if given else x
     v = torch.randn(sum(p.numel() for p in moving), dtype=torch.float64)
-    plain = unroll(cell.step, x, keep, state, *own)
+    plain = unroll(cell.sequence.step, x, keep, state, *own)
     curve = torch.rand(plain.numel(), dtype=torch.float64)
     theirs = pulled_back(lambda w: curve * w, [plain], moving)(v)
 
     def never(*_: Any) -> Tensor:
         raise AssertionError("a plain step was taken")
 
-    for layer in (gru, lstm):
-        monkeypatch.setattr(layer, "unroll", never)
+    monkeypatch.setattr(derivative, "unroll", never)
     product = pulled_back(lambda w: curve * w, [cell.sequence.apply(x, keep, state, *own)], moving)
     assert torch.allclose(product(v), theirs, rtol=1e-11, atol=1e-12)
     assert torch.allclose(product(2 * v), 2 * theirs, rtol=1e-11, atol=1e-12), "it may be asked again"

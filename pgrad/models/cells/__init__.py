@@ -15,9 +15,8 @@ state is data.
 
 from dataclasses import dataclass
 
-from pgrad.models.cells.gru import GRUSequence
-from pgrad.models.cells.lstm import LSTMSequence
-from pgrad.models.cells.steps import Step, gru_step, lstm_step
+from pgrad.models.cells import gru, lstm
+from pgrad.models.cells.derivative import Layer
 
 
 @dataclass(frozen=True)
@@ -28,11 +27,10 @@ class Cell:
     gates: int
     parts: int  # of the state, H numbers each; the first is the output
     remembers: int  # the gate that keeps the state when it is open
-    step: Step  # of one cell
-    sequence: type[GRUSequence] | type[LSTMSequence]
+    sequence: Layer
 
 
 CELLS = {
-    "gru": Cell("gru", gates=3, parts=1, remembers=1, step=gru_step, sequence=GRUSequence),
-    "lstm": Cell("lstm", gates=4, parts=2, remembers=1, step=lstm_step, sequence=LSTMSequence),
+    "gru": Cell("gru", gates=3, parts=1, remembers=1, sequence=gru.LAYER),
+    "lstm": Cell("lstm", gates=4, parts=2, remembers=1, sequence=lstm.LAYER),
 }

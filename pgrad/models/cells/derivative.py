@@ -1,4 +1,4 @@
-"""The derivative of a recurrent layer: pulled back by a loop of its own, and differentiable again.
+"""Recurrent layers and their derivative: pulled back by a loop of its own, and differentiable again.
 
 As a function of the gradient of y, the gradients of x and the weights are linear, and the other way round
 stands the change of y that follows from changes of x and the weights: a loop forwards in time with the same
@@ -9,69 +9,78 @@ Shapes are those of `pgrad.models.cells`: T steps, B columns, N cells side by si
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from pgrad.models.cells.steps import kinds
+from pgrad.models.cells.steps import Step, kinds, unroll
 
 Gradients = tuple[Tensor | None, ...]
 
 
-class Layer(Protocol):
-    """What a layer knows of its own derivative. `weights` are four for each cell; `kept` is what the way
-    forwards leaves: y, what every step found in the memory, h [N, T, B, H], and the rest.
+@dataclass(frozen=True)
+class Layer:
+    """Cells of one kind over whole sequences, with four `weights` for each cell.
+
+    forward: from (x, keep, weights, state) to what is `kept`: y, what every step found in the memory, h
+    [N, T, B, H], and the rest. pull: from (the gradient of y, keep, weights, x, *kept) to those of q
+    [N, T, B, Q] and of all W, U, b and d. push: `pull` transposed, from (x, keep, weights, their changes,
+    more of the change of q or None, *kept) to the change of y. spread: from W, b and d to weights [N, Q, n]
+    and biases [N, Q] that say what x decides of q. of_x: of q [..., Q] what W·x + b is part of [..., G·H];
+    the first G·H have a part of U·h + d.
     """
 
-    @staticmethod
-    def pull(grad: Tensor, keep: Tensor, weights: Sequence[Tensor], *rest: Tensor) -> tuple[Tensor, ...]:
-        """From the gradient of y to those of q [N, T, B, Q] and of all W, U, b and d; rest: x and `kept`."""
+    step: Step
+    forward: Callable[..., tuple[Tensor, ...]]
+    pull: Callable[..., tuple[Tensor, ...]]
+    push: Callable[..., Tensor]
+    spread: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+    of_x: Callable[[Tensor], Tensor]
+
+    def apply(self, x: Tensor, keep: Tensor, state: Tensor, *weights: Tensor) -> Tensor:
+        """y, the outputs after every step [N, T, B, H]: `unroll` of `step`."""
+        found: Tensor = Whole.apply(self, x, keep, state, *weights)  # type: ignore[no-untyped-call]
+        return found
+
+
+class Whole(Function):
+    """`Layer.apply`."""
 
     @staticmethod
-    def push(
-        x: Tensor,
-        keep: Tensor,
-        weights: Sequence[Tensor],
-        changes: Sequence[Tensor],
-        more: Tensor | None,
-        *kept: Tensor,
-    ) -> Tensor:
-        """From changes of the weights, and what there is `more` of q, to that of y: `pull` transposed."""
+    def forward(ctx: Any, layer: Layer, x: Tensor, keep: Tensor, state: Tensor, *weights: Tensor) -> Tensor:
+        """[N, T, B, H]."""
+        kept = layer.forward(x, keep, weights, state)
+        ctx.layer = layer
+        ctx.save_for_backward(x, keep, state, *weights, *kept)
+        return kept[0]
 
     @staticmethod
-    def spread(W: Tensor, b: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights [N, Q, n] and biases [N, Q] that say what x decides of q."""
+    def backward(ctx: Any, *grads: Tensor) -> Gradients:
+        """Gradients of x and the weights."""
+        x, keep, state, *rest = ctx.saved_tensors
+        layer, weights, wants_x = ctx.layer, rest[: 4 * len(state)], ctx.needs_input_grad[1]
+        if not torch.is_grad_enabled():
+            gradients = pulled(grads[0], layer, len(state), wants_x, x, keep, *rest)
+        else:
 
-    @staticmethod
-    def of_x(q: Tensor) -> Tensor:
-        """Of q [..., Q] what W·x + b is part of [..., G·H]; the first G·H have a part of U·h + d."""
+            def plainly(*inputs: Tensor) -> Tensor:
+                seen, own = (inputs[0], inputs[1:]) if wants_x else (x, inputs)
+                return unroll(layer.step, seen, keep, state, *own)
 
-
-def differentiate(ctx: Any, layer: type[Layer], plain: Callable[..., Tensor], grad: Tensor) -> Gradients:
-    """Gradients of x and the weights. `plain` is the layer as a function that autograd knows."""
-    x, keep, state, *rest = ctx.saved_tensors
-    weights, wants_x = rest[: 4 * len(state)], ctx.needs_input_grad[0]
-    if not torch.is_grad_enabled():
-        gradients = pulled(grad, layer, len(state), wants_x, x, keep, *rest)
-    else:
-
-        def plainly(*inputs: Tensor) -> Tensor:
-            seen, own = (inputs[0], inputs[1:]) if wants_x else (x, inputs)
-            return plain(seen, keep, state, *own)
-
-        inputs = (x, *weights) if wants_x else weights
-        fixed = layer, len(state), wants_x, *(one.detach() for one in (x, keep, *rest))
-        parts = Pulled.apply(grad, *fixed), Bent.apply(plainly, grad.detach(), *inputs)  # type: ignore
-        gradients = [linear + bent for linear, bent in zip(*parts, strict=True)]
-    dx = gradients.pop(0) if wants_x else None
-    return dx, None, None, *gradients
+            inputs = (x, *weights) if wants_x else weights
+            fixed = layer, len(state), wants_x, *(one.detach() for one in (x, keep, *rest))
+            parts = Pulled.apply(grads[0], *fixed), Bent.apply(plainly, grads[0].detach(), *inputs)  # type: ignore
+            gradients = [linear + bent for linear, bent in zip(*parts, strict=True)]
+        dx = gradients.pop(0) if wants_x else None
+        return None, dx, None, None, *gradients
 
 
 def pulled(
-    grad: Tensor, layer: type[Layer], n_cells: int, wants_x: bool, x: Tensor, keep: Tensor, *rest: Tensor
+    grad: Tensor, layer: Layer, n_cells: int, wants_x: bool, x: Tensor, keep: Tensor, *rest: Tensor
 ) -> list[Tensor]:
     """The gradients of x, if wanted, and of the weights."""
     weights, kept = rest[: 4 * n_cells], rest[4 * n_cells :]
@@ -83,14 +92,14 @@ def pulled(
 
 
 def gradients(
-    layer: type[Layer], weights: Sequence[Tensor], x: Tensor, h: Tensor, dq: Tensor
+    of_x: Callable[[Tensor], Tensor], weights: Sequence[Tensor], x: Tensor, h: Tensor, dq: Tensor
 ) -> tuple[Tensor, ...]:
     """Those of all W, U, b and d [N, ...] from that of q."""
     dq, G = rows(dq), len(weights[0])
     seen = x.flatten(0, 1).mT.expand(len(dq), -1, -1)  # else `@` would copy dq, which is the larger one
-    dW = layer.of_x(torch.bmm(seen, dq)).mT  # in this order few inputs are quick
+    dW = of_x(torch.bmm(seen, dq)).mT  # in this order few inputs are quick
     own, sums = dq.narrow(-1, 0, G), dq.sum(1)
-    return dW, own.mT @ rows(h), layer.of_x(sums), sums.narrow(-1, 0, G)
+    return dW, own.mT @ rows(h), of_x(sums), sums.narrow(-1, 0, G)
 
 
 class Pulled(Function):
@@ -98,7 +107,7 @@ class Pulled(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, grad: Tensor, layer: type[Layer], n_cells: int, wants_x: bool, *fixed: Tensor
+        ctx: Any, grad: Tensor, layer: Layer, n_cells: int, wants_x: bool, *fixed: Tensor
     ) -> Gradients:
         """Gradients of x, if wanted, and of the weights."""
         ctx.layer, ctx.n_cells, ctx.wants_x = layer, n_cells, wants_x
@@ -120,7 +129,7 @@ class Pulled(Function):
 
 
 def change(
-    layer: type[Layer],
+    spread: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
     x: Tensor,
     weights: Sequence[Tensor],
     changes: Sequence[Tensor],
@@ -129,7 +138,7 @@ def change(
 ) -> tuple[Tensor, Tensor]:
     """The change of q [N, T, B, Q] but for what follows from that of h, and what that is multiplied by."""
     V, D, b, d = map(torch.stack, kinds(changes))
-    dq = project(x, *layer.spread(V, b, d))
+    dq = project(x, *spread(V, b, d))
     dq = dq if more is None else dq + more
     own, rest = dq.split_with_sizes([D.shape[1], dq.shape[-1] - D.shape[1]], -1)
     own = torch.baddbmm(rows(own), rows(h), D.mT).view(own.shape)

@@ -1,63 +1,34 @@
 """A GRU over whole sequences; shapes are those of `pgrad.models.cells`."""
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
-from pgrad.models.cells.derivative import Gradients, after, change, differentiate, gradients, project
+from pgrad.models.cells.derivative import Layer, after, change, gradients, project
 from pgrad.models.cells.loop import Taken, loop
 from pgrad.models.cells.native import Loop
-from pgrad.models.cells.steps import each_of, gru_step, kinds, unroll
+from pgrad.models.cells.steps import each_of, gru_step, kinds
 
 
-class GRUSequence(Function):
-    """`unroll` of `gru_step`."""
+def spread(W: Tensor, b: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+    """Those of W·x + b + d of r and z, of d of n, and of W·x + b of n."""
+    H = W.shape[1] // 3
+    (W_rz, W_n), (b_rz, b_n), (d_rz, d_n) = (x.split_with_sizes([2 * H, H], 1) for x in (W, b, d))
+    return torch.cat([W_rz, torch.zeros_like(W_n), W_n], 1), torch.cat([b_rz + d_rz, d_n, b_n], 1)
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, keep: Tensor, state: Tensor, *weights: Tensor) -> Tensor:
-        """[N, T, B, H]."""
-        kept = forwards(x, keep, weights, state)
-        ctx.save_for_backward(x, keep, state, *weights, *kept)
-        return kept[0]
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Gradients:
-        """Those of x and the weights."""
-        return differentiate(ctx, GRUSequence, partial(unroll, gru_step), grads[0])
-
-    @staticmethod
-    def pull(grad: Tensor, keep: Tensor, weights: Sequence[Tensor], *rest: Tensor) -> tuple[Tensor, ...]:
-        """From the gradient of y to those of q and the weights."""
-        return pulled(grad, keep, weights, *rest)
-
-    @staticmethod
-    def push(x: Tensor, keep: Tensor, weights: Sequence[Tensor], *change: Any) -> Tensor:
-        """From the changes of the weights, and of q, to that of y."""
-        return pushed(x, keep, weights, *change)
-
-    @staticmethod
-    def spread(W: Tensor, b: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of W·x + b + d of r and z, of d of n, and of W·x + b of n."""
-        H = W.shape[1] // 3
-        (W_rz, W_n), (b_rz, b_n), (d_rz, d_n) = (x.split_with_sizes([2 * H, H], 1) for x in (W, b, d))
-        return torch.cat([W_rz, torch.zeros_like(W_n), W_n], 1), torch.cat([b_rz + d_rz, d_n, b_n], 1)
-
-    @staticmethod
-    def of_x(q: Tensor) -> Tensor:
-        """Of q [..., 4·H] what x decides."""
-        H = q.shape[-1] // 4
-        r_z, _, n = q.split_with_sizes([2 * H, H, H], -1)
-        return torch.cat([r_z, n], -1)
+def of_x(q: Tensor) -> Tensor:
+    """Of q [..., 4·H] what x decides."""
+    H = q.shape[-1] // 4
+    r_z, _, n = q.split_with_sizes([2 * H, H, H], -1)
+    return torch.cat([r_z, n], -1)
 
 
 def forward(x: Tensor, keep: Tensor, weights: Sequence[Tensor], state: Tensor) -> tuple[Tensor, ...]:
     """y, what every step found in the memory, n, and r, z, U·h + d of n and W·x + b of n."""
     W, U, b, d = map(torch.stack, kinds(weights))
-    own, x_n = _parted(project(x, *GRUSequence.spread(W, b, d)))
+    own, x_n = _parted(project(x, *spread(W, b, d)))
     return loop(step, (state,), (own, x_n, keep.unsqueeze(0)), (U.mT.contiguous(),))
 
 
@@ -87,9 +58,9 @@ def pull(
 ) -> tuple[Tensor, ...]:
     """From the gradient of y to those of q and the weights."""
     none, columns = torch.zeros_like(grad[:, 0]), (grad, after(keep), *slopes(y, *kept))
-    own, of_x = loop(back, (none,), columns, (torch.stack(kinds(weights)[1]),), backwards=True)
-    dq = torch.cat([own, of_x], -1)
-    return dq, *gradients(GRUSequence, weights, x, h, dq)
+    own, by_x = loop(back, (none,), columns, (torch.stack(kinds(weights)[1]),), backwards=True)
+    dq = torch.cat([own, by_x], -1)
+    return dq, *gradients(of_x, weights, x, h, dq)
 
 
 def back(dh: Tensor, dy: Tensor, goes_on: Tensor, to: Tensor, by_x: Tensor, z: Tensor, U: Tensor) -> Taken:
@@ -110,9 +81,9 @@ def push(
     *kept: Tensor,
 ) -> Tensor:
     """From the changes of the weights, and `more` of q, to that of y."""
-    dq, Ut = change(GRUSequence, x, weights, changes, more, h)
-    (own, of_x), (to, by_x, z) = _parted(dq), slopes(y, *kept)
-    columns = own, by_x * of_x, keep.unsqueeze(0), to, z
+    dq, Ut = change(spread, x, weights, changes, more, h)
+    (own, of_n), (to, by_x, z) = _parted(dq), slopes(y, *kept)
+    columns = own, by_x * of_n, keep.unsqueeze(0), to, z
     (dy,) = loop(forth, (torch.zeros_like(z[:, 0]),), columns, (Ut,))
     return dy
 
@@ -128,14 +99,20 @@ def forth(dh: Tensor, own: Tensor, x_n: Tensor, k: Tensor, to: Tensor, z: Tensor
 def _parted(q: Tensor) -> tuple[Tensor, Tensor]:
     """What U·h is added to, and W·x + b of n."""
     H = q.shape[-1] // 4
-    own, of_x = q.split_with_sizes([3 * H, H], -1)
-    return own, of_x
+    own, of_n = q.split_with_sizes([3 * H, H], -1)
+    return own, of_n
 
 
 SEEN = "Tensor x, Tensor keep, Tensor[] weights, "
 GRAD = "Tensor grad, Tensor keep, Tensor[] weights, Tensor x, "
 KEPT = "Tensor y, Tensor h, Tensor n, Tensor gates"
 GRADIENTS = ["N T B 4H", "N 3H n", "N 3H H", "N 3H", "N 3H"]
-forwards = Loop("gru", "forward", SEEN + "Tensor state", [*["N T B H"] * 3, "N T B 4H"], forward)
-pulled = Loop("gru", "pull", GRAD + KEPT, GRADIENTS, pull)
-pushed = Loop("gru", "push", SEEN + "Tensor[] changes, Tensor? more, " + KEPT, ["N T B H"], push)
+
+LAYER = Layer(
+    gru_step,
+    Loop("gru", "forward", SEEN + "Tensor state", [*["N T B H"] * 3, "N T B 4H"], forward),
+    Loop("gru", "pull", GRAD + KEPT, GRADIENTS, pull),
+    Loop("gru", "push", SEEN + "Tensor[] changes, Tensor? more, " + KEPT, ["N T B H"], push),
+    spread,
+    of_x,
+)

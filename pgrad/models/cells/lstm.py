@@ -1,53 +1,24 @@
 """An LSTM over whole sequences; shapes are those of `pgrad.models.cells`."""
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
-from pgrad.models.cells.derivative import Gradients, after, change, differentiate, gradients, project
+from pgrad.models.cells.derivative import Layer, after, change, gradients, project
 from pgrad.models.cells.loop import Taken, loop
 from pgrad.models.cells.native import Loop
-from pgrad.models.cells.steps import each_of, kinds, lstm_step, unroll
+from pgrad.models.cells.steps import each_of, kinds, lstm_step
 
 
-class LSTMSequence(Function):
-    """`unroll` of `lstm_step`."""
+def spread(W: Tensor, b: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+    """Those of W·x + b + d."""
+    return W, b + d
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, keep: Tensor, state: Tensor, *weights: Tensor) -> Tensor:
-        """[N, T, B, H]."""
-        kept = forwards(x, keep, weights, state)
-        ctx.save_for_backward(x, keep, state, *weights, *kept)
-        return kept[0]
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Gradients:
-        """Those of x and the weights."""
-        return differentiate(ctx, LSTMSequence, partial(unroll, lstm_step), grads[0])
-
-    @staticmethod
-    def pull(grad: Tensor, keep: Tensor, weights: Sequence[Tensor], *rest: Tensor) -> tuple[Tensor, ...]:
-        """From the gradient of y to those of q and the weights."""
-        return pulled(grad, keep, weights, *rest)
-
-    @staticmethod
-    def push(x: Tensor, keep: Tensor, weights: Sequence[Tensor], *change: Any) -> Tensor:
-        """From the changes of the weights, and of q, to that of y."""
-        return pushed(x, keep, weights, *change)
-
-    @staticmethod
-    def spread(W: Tensor, b: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of W·x + b + d."""
-        return W, b + d
-
-    @staticmethod
-    def of_x(q: Tensor) -> Tensor:
-        """All of q."""
-        return q
+def of_x(q: Tensor) -> Tensor:
+    """All of q."""
+    return q
 
 
 def forward(x: Tensor, keep: Tensor, weights: Sequence[Tensor], state: Tensor) -> tuple[Tensor, ...]:
@@ -100,7 +71,7 @@ def pull(
     """From the gradient of y to those of q and the weights."""
     none, columns = torch.zeros_like(grad[:, 0]), (grad, after(keep), *slopes(keep, y, *kept))
     (dq,) = loop(back, (none, none), columns, (torch.stack(kinds(weights)[1]),), backwards=True)
-    return dq, *gradients(LSTMSequence, weights, x, h, dq)
+    return dq, *gradients(of_x, weights, x, h, dq)
 
 
 def back(
@@ -124,7 +95,7 @@ def push(
     *kept: Tensor,
 ) -> Tensor:
     """From the changes of the weights, and `more` of q, to that of y."""
-    dq, Ut = change(LSTMSequence, x, weights, changes, more, h)
+    dq, Ut = change(spread, x, weights, changes, more, h)
     to, by_c, f = slopes(keep, y, *kept)
     none, columns = torch.zeros_like(f[:, 0]), (dq, keep.unsqueeze(0), to, by_c, f)
     (dy,) = loop(forth, (none, none), columns, (Ut,))
@@ -145,6 +116,12 @@ SEEN = "Tensor x, Tensor keep, Tensor[] weights, "
 GRAD = "Tensor grad, Tensor keep, Tensor[] weights, Tensor x, "
 KEPT = "Tensor y, Tensor h, Tensor c, Tensor squashed, Tensor gates"
 GRADIENTS = ["N T B 4H", "N 4H n", "N 4H H", "N 4H", "N 4H"]
-forwards = Loop("lstm", "forward", SEEN + "Tensor state", [*["N T B H"] * 4, "N T B 4H"], forward)
-pulled = Loop("lstm", "pull", GRAD + KEPT, GRADIENTS, pull)
-pushed = Loop("lstm", "push", SEEN + "Tensor[] changes, Tensor? more, " + KEPT, ["N T B H"], push)
+
+LAYER = Layer(
+    lstm_step,
+    Loop("lstm", "forward", SEEN + "Tensor state", [*["N T B H"] * 4, "N T B 4H"], forward),
+    Loop("lstm", "pull", GRAD + KEPT, GRADIENTS, pull),
+    Loop("lstm", "push", SEEN + "Tensor[] changes, Tensor? more, " + KEPT, ["N T B H"], push),
+    spread,
+    of_x,
+)
