@@ -7,22 +7,25 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium.spaces import Box
+from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from pgrad.data import Tree
 from pgrad.data.sequence import without_memory
 from pgrad.data.shown import Numpy
 from pgrad.models import Agent
+from pgrad.models.cells.row import Row, row
 from pgrad.models.encoder import is_image
 from pgrad.models.feedforward import Network
 from pgrad.models.heads import CategoricalHead, GaussianHead
 from pgrad.models.recurrent import RecurrentNetwork
 from pgrad.training.acting import Choice
 from pgrad.training.noise import LogExponentials
-from pgrad.training.small_memory import Numbers, Remember, remembering
 
 SHARED_OUT = 2**18
 """Multiplications in a matrix product from which on numpy's BLAS would divide it among threads."""
+
+Numbers = NDArray[np.float32]
 
 Activation = Callable[[Numbers, Numbers], Numbers]
 """From numbers to others, with room for them."""
@@ -36,8 +39,8 @@ ACTIVATIONS: dict[type[nn.Module], Activation] = {
 def small(agent: Agent, seen: Tree) -> "Small | None":
     """How this agent acts on observations like these by numpy.
 
-    None unless its networks are small and on a processor, from one vector, perhaps with a memory, to a
-    Categorical or a Gaussian.
+    None unless its networks are small and on a processor, from one vector, perhaps with a memory whose steps
+    are C++, to a Categorical or a Gaussian.
     """
     network: Any = agent.network
     recurs = type(network) is RecurrentNetwork
@@ -50,6 +53,8 @@ def small(agent: Agent, seen: Tree) -> "Small | None":
     body, head = network.actor.output if recurs else network.actor
     hidden = _hidden(body, n)
     if not isinstance(space, Box) or is_image(space) or hidden is None or _is_large(network, n):
+        return None
+    if recurs and _remembering(network, n) is None:
         return None
     if isinstance(head, CategoricalHead):
         return Small(agent, obs, hidden, Layer(head.logits, n), Categorical(n, head.logits.out_features))
@@ -158,7 +163,7 @@ class Small:
         self._network: Any = agent.network
         self._noted, self._shown, self._normalize = torch.from_numpy(output.room), Numpy(), _normalizer(agent)
         self._n, self._is_flat = len(obs), obs.ndim == 2 and obs.dtype is torch.float32
-        self._remember: Remember | None = None
+        self._remember: Row | None = None
 
     def begin(self, steps: int) -> None:
         """Take in the parameters as they are now, for about so many steps."""
@@ -166,7 +171,7 @@ class Small:
             layer.take_in()
         self._policy.begin(steps)
         if isinstance(self._network, RecurrentNetwork):
-            self._remember = remembering(self._network, self._n)
+            self._remember = _remembering(self._network, self._n)
 
     def __call__(self, seen: Any, *generator: Generator) -> Choice:
         """Actions, their logits or means, and the memories after them."""
@@ -179,7 +184,8 @@ class Small:
             if self._normalize is not None:
                 x = self._normalize(x)
             if remember is not None:
-                state["cells"], x = remember(x, seen)
+                state["cells"] = remember(x, seen.state["cells"], seen.start)
+                x = remember.seen.numpy()
             for layer, activation in self._hidden:
                 x = activation(layer(x), layer.room)
             action = self._policy.choose(self._output(x), *(generator or (None,)))
@@ -193,6 +199,14 @@ class Small:
     def end(self) -> None:
         """Leave the generator where each step alone would have left it."""
         self._policy.end()
+
+
+def _remembering(network: RecurrentNetwork, n: int) -> Row | None:
+    """The memories of the actor and, where there is one, the critic, which take their step together: for n
+    rows, with the weights as they are now. None without a compiler.
+    """
+    memories = [branch.memory for branch in (network.actor, network.critic) if branch is not None]
+    return row(memories[0].cell, [one.weights for one in memories], n)
 
 
 def _is_large(network: nn.Module, n: int) -> bool:

@@ -109,13 +109,8 @@ def test_numbers_drawn_together_are_those_of_each_step(
 @pytest.mark.parametrize("critic", ["none", "value"])
 @pytest.mark.parametrize("action", [Discrete(3), Box(-1.0, 1.0, (2,))])
 @pytest.mark.parametrize("net_arch", [(), (9,)])
-@pytest.mark.parametrize("compiler", [True, False])
-def test_same_as_the_module_with_a_memory(
-    memory: Any, critic: Any, action: Any, net_arch: Any, compiler: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_same_as_the_module_with_a_memory(memory: Any, critic: Any, action: Any, net_arch: Any) -> None:
     """Over steps, of which some begin episodes; the memory is what a sequence goes on from."""
-    if not compiler:
-        monkeypatch.setattr(native, "library", lambda _: None)
     spec = AgentSpec(memory=memory, memory_size=6, net_arch=net_arch, normalize_obs=True)
     agent, n = built(VECTOR, action, spec, critic=critic), 5
     memories = agent.memory(n), agent.memory(n)
@@ -205,6 +200,15 @@ def test_others_act_by_their_module(obs: Space[Any], action: Space[Any], spec: A
     agent = built(obs, action, spec)
     seen = {"a": shown(VECTOR, 2)} if isinstance(obs, Dict) else shown(obs, 2)
     assert small(agent, agent.memory(2).see(seen)) is None
+
+
+@pytest.mark.parametrize("memory", ["gru", "lstm"])
+def test_memories_without_a_compiler_act_by_their_module(
+    memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "library", lambda _: None)
+    agent = built(VECTOR, Discrete(2), AgentSpec(memory=memory))
+    assert small(agent, agent.memory(2).see(shown(VECTOR, 2))) is None
 
 
 def test_masks_and_large_products_are_left_to_the_module() -> None:
