@@ -1,5 +1,7 @@
 """Memories: equal to torch's layers, to single steps, and to a fresh memory wherever an episode begins."""
 
+import copy
+import pickle
 from dataclasses import replace
 from typing import Any
 
@@ -257,6 +259,21 @@ def test_a_sequence_is_its_steps(name: str, kind: str) -> None:
     assert torch.allclose(both[0].log_prob(action), logp, atol=1e-5)
     for t, row in enumerate(policies):
         assert torch.allclose(row.log_prob(map_tree(lambda x, t=t: x[t], action)), logp[t], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies_answer_as_the_agent_does(kind: str, copied: Any) -> None:
+    """After it was used; and go their own way."""
+    agent = made(kind=kind)
+    seen, _, values = lived(agent, torch.randn(12, 5, 3), starts())
+    agent.value(seen).sum().backward()
+    other = copied(agent)
+    assert torch.equal(other.value(seen), agent.value(seen))
+    with torch.no_grad():
+        for p in other.parameters():
+            p.mul_(1.5)
+    assert torch.allclose(agent.value(seen), torch.stack(values), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,6 +13,7 @@ the first G·H and W·x + b of those that the layer's `of_x` picks. Gradients re
 state is data.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pgrad.models.cells import gru, lstm
@@ -28,6 +29,15 @@ class Cell:
     parts: int  # of the state, H numbers each; the first is the output
     remembers: int  # the gate that keeps the state when it is open
     sequence: Layer
+
+    def __reduce__(self) -> tuple[Callable[[str], "Cell"], tuple[str]]:
+        """Copies and pickles of an agent name it: there is one of each."""
+        return named, (self.name,)
+
+
+def named(name: str) -> Cell:
+    """The cell of that name."""
+    return CELLS[name]
 
 
 CELLS = {
