@@ -241,6 +241,34 @@ def test_without_it_torch_takes_the_steps(
             assert expected[fails] in message
 
 
+@pytest.mark.parametrize("kind", CELLS)
+def test_a_compiler_that_computes_otherwise_is_not_trusted(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first answer is compared: told once, and PyTorch's from then on."""
+    right = library_of(kind)
+    assert right is not None
+
+    class Wrong:
+        def __getitem__(self, name: str) -> object:
+            def function(*given: ctypes.c_void_p) -> None:
+                right[name](*given)
+                ctypes.cast(given[-1], ctypes.POINTER(ctypes.c_float))[0] += 1.0
+
+            return function
+
+    wrong = Wrong()
+    monkeypatch.setattr(native, "library", lambda _: wrong)
+    x, keep, state, weights = map(as_float, problem(CELLS[kind], SHAPES[1]))
+    loop, theirs = MODULES[kind].LAYER.forward, MODULES[kind].forward(x, keep, weights, state)
+    with pytest.warns(UserWarning, match=f"{kind}.cpp answers otherwise than PyTorch"):
+        mine = loop(x, keep, weights, state)
+    for found in (mine, loop(x, keep, weights, state)):
+        assert all(torch.equal(a, b) for a, b in zip(found, theirs, strict=True))
+    monkeypatch.undo()
+    assert not torch.equal(loop(x, keep, weights, state)[-1], theirs[-1]), "C++ is back, and rounds otherwise"
+
+
 def test_importing_it_compiles_nothing() -> None:
     """Who has no memory waits for no compiler."""
     code = "import pgrad; from pgrad import native; print(native.library.cache_info().currsize)"
