@@ -14,6 +14,7 @@ from pgrad.data import Tree
 from pgrad.data.sequence import without_memory
 from pgrad.data.shown import Numpy
 from pgrad.models import Agent
+from pgrad.models.cells.native import library_of
 from pgrad.models.cells.row import Row, row
 from pgrad.models.encoder import is_image
 from pgrad.models.feedforward import Network
@@ -54,7 +55,7 @@ def small(agent: Agent, seen: Tree) -> "Small | None":
     hidden = _hidden(body, n)
     if not isinstance(space, Box) or is_image(space) or hidden is None or _is_large(network, n):
         return None
-    if recurs and _remembering(network, n) is None:
+    if recurs and library_of(network.actor.memory.cell.name) is None:
         return None
     if isinstance(head, CategoricalHead):
         return Small(agent, obs, hidden, Layer(head.logits, n), Categorical(n, head.logits.out_features))

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from pgrad.models.cells.native import Loop
 from pgrad.models.cells.steps import Step, kinds, unroll
 
 Gradients = tuple[Tensor | None, ...]
@@ -45,6 +46,58 @@ class Layer:
         """y, the outputs after every step [N, T, B, H]: `unroll` of `step`."""
         found: Tensor = Whole.apply(self, x, keep, state, *weights)  # type: ignore[no-untyped-call]
         return found
+
+
+def layer(
+    kind: str,
+    gates: int,
+    kept: Sequence[str],
+    step: Step,
+    forward: Callable[..., tuple[Tensor, ...]],
+    pull: Callable[..., Tensor],
+    push: Callable[..., Tensor],
+    spread: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+    of_x: Callable[[Tensor], Tensor],
+) -> Layer:
+    """A layer whose loops are C++ or, by torch, these: pull(gradient of y, keep, U, y, *rest of what is kept)
+    finds that of q, push(change of q but for what follows from that of h, keep, Uᵀ, y, *rest) that of y.
+
+    kind: its name; kept: the names of what the way forwards leaves between h and the gates.
+    """
+
+    def whole_pull(
+        grad: Tensor, keep: Tensor, weights: Sequence[Tensor], x: Tensor, y: Tensor, h: Tensor, *rest: Tensor
+    ) -> tuple[Tensor, ...]:
+        dq = pull(grad, keep, torch.stack(kinds(weights)[1]), y, *rest)
+        return dq, *gradients(of_x, weights, x, h, dq)
+
+    def whole_push(
+        x: Tensor,
+        keep: Tensor,
+        weights: Sequence[Tensor],
+        changes: Sequence[Tensor],
+        more: Tensor | None,
+        y: Tensor,
+        h: Tensor,
+        *rest: Tensor,
+    ) -> Tensor:
+        dq, Ut = change(spread, x, weights, changes, more, h)
+        return push(dq, keep, Ut, y, *rest)
+
+    seen, left = "Tensor x, Tensor keep, Tensor[] weights, ", ("y", "h", *kept, "gates")
+    given = ", ".join(f"Tensor {name}" for name in left)
+    rows, G = [*["N T B H"] * (len(left) - 1), "N T B 4H"], f"{gates}H"
+    pulled = ["N T B 4H", f"N {G} n", f"N {G} H", f"N {G}", f"N {G}"]
+    return Layer(
+        step,
+        Loop(kind, "forward", seen + "Tensor state", rows, forward),
+        Loop(
+            kind, "pull", f"Tensor grad, Tensor keep, Tensor[] weights, Tensor x, {given}", pulled, whole_pull
+        ),
+        Loop(kind, "push", f"{seen}Tensor[] changes, Tensor? more, {given}", ["N T B H"], whole_push),
+        spread,
+        of_x,
+    )
 
 
 class Whole(Function):

@@ -103,8 +103,8 @@ void pull(long N, long T, long B, long H, long n, const float *grad, const float
 
 // From changes of the weights, and `more` [N, T, B, 4·H] of q if there is any, to that of y: `pull`
 // transposed.
-void push(long N, long T, long B, long H, long n, const float *x, const float *keep, Weights weights, Weights
-          changes, const float *more, const float *y, const float *m, const float *found, const float *gates,
+void push(long N, long T, long B, long H, long n, const float *x, const float *keep, Weights weights,
+          Weights changes, const float *more, const float *y, const float *m, const float *found, const float *gates,
           float *dy)
 {
     std::vector<float> room(5 * B * H);
@@ -131,8 +131,8 @@ void push(long N, long T, long B, long H, long n, const float *x, const float *k
 }
 
 // One step of B columns: see lstm.cpp.
-void act(long N, long B, long H, long n, const float *before, const uint8_t *start, const float *A, float
-         *seen, float *after)
+void act(long N, long B, long H, long n, const float *before, const uint8_t *start, const float *A,
+         float *seen, float *after)
 {
     std::vector<float> room(5 * B * H + H), keep = going_on(B, start);
     float *m = room.data(), *q = m + B * H, *found = q + 4 * B * H;

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pgrad.models.cells.derivative import Layer, after, change, gradients, project
+from pgrad.models.cells.derivative import after, layer, project
 from pgrad.models.cells.loop import Taken, loop
-from pgrad.models.cells.native import Loop
 from pgrad.models.cells.steps import each_of, gru_step, kinds
 
 
@@ -53,14 +52,11 @@ def slopes(y: Tensor, n: Tensor, gates: Tensor) -> tuple[Tensor, Tensor, Tensor]
     return torch.cat([by_r, by_z, by_n], -1), by_x, z
 
 
-def pull(
-    grad: Tensor, keep: Tensor, weights: Sequence[Tensor], x: Tensor, y: Tensor, h: Tensor, *kept: Tensor
-) -> tuple[Tensor, ...]:
-    """From the gradient of y to those of q and the weights."""
-    none, columns = torch.zeros_like(grad[:, 0]), (grad, after(keep), *slopes(y, *kept))
-    own, by_x = loop(back, (none,), columns, (torch.stack(kinds(weights)[1]),), backwards=True)
-    dq = torch.cat([own, by_x], -1)
-    return dq, *gradients(of_x, weights, x, h, dq)
+def pull(grad: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> Tensor:
+    """From the gradient of y to that of q."""
+    none, columns = torch.zeros_like(grad[:, 0]), (grad, after(keep), *slopes(*kept))
+    own, by_x = loop(back, (none,), columns, (U,), backwards=True)
+    return torch.cat([own, by_x], -1)
 
 
 def back(dh: Tensor, dy: Tensor, goes_on: Tensor, to: Tensor, by_x: Tensor, z: Tensor, U: Tensor) -> Taken:
@@ -70,19 +66,9 @@ def back(dh: Tensor, dy: Tensor, goes_on: Tensor, to: Tensor, by_x: Tensor, z: T
     return (torch.baddbmm(dh * z, own, U),), (own, dh * by_x)
 
 
-def push(
-    x: Tensor,
-    keep: Tensor,
-    weights: Sequence[Tensor],
-    changes: Sequence[Tensor],
-    more: Tensor | None,
-    y: Tensor,
-    h: Tensor,
-    *kept: Tensor,
-) -> Tensor:
-    """From the changes of the weights, and `more` of q, to that of y."""
-    dq, Ut = change(spread, x, weights, changes, more, h)
-    (own, of_n), (to, by_x, z) = _parted(dq), slopes(y, *kept)
+def push(dq: Tensor, keep: Tensor, Ut: Tensor, *kept: Tensor) -> Tensor:
+    """From the change of q, but for what follows from that of h, to that of y."""
+    (own, of_n), (to, by_x, z) = _parted(dq), slopes(*kept)
     columns = own, by_x * of_n, keep.unsqueeze(0), to, z
     (dy,) = loop(forth, (torch.zeros_like(z[:, 0]),), columns, (Ut,))
     return dy
@@ -103,16 +89,4 @@ def _parted(q: Tensor) -> tuple[Tensor, Tensor]:
     return own, of_n
 
 
-SEEN = "Tensor x, Tensor keep, Tensor[] weights, "
-GRAD = "Tensor grad, Tensor keep, Tensor[] weights, Tensor x, "
-KEPT = "Tensor y, Tensor h, Tensor n, Tensor gates"
-GRADIENTS = ["N T B 4H", "N 3H n", "N 3H H", "N 3H", "N 3H"]
-
-LAYER = Layer(
-    gru_step,
-    Loop("gru", "forward", SEEN + "Tensor state", [*["N T B H"] * 3, "N T B 4H"], forward),
-    Loop("gru", "pull", GRAD + KEPT, GRADIENTS, pull),
-    Loop("gru", "push", SEEN + "Tensor[] changes, Tensor? more, " + KEPT, ["N T B H"], push),
-    spread,
-    of_x,
-)
+LAYER = layer("gru", 3, ("n",), gru_step, forward, pull, push, spread, of_x)

@@ -77,8 +77,8 @@ void forward(long N, long T, long B, long H, long n, const float *x, const float
 
 // From the gradient of y to those of q and the weights.
 void pull(long N, long T, long B, long H, long n, const float *grad, const float *keep, Weights weights,
-          const float *x, const float *y, const float *m, const float *c, const float *squashed, const float
-          *gates, float *dq, float *dW, float *dU, float *db, float *dd)
+          const float *x, const float *y, const float *m, const float *c, const float *squashed,
+          const float *gates, float *dq, float *dW, float *dU, float *db, float *dd)
 {
     std::vector<float> room(2 * B * H), none(B * H);
     float *dm = room.data(), *dc = dm + B * H;
@@ -109,8 +109,8 @@ void pull(long N, long T, long B, long H, long n, const float *grad, const float
 
 // From changes of the weights, and `more` [N, T, B, 4·H] of q if there is any, to that of y: `pull`
 // transposed.
-void push(long N, long T, long B, long H, long n, const float *x, const float *keep, Weights weights, Weights
-          changes, const float *more, const float *y, const float *m, const float *c, const float *squashed,
+void push(long N, long T, long B, long H, long n, const float *x, const float *keep, Weights weights,
+          Weights changes, const float *more, const float *y, const float *m, const float *c, const float *squashed,
           const float *gates, float *dy)
 {
     std::vector<float> room(6 * B * H);
@@ -141,8 +141,8 @@ void push(long N, long T, long B, long H, long n, const float *x, const float *k
 
 // One step of B columns: of memories `before` [B, N, K], which count as 0 where `start` [B] is 1, and the
 // first n numbers of seen [B, n + H]; the others become the outputs of the first cell. A is of `weights`.
-void act(long N, long B, long H, long n, const float *before, const uint8_t *start, const float *A, float
-         *seen, float *after)
+void act(long N, long B, long H, long n, const float *before, const uint8_t *start, const float *A,
+         float *seen, float *after)
 {
     std::vector<float> room(5 * B * H + H), keep = going_on(B, start);
     float *m = room.data(), *q = m + B * H, *squashed = q + 4 * B * H;

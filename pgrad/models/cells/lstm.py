@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pgrad.models.cells.derivative import Layer, after, change, gradients, project
+from pgrad.models.cells.derivative import after, layer, project
 from pgrad.models.cells.loop import Taken, loop
-from pgrad.models.cells.native import Loop
 from pgrad.models.cells.steps import each_of, kinds, lstm_step
 
 
@@ -65,13 +64,11 @@ def slopes(keep: Tensor, y: Tensor, c: Tensor, squashed: Tensor, gates: Tensor) 
     return torch.cat(found, -1), torch.addcmul(o, y, squashed, value=-1.0), f * keep
 
 
-def pull(
-    grad: Tensor, keep: Tensor, weights: Sequence[Tensor], x: Tensor, y: Tensor, h: Tensor, *kept: Tensor
-) -> tuple[Tensor, ...]:
-    """From the gradient of y to those of q and the weights."""
-    none, columns = torch.zeros_like(grad[:, 0]), (grad, after(keep), *slopes(keep, y, *kept))
-    (dq,) = loop(back, (none, none), columns, (torch.stack(kinds(weights)[1]),), backwards=True)
-    return dq, *gradients(of_x, weights, x, h, dq)
+def pull(grad: Tensor, keep: Tensor, U: Tensor, *kept: Tensor) -> Tensor:
+    """From the gradient of y to that of q."""
+    none, columns = torch.zeros_like(grad[:, 0]), (grad, after(keep), *slopes(keep, *kept))
+    (dq,) = loop(back, (none, none), columns, (U,), backwards=True)
+    return dq
 
 
 def back(
@@ -84,19 +81,9 @@ def back(
     return (torch.bmm(dq, U), dc * f), (dq,)
 
 
-def push(
-    x: Tensor,
-    keep: Tensor,
-    weights: Sequence[Tensor],
-    changes: Sequence[Tensor],
-    more: Tensor | None,
-    y: Tensor,
-    h: Tensor,
-    *kept: Tensor,
-) -> Tensor:
-    """From the changes of the weights, and `more` of q, to that of y."""
-    dq, Ut = change(spread, x, weights, changes, more, h)
-    to, by_c, f = slopes(keep, y, *kept)
+def push(dq: Tensor, keep: Tensor, Ut: Tensor, *kept: Tensor) -> Tensor:
+    """From the change of q, but for what follows from that of h, to that of y."""
+    to, by_c, f = slopes(keep, *kept)
     none, columns = torch.zeros_like(f[:, 0]), (dq, keep.unsqueeze(0), to, by_c, f)
     (dy,) = loop(forth, (none, none), columns, (Ut,))
     return dy
@@ -112,16 +99,4 @@ def forth(
     return (dh, dc), (dh,)
 
 
-SEEN = "Tensor x, Tensor keep, Tensor[] weights, "
-GRAD = "Tensor grad, Tensor keep, Tensor[] weights, Tensor x, "
-KEPT = "Tensor y, Tensor h, Tensor c, Tensor squashed, Tensor gates"
-GRADIENTS = ["N T B 4H", "N 4H n", "N 4H H", "N 4H", "N 4H"]
-
-LAYER = Layer(
-    lstm_step,
-    Loop("lstm", "forward", SEEN + "Tensor state", [*["N T B H"] * 4, "N T B 4H"], forward),
-    Loop("lstm", "pull", GRAD + KEPT, GRADIENTS, pull),
-    Loop("lstm", "push", SEEN + "Tensor[] changes, Tensor? more, " + KEPT, ["N T B H"], push),
-    spread,
-    of_x,
-)
+LAYER = layer("lstm", 4, ("c", "squashed"), lstm_step, forward, pull, push, spread, of_x)

@@ -40,7 +40,7 @@ class Loop:
     def __init__(
         self, kind: str, name: str, takes: str, answers: Sequence[str], written: Callable[..., Answer]
     ) -> None:
-        self._kind, self._name, self._written = kind, name, written
+        self._kind, self._name, self.written = kind, name, written
         parts = [one.split() for one in answers]
         self._answers = [[(int(size[:-1] or 1), "NTBHn".index(size[-1])) for size in one] for one in parts]
         self._library: ctypes.CDLL | None = None
@@ -55,13 +55,13 @@ class Loop:
     def __call__(self, *given: Given) -> Any:
         """The answer."""
         if given[2][1].shape[1] > LARGEST or not all(map(_plain, _tensors(given))):
-            return self._written(*given)
+            return self.written(*given)
         return self._run(*given) if get_proxy_mode() is None else self._in_graph(*given)
 
     def _run(self, *given: Given) -> Answer:
         function = self._function()
         if function is None:
-            return self._written(*given)
+            return self.written(*given)
         sizes, given = _sizes(*given), tuple(map(_contiguous, given))
         answer = self._made(given[0], sizes)
         function(*map(ctypes.c_long, sizes), *map(address, given), *map(address, _all(answer)))
@@ -76,7 +76,7 @@ class Loop:
 
     def _compared(self, given: Sequence[Given], answer: Answer) -> Answer:
         """The first answer, or what is written from then on, where that is another."""
-        expected = self._written(*given)
+        expected = self.written(*given)
         self._agrees = all(map(_close, _all(answer), _all(expected)))
         if self._agrees:
             return answer

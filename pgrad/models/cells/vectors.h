@@ -75,8 +75,8 @@ static INLINE Vector tanh_of(Vector x) { return 1.0f - 2.0f * sigmoid(-2.0f * x)
 // Part of c = start + a·b with a [R, k] and b [k, n]: R rows, C vectors, the last of them w numbers. Rows
 // of a, b, start and c are of_a, of_b, of_start and of_c apart, the numbers in a row of a by_a.
 template <int R, int C>
-static INLINE void block(long k, const float *a, long of_a, long by_a, const float *b, long of_b, const float
-                         *start, long of_start, float *c, long of_c, long w)
+static INLINE void block(long k, const float *a, long of_a, long by_a, const float *b, long of_b,
+                         const float *start, long of_start, float *c, long of_c, long w)
 {
     Vector sum[R][C];
     for (int r = 0; r < R; r++)
@@ -118,8 +118,8 @@ static INLINE void multiply(long m, long k, long n, const float *a, long of_a, l
 }
 
 // c = start + a·b with a [m, k] and b [k, n].
-static void product(long m, long k, long n, const float *a, long of_a, const float *b, long of_b, const float
-                    *start, long of_start, float *c, long of_c)
+static void product(long m, long k, long n, const float *a, long of_a, const float *b, long of_b,
+                    const float *start, long of_start, float *c, long of_c)
 {
     multiply(m, k, n, a, of_a, 1, b, of_b, start, of_start, c, of_c);
 }
@@ -163,8 +163,8 @@ static void from_x(long B, long H, long n, const float *x, long of_x, const floa
 }
 
 // The change of q for B rows where the weights change by D, and h by dm; h is part of its first G·H.
-static void changed(long B, long H, long G, long n, const float *x, const float *m, const float *dm, const
-                    Arranged &A, const Arranged &D, const float *more, float *dq)
+static void changed(long B, long H, long G, long n, const float *x, const float *m, const float *dm,
+                    const Arranged &A, const Arranged &D, const float *more, float *dq)
 {
     from_x(B, H, n, x, n, D.data(), dq);
     product(B, H, G * H, m, H, D.data(), 4 * H, dq, 4 * H, dq, 4 * H);
